@@ -1,0 +1,57 @@
+# Two commands for a fresh machine (Debian or Ubuntu with python3 >= 3.10, python3-venv, git, make):
+#   make demo    sets everything up and runs the main job
+#   make test    sets everything up and passes the tests
+
+PYTHON ?= python3
+DAG ?= echo_zip
+AIRFLOW_PORT ?= 8080
+MLFLOW_PORT ?= 5000
+export DAG CONF AIRFLOW_PORT MLFLOW_PORT
+
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: setup ## Run a DAG and show its MLflow runs (DAG=echo_zip, CONF='{"text": "hello", "num": 3}')
+	@$(BIN)/python tools/demo.py
+
+.PHONY: up
+up: setup ## Start Airflow and MLflow in the browser, until Ctrl-C (AIRFLOW_PORT=8080, MLFLOW_PORT=5000)
+	@$(BIN)/python tools/up.py
+
+.PHONY: test
+test: setup-dev lint ## Check style and types, then run all tests (REQUIRE_ALL=1: a missing part is a failure)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup-dev ## Check style (ruff) and types (mypy)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: setup-dev ## Measure against the other ways to run a project, side by side
+	@$(BIN)/python benchmarks/run.py
+
+.PHONY: lock
+lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 3.13
+	@$(BIN)/python tools/lock.py
+
+.PHONY: clean
+clean: ## Remove what the other targets made (.venv, .airflow, build, caches)
+	@rm -rf .venv .airflow build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: setup
+setup:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install it with: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py
+
+.PHONY: setup-dev
+setup-dev:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install it with: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py --dev

@@ -1,0 +1,48 @@
+"""MLflow Projects as Apache Airflow tasks: one attempt of a task is one MLflow run.
+
+The public names are loaded on first use, so that importing this package (which the Airflow
+scheduler, triggerer and API server all do) costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.operators.project import MLflowProjectOperator
+    from mlflow_projects.operators.run_group import mlflow_run
+    from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLflowEndRunOperator",
+    "MLflowHook",
+    "MLflowProjectOperator",
+    "MLflowStartRunOperator",
+    "mlflow_run",
+]
+
+_HOMES = {
+    "MLflowEndRunOperator": "mlflow_projects.operators.runs",
+    "MLflowHook": "mlflow_projects.hooks.mlflow_hook",
+    "MLflowProjectOperator": "mlflow_projects.operators.project",
+    "MLflowStartRunOperator": "mlflow_projects.operators.runs",
+    "mlflow_run": "mlflow_projects.operators.run_group",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this package to Airflow's providers manager (connection type and its form)."""
+    from mlflow_projects.provider_info import PROVIDER_INFO
+
+    return PROVIDER_INFO

@@ -1,0 +1,255 @@
+"""Python environments of projects: built once per content, under a lock, with progress in the log.
+
+MLflow builds into the final folder without a lock, so that two steps which need the same new
+environment at the same time spoil each other's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlflow_projects.backends.process import ProcessTree
+from mlflow_projects.exceptions import ProjectError, StepFailedError
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.spec import Project
+
+ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What makes a command use an environment.
+
+    :param variables: set for the command
+    :param prefix: shell text before the command
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class PythonEnvironment:
+    """The content of a ``python_env.yaml``, or of the pip part of a ``conda.yaml``.
+
+    :param python: a version, or "" for the worker's own
+    :param requirements: lines as in a requirements file, build dependencies first
+    """
+
+    python: str
+    build_requirements: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+def choose_env_manager(project: Project, wanted: str | None) -> str:
+    """Return the env manager for a project; what the project declares counts when nothing is asked for.
+
+    :raises ProjectError: conda was asked for, but the project declares no ``conda_env``
+    """
+    if wanted == "conda" and project.environment != "conda_env":
+        raise ProjectError(f"{project.file or project.root} declares no 'conda_env'; env_manager 'conda' needs it.")
+    if wanted is not None:
+        return wanted
+    return {"python_env": "uv", "conda_env": "conda"}.get(project.environment or "", "local")
+
+
+@dataclass(frozen=True)
+class EnvironmentBuilder:
+    """Builds environments into the cache.
+
+    :param environment: variables for the tools that build, for example a package index
+    :param log: takes the tools' output, line by line
+    """
+
+    cache: Cache
+    environment: Mapping[str, str] = field(repr=False)
+    log: Callable[[str], None]
+
+    @contextlib.contextmanager
+    def activation(self, project: Project, manager: str) -> Iterator[Activation]:
+        """Yield how to use the project's environment, which stays during the block; build it if no task did.
+
+        :raises ProjectError: the definition is wrong, or a tool is missing
+        :raises StepFailedError: the build fails
+        """
+        if manager == "local":
+            # The worker's own Python, also where Airflow was started without activating its environment.
+            yield Activation({"PATH": self._path(Path(sys.executable).parent)})
+            return
+        if manager == "conda":
+            with self._conda(project) as activation:
+                yield activation
+            return
+        wanted = read_python_environment(project)
+        key = _key(manager, wanted.python or sys.version, [*wanted.build_requirements, *wanted.requirements])
+
+        def make(folder: Path) -> None:
+            self.log(f"Building the {manager} environment {folder} (once; later steps share it).")
+            creation, install = _python_tools(manager, wanted.python, folder)
+            self._run(project, creation)
+            for requirements in filter(None, (wanted.build_requirements, wanted.requirements)):
+                with _requirements_file(folder, requirements) as file:
+                    self._run(project, [*install, "-r", str(file)], cwd=project.root)
+
+        with self.cache.entry("environments", key, make) as folder:
+            yield Activation({"PATH": self._path(folder / "bin"), "VIRTUAL_ENV": str(folder)})
+
+    def _path(self, first: Path) -> str:
+        return os.pathsep.join([str(first), self.environment.get("PATH", os.defpath)])
+
+    @contextlib.contextmanager
+    def _conda(self, project: Project) -> Iterator[Activation]:
+        conda = shutil.which("conda", path=self.environment.get("PATH"))
+        if conda is None:
+            raise ProjectError(
+                "env_manager 'conda' needs the program conda, which this worker does not have; install it, or use "
+                "env_manager 'uv', which takes the pip packages of a conda.yaml."
+            )
+        file = project.environment_file
+        assert file is not None  # noqa: S101  (choose_env_manager saw to it)
+        key = _key("conda", "", [file.read_text(encoding="utf-8")])
+
+        def make(folder: Path) -> None:
+            self.log(f"Building the conda environment {folder} (once; later steps share it).")
+            self._run(project, [conda, "env", "create", "--quiet", "--prefix", str(folder), "--file", str(file)])
+
+        with self.cache.entry("environments", key, make) as folder:
+            profile = Path(conda).resolve().parents[1] / "etc" / "profile.d" / "conda.sh"
+            quoted = shlex.quote(str(folder))
+            yield Activation(prefix=f"source {shlex.quote(str(profile))} && conda activate {quoted} 1>&2 && ")
+
+    def _run(self, project: Project, argv: Sequence[str], cwd: Path | None = None) -> None:
+        last = ""
+        environment = {**self.environment, "PIP_NO_INPUT": "1"}
+        with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
+            for line in tree.lines():
+                self.log(line)
+                last = line.strip() or last
+            if tree.returncode != 0:
+                raise StepFailedError(
+                    f"The environment of {project.environment_file or project.root} cannot be built: "
+                    f"{' '.join(argv[:3])} … failed with {last!r}; its output is in the log above."
+                )
+
+
+def read_python_environment(project: Project) -> PythonEnvironment:
+    """Read a project's ``python_env`` (or the pip part of its ``conda_env``); without one, an empty environment.
+
+    :raises ProjectError: the file has another form
+    """
+    file = project.environment_file
+    if file is None:
+        return PythonEnvironment("", (), ())
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProjectError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ProjectError(f"{file}: the file must be a mapping.")
+    if project.environment == "conda_env":
+        return _from_conda(file, content)
+    return PythonEnvironment(
+        python=str(content.get("python") or ""),
+        build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
+        requirements=_expanded(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
+    )
+
+
+def _from_conda(file: Path, content: Mapping[str, Any]) -> PythonEnvironment:
+    """Take Python and the pip packages of a conda.yaml, as MLflow does for virtualenv and uv."""
+    python, pip = "", ()  # type: tuple[str, tuple[str, ...]]
+    for item in content.get("dependencies") or ():
+        if isinstance(item, dict):
+            pip = _lines(file, "dependencies.pip", item.get("pip"))
+        elif isinstance(item, str) and item.partition("=")[0].strip() == "python":
+            python = item.partition("=")[2].strip("= ")
+        elif not (isinstance(item, str) and item.partition("=")[0].strip() in ("pip", "setuptools", "wheel")):
+            raise ProjectError(f"{file}: {item!r} is a conda package; use env_manager 'conda' for it.")
+    return PythonEnvironment(python=python, build_requirements=(), requirements=pip)
+
+
+def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise ProjectError(f"{file}: '{key}' must be a list of requirements.")
+    return tuple(value)
+
+
+def _expanded(root: Path, file: Path, lines: Sequence[str]) -> tuple[str, ...]:
+    """Replace ``-r other.txt`` by that file's lines, so that its content is part of the key."""
+    found: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if text.startswith(("-r ", "--requirement ")):
+            other = root / text.split(None, 1)[1]
+            try:
+                found += _expanded(other.parent, other, other.read_text(encoding="utf-8").splitlines())
+            except OSError as error:
+                raise ProjectError(f"{file}: {text!r} cannot be read: {error.strerror}.") from None
+        elif text and not text.startswith("#"):
+            found.append(text)
+    return tuple(found)
+
+
+def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], list[str]]:
+    """Return the commands that create an environment and that install into it."""
+    if manager == "uv":
+        uv = _uv()
+        version = python or sys.executable
+        return (
+            [uv, "venv", "--quiet", "--no-project", "--python", version, str(folder)],
+            [uv, "pip", "install", "--no-progress", "--python", str(folder / "bin" / "python")],
+        )
+    interpreter = _interpreter(python)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
+    return [interpreter, "-m", "venv", str(folder)], pip
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if not found:
+        raise ProjectError("env_manager 'uv' needs the program uv, which this worker does not have; pip install uv.")
+    return found
+
+
+def _interpreter(python: str) -> str:
+    """Return a Python of the wanted version for virtualenv: this one, or one on the PATH or in pyenv."""
+    if not python or platform.python_version() == python or platform.python_version().startswith(f"{python}."):
+        return sys.executable
+    minor = ".".join(python.split(".")[:2])
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for candidate in (pyenv / python / "bin" / "python", shutil.which(f"python{minor}")):
+        if candidate and Path(candidate).exists():
+            return str(candidate)
+    raise ProjectError(
+        f"env_manager 'virtualenv' finds no Python {python} on this worker; install it (pyenv install {python}), "
+        "change 'python' in the python_env file, or use env_manager 'uv'."
+    )
+
+
+@contextlib.contextmanager
+def _requirements_file(folder: Path, requirements: Sequence[str]) -> Iterator[Path]:
+    file = folder / "requirements.mlflow-projects.txt"
+    file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    yield file
+    file.unlink()
+
+
+def _key(*content: Any) -> str:
+    text = json.dumps([platform.machine(), *content])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,92 @@
+"""The console command ``mlflow-projects``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlflow_projects import __version__
+from mlflow_projects.exceptions import ProjectError, TrackingError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mlflow_projects.tracking.client import TrackingClient
+    from mlflow_projects.tracking.tree import RunNode
+
+_STATUS_COLOURS = {"FINISHED": "green", "FAILED": "red", "KILLED": "magenta", "RUNNING": "cyan"}
+_WIDTH_WITHOUT_TERMINAL = 150
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command; return 0 for success, 1 for an error that was printed in one sentence."""
+    parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    tree = commands.add_parser("tree", help="show the MLflow runs of a DAG run as a table")
+    tree.add_argument("dag_id")
+    tree.add_argument("run_id", nargs="?", help="the DAG run; default: the newest one that MLflow knows")
+    arguments = parser.parse_args(argv)
+    try:
+        return _tree(arguments.dag_id, arguments.run_id)
+    except (ProjectError, TrackingError) as error:
+        print(f"mlflow-projects: {error}", file=sys.stderr)
+        return 1
+
+
+def _tree(dag_id: str, run_id: str | None) -> int:
+    from rich.console import Console
+
+    from mlflow_projects.tracking.client import connect
+    from mlflow_projects.tracking.settings import settings_from_environment
+    from mlflow_projects.tracking.tree import last_dag_run_id, run_tree
+
+    client = connect(settings_from_environment())
+    try:
+        dag_run_id = run_id or last_dag_run_id(client, dag_id)
+        tops = run_tree(client, dag_id, dag_run_id) if dag_run_id else []
+        if not tops:
+            which = f"DAG run {run_id!r} of DAG {dag_id!r}" if run_id else f"DAG {dag_id!r}"
+            raise TrackingError(f"{client.settings.uri} holds no run of {which}.")
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=_WIDTH_WITHOUT_TERMINAL)
+        console.print(_table(client, f"{dag_id} · {dag_run_id}", tops))
+    finally:
+        client.close()
+    return 0
+
+
+def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), caption=escape(f"tracking server: {client.settings.uri}"))
+    for heading in ("run", "status", "time", "parameters", "metrics", "artifacts"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("run id", no_wrap=True)
+    for top in tops:
+        for depth, node in top.walk():
+            run = node.run
+            colour = _STATUS_COLOURS.get(run.status, "yellow")
+            seconds = f"{(run.end_time - run.start_time) / 1000:.1f} s" if run.end_time and run.start_time else ""
+            table.add_row(
+                escape("  " * depth + ("└ " if depth else "") + run.name),
+                f"[{colour}]{run.status}[/]",
+                seconds,
+                escape("\n".join(f"{key}={_short(value)}" for key, value in sorted(run.params.items()))),
+                escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()))),
+                escape("\n".join(f"{file.path} ({file.size} B)" for file in node.artifacts)),
+                run.run_id,
+            )
+    return table
+
+
+def _short(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else f"…{text[-limit:]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""What can go wrong, told apart by what helps against it."""
+
+from __future__ import annotations
+
+
+class ProjectError(Exception):
+    """A project, a parameter or a setting is wrong; trying again cannot help.
+
+    The message is one sentence for the person who wrote the DAG or the project: it names the file,
+    the key and the remedy. Operators turn it into ``AirflowFailException`` (no retry).
+    """
+
+
+class StepFailedError(Exception):
+    """An attempt failed although its definition is right; another attempt may succeed."""
+
+
+class TrackingError(Exception):
+    """The tracking server answered with an error.
+
+    :param message: the server's own words
+    :param code: MLflow's error code, for example ``RESOURCE_DOES_NOT_EXIST``
+    """
+
+    def __init__(self, message: str, code: str = "INTERNAL_ERROR") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TrackingUnavailableError(TrackingError):
+    """The tracking server gave no usable answer within the retries; a later try may work."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="TEMPORARILY_UNAVAILABLE")

@@ -1,0 +1,33 @@
+"""Credentials for git from an Airflow connection."""
+
+from __future__ import annotations
+
+from airflow.sdk import BaseHook
+
+from mlflow_projects.project.repository import GitCredentials
+
+
+def git_credentials(conn_id: str) -> GitCredentials:
+    """Read a connection of any type; the fields are those of Airflow's own type ``git``.
+
+    Login and password (an access token) are for https. Of the extra, ``private_key``, ``key_file``,
+    ``known_hosts_file`` and ``strict_host_key_checking`` ("accept-new") are for ssh.
+
+    :raises AirflowNotFoundException: no connection of that id
+    """
+    from airflow.sdk.log import mask_secret
+
+    connection = BaseHook.get_connection(conn_id)
+    extra = connection.extra_dejson
+    credentials = GitCredentials(
+        username=connection.login or "",
+        password=connection.password or "",
+        private_key=extra.get("private_key") or "",
+        private_key_file=extra.get("key_file") or "",
+        known_hosts_file=extra.get("known_hosts_file") or "",
+        accept_new_host=extra.get("strict_host_key_checking") == "accept-new",
+    )
+    for secret in (credentials.password, credentials.private_key):
+        if secret:
+            mask_secret(secret)
+    return credentials

@@ -1,0 +1,122 @@
+"""What our operators share: the hook, the identity of the task instance, errors in Airflow's terms."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
+from mlflow_projects.hooks.mlflow_hook import MLflowHook
+from mlflow_projects.links.run import MLflowRunLink
+from mlflow_projects.project.cache import DEFAULT_MAX_BYTES, Cache
+from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from mlflow_projects.tracking.client import Run, TrackingClient
+
+DEFAULT_EXPERIMENT_ID = "0"
+
+
+class MLflowRunOperator(BaseOperator):
+    """The base of operators that stand for an MLflow run.
+
+    :param mlflow_conn_id: Airflow connection to the tracking server
+    """
+
+    ui_color: ClassVar[str] = "#d9f0fb"
+    ui_fgcolor: ClassVar[str] = "#0b3954"
+    operator_extra_links = (MLflowRunLink(),)
+
+    def __init__(self, *, mlflow_conn_id: str = MLflowHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
+        self.mlflow_run_url = ""
+
+    @contextlib.contextmanager
+    def tracking(self) -> Iterator[TrackingClient]:
+        """Yield a client for the tracking server; errors leave the block in Airflow's terms.
+
+        :raises AirflowFailException: the DAG, the project or a setting is wrong; no retry
+        :raises AirflowException: everything that another try may mend
+        """
+        try:
+            client = MLflowHook(self.mlflow_conn_id).get_conn()
+            try:
+                yield client
+            finally:
+                client.close()
+        except ProjectError as error:
+            raise AirflowFailException(str(error)) from None
+        except (StepFailedError, TrackingError) as error:
+            raise AirflowException(str(error)) from None
+
+    def publish(self, context: Context, client: TrackingClient, run: Run) -> None:
+        """Make the "MLflow run" button work from now on."""
+        self.mlflow_run_url = client.settings.run_url(run.experiment_id, run.run_id)
+        context["ti"].xcom_push(key=MLflowRunLink().xcom_key, value=self.mlflow_run_url)
+        self.log.info("MLflow run %s: %s", run.run_id, self.mlflow_run_url or client.settings.uri)
+
+
+def experiment_id_for(client: TrackingClient, name: str | None, parent: Mapping[str, Any] | None) -> str:
+    """Return the experiment: by name, else the parent's, else the environment's, else Default."""
+    if name:
+        return resolve_experiment(client, name)
+    if parent and parent.get("experiment_id"):
+        return str(parent["experiment_id"])
+    if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return given
+    if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return resolve_experiment(client, given)
+    return DEFAULT_EXPERIMENT_ID
+
+
+def identify(context: Context) -> TaskIdentity:
+    """Return which task instance this process works for."""
+    ti = context["ti"]
+    logical_date = context.get("logical_date")
+    return TaskIdentity(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        try_number=ti.try_number,
+        attempt_id=str(ti.id),
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        logical_date=logical_date.isoformat() if logical_date else "",
+        url=ti.log_url,
+    )
+
+
+def as_run_id(value: Any) -> str | None:
+    """Return the run id in what a template rendered to: an id, or the XCom of a start or project task."""
+    if isinstance(value, Mapping):
+        value = value.get("run_id")
+    return None if value in (None, "", "None") else str(value)
+
+
+def xcom_of(run: Run, status: str) -> dict[str, Any]:
+    """Return the XCom that start and project operators leave."""
+    return {
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "artifact_uri": run.artifact_uri,
+        "status": status,
+        "run_name": run.name,
+        "metrics": dict(run.metrics),
+    }
+
+
+def cache_from_config() -> Cache:
+    """Return the cache that Airflow's configuration names."""
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+    folder = conf.get("mlflow_projects", "cache_dir", fallback=None) or home / "mlflow_projects_cache"
+    limit = conf.getfloat("mlflow_projects", "cache_max_gb", fallback=DEFAULT_MAX_BYTES / 10**9)
+    return Cache(Path(folder).expanduser(), int(limit * 10**9))

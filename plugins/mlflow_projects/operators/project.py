@@ -1,0 +1,228 @@
+"""Run an MLflow Project as an Airflow task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.definitions._internal.mixins import ResolveMixin
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+
+from mlflow_projects.operators.attempt import Attempt, AttemptKilledError, Step
+from mlflow_projects.operators.base import (
+    MLflowRunOperator,
+    as_run_id,
+    cache_from_config,
+    experiment_id_for,
+    identify,
+    xcom_of,
+)
+from mlflow_projects.operators.run_group import enclosing_parent
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from mlflow_projects.project.repository import GitCredentials
+
+
+class MLflowProjectOperator(MLflowRunOperator):
+    """Run one entry point of an MLflow Project as one MLflow run.
+
+    The arguments are those of ``mlflow.projects.run``. Each try of the task is a run of its own; the
+    command's exit status decides how both end.
+
+    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics"}`` as XCom, where
+    ``metrics`` holds the last value of each metric.
+
+    :param uri: folder, ``file://``, git URL or ``.zip``, each with an optional ``#sub/directory`` (templated)
+    :param entry_point: an entry point of the MLproject, or a ``.py`` or ``.sh`` file of it (templated)
+    :param version: git branch, tag or commit; default: the repository's default branch (templated)
+    :param parameters: values by parameter name; those that the MLproject does not declare are passed as
+        ``--name value`` (templated)
+    :param experiment_name: made if it does not exist; default: that of the parent run, else
+        ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
+    :param run_name: default: the task's id without its group, with the index of a mapped task (templated)
+    :param env_manager: ``local`` (the worker's Python), ``uv``, ``virtualenv`` or ``conda``; default: ``uv``
+        if the project has a ``python_env``, ``conda`` if it has a ``conda_env``, else ``local`` (templated)
+    :param backend: where the command runs: ``local`` (templated)
+    :param backend_config: settings of the backend; for ``local``: ``grace_seconds`` between SIGTERM and
+        SIGKILL, 3 by default (templated)
+    :param parent_run_id: the run to nest below: an id, or a start task's XCom; default: the parent of the
+        enclosing ``mlflow_run`` (templated)
+    :param mlflow_conn_id: Airflow connection to the tracking server; the default one may be missing, then
+        ``MLFLOW_TRACKING_URI`` counts
+    :param git_conn_id: Airflow connection with user and token (or, in its extra, ``private_key`` or
+        ``key_file``) for a private repository
+    :param aws_conn_id: Airflow connection for backends on AWS
+    :param tags: more tags for the run; they win over ours (templated)
+    :param reuse: not available yet; must be False
+    :param deferrable: for backends that run elsewhere; the local one always holds its worker slot
+    :param poll_interval: seconds between two looks at a job that runs elsewhere
+    :raises AirflowFailException: the project or a parameter is wrong; no retry
+    :raises AirflowException: the command failed, was stopped, or MLflow stayed away
+    """
+
+    template_fields: Sequence[str] = (
+        "uri",
+        "entry_point",
+        "version",
+        "parameters",
+        "experiment_name",
+        "run_name",
+        "env_manager",
+        "backend",
+        "backend_config",
+        "parent_run_id",
+        "tags",
+    )
+    template_fields_renderers = {"parameters": "json", "backend_config": "json", "tags": "json"}
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        entry_point: str = "main",
+        version: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        experiment_name: str | None = None,
+        run_name: str | None = None,
+        env_manager: str | None = None,
+        backend: str = "local",
+        backend_config: Mapping[str, Any] | None = None,
+        parent_run_id: Any = None,
+        git_conn_id: str | None = None,
+        aws_conn_id: str | None = "aws_default",
+        tags: Mapping[str, str] | None = None,
+        reuse: bool = False,
+        deferrable: bool | None = None,
+        poll_interval: float = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if reuse:
+            raise ValueError(f"Task {self.task_id!r}: reuse=True is not available in this version; remove it.")
+        self.uri = uri
+        self.entry_point = entry_point
+        self.version = version
+        self.parameters = parameters
+        self.experiment_name = experiment_name
+        self.run_name = run_name
+        self.env_manager = env_manager
+        self.backend = backend
+        self.backend_config = backend_config
+        self.parent_run_id = parent_run_id
+        self.git_conn_id = git_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.tags = tags
+        self.reuse = reuse
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.doc_md = self.doc_md or self._describe()
+        self._attempt: Attempt | None = None
+
+    def artifact(self, path: str = "") -> ArtifactReference:
+        """Return where this step's artifacts are, as a value for a later step's ``parameters``.
+
+        The later step is put downstream of this one. Inside an f-string it is a template.
+
+        :param path: below the run's artifact URI
+        """
+        return ArtifactReference(self, path)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Live the attempt's life; see :mod:`mlflow_projects.operators.attempt`."""
+        from airflow.sdk.log import redact
+
+        with self.tracking() as client:
+            parent = None if self.parent_run_id else enclosing_parent(self, context)
+            step = Step(
+                uri=str(self.uri),
+                entry_point=self.entry_point,
+                version=None if self.version in (None, "", "None") else str(self.version),
+                parameters=self.parameters or {},
+                backend=self.backend,
+                backend_config=self.backend_config or {},
+                env_manager=None if self.env_manager in (None, "", "None") else str(self.env_manager),
+                run_name=self.run_name or self._default_run_name(context),
+                experiment_id=experiment_id_for(client, self.experiment_name, parent),
+                parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
+                tags=self.tags or {},
+                git_credentials=self._git_credentials(),
+            )
+            self._attempt = Attempt(
+                step=step,
+                task=identify(context),
+                client=client,
+                cache=cache_from_config(),
+                log=self.log.info,
+                redact=lambda text: str(redact(text)),
+                on_open=lambda run: self.publish(context, client, run),
+            )
+            try:
+                run = self._attempt.run()
+            except AttemptKilledError as error:
+                raise AirflowException(f"The attempt was {error}.") from None
+            finally:
+                self._attempt = None
+        return xcom_of(run, "FINISHED")
+
+    def on_kill(self) -> None:
+        """Stop the command; harmless when the attempt is over (Airflow calls this after a time-out too)."""
+        if self._attempt:
+            self._attempt.kill()
+
+    def _default_run_name(self, context: Context) -> str:
+        index = context["ti"].map_index
+        label = str(self.label)
+        return label if index is None or index < 0 else f"{label}[{index}]"
+
+    def _git_credentials(self) -> GitCredentials | None:
+        if not self.git_conn_id:
+            return None
+        from mlflow_projects.hooks.git_credentials import git_credentials
+
+        try:
+            return git_credentials(self.git_conn_id)
+        except AirflowNotFoundException:
+            raise AirflowFailException(
+                f"There is no Airflow connection {self.git_conn_id!r}; add it, or correct git_conn_id."
+            ) from None
+
+    def _describe(self) -> str:
+        rows = [("project", self.uri), ("entry point", self.entry_point), ("backend", self.backend)]
+        rows += [(f"parameter `{key}`", value) for key, value in dict(self.parameters or {}).items()]
+        body = "".join(f"| {name} | `{_one_cell(value)}` |\n" for name, value in rows)
+        return f"Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n{body}"
+
+
+class ArtifactReference(ResolveMixin):
+    """The URI of a step's artifact, known when that step has run."""
+
+    def __init__(self, operator: MLflowProjectOperator, path: str) -> None:
+        self.operator = operator
+        self.path = path.strip("/")
+
+    def iter_references(self) -> Iterable[tuple[Any, str]]:
+        """Tell Airflow which task this depends on."""
+        yield self.operator, "return_value"
+
+    def resolve(self, context: Mapping[str, Any]) -> str:
+        """Return the URI.
+
+        :raises AirflowFailException: the step left no run, because it was skipped, for example
+        """
+        result = context["ti"].xcom_pull(task_ids=self.operator.task_id)
+        if not isinstance(result, Mapping) or not result.get("artifact_uri"):
+            raise AirflowFailException(
+                f"Task {self.operator.task_id!r} left no MLflow run, so {self.path!r} of it cannot be used; "
+                "it was skipped or never ran."
+            )
+        return f"{result['artifact_uri'].rstrip('/')}/{self.path}".rstrip("/")
+
+    def __str__(self) -> str:
+        pulled = f"ti.xcom_pull(task_ids='{self.operator.task_id}')['artifact_uri']"
+        return f"{{{{ {pulled} }}}}/{self.path}".rstrip("/")
+
+
+def _one_cell(value: Any) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")

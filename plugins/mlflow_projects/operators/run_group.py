@@ -1,0 +1,101 @@
+"""``mlflow_run``: a task group whose steps become the children of one MLflow run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import TaskGroup
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+START_TASK = "start_run"
+END_TASK = "end_run"
+
+
+class mlflow_run(TaskGroup):  # noqa: N801  (reads like a statement: with mlflow_run("pipeline"):)
+    """Open a parent run before the tasks inside and close it, truthfully, after them.
+
+    The start is a setup task and the end its teardown, so the end also runs after failures, a clear of any
+    step runs both again, and the end's own success never turns a failed DAG run green. Groups may be
+    nested: the inner parent run becomes a child of the outer one.
+
+    :param group_id: also the parent run's name
+    :param experiment_name: for the parent and, unless they name their own, its steps (templated)
+    :param run_name: another name for the parent run (templated)
+    :param tags: more tags for the parent run (templated)
+    :param mlflow_conn_id: Airflow connection to the tracking server
+    """
+
+    def __init__(
+        self,
+        group_id: str,
+        *,
+        experiment_name: str | None = None,
+        run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(group_id=group_id, **kwargs)
+        self._mlflow_conn_id = mlflow_conn_id
+        self._start_arguments = {
+            "experiment_name": experiment_name,
+            "run_name": run_name or group_id,
+            "tags": tags,
+        }
+        self.start_run: Any = None
+
+    def __enter__(self) -> mlflow_run:
+        from mlflow_projects.operators.runs import MLflowStartRunOperator
+
+        super().__enter__()
+        self.start_run = MLflowStartRunOperator(
+            task_id=START_TASK, mlflow_conn_id=self._mlflow_conn_id, **self._start_arguments
+        )
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        from mlflow_projects.operators.runs import MLflowEndRunOperator
+
+        if kind is None:
+            inside = {task.task_id: task for task in self.iter_tasks() if task is not self.start_run}
+            end = MLflowEndRunOperator(
+                task_id=END_TASK, run_id=self.start_run.output, mlflow_conn_id=self._mlflow_conn_id
+            )
+            for task in inside.values():
+                if not task.upstream_task_ids & inside.keys():
+                    task.set_upstream(self.start_run)
+                if not task.downstream_task_ids & inside.keys():
+                    task.set_downstream(end)
+            end.as_teardown(setups=self.start_run)
+        super().__exit__(kind, error, trace)
+
+
+def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -> Mapping[str, Any] | None:
+    """Return the XCom of the start task of the enclosing ``mlflow_run``, or None outside of one.
+
+    :param levels_up: how many of the enclosing groups to skip (a start task's own)
+    """
+    for group in _enclosing_groups(task):
+        if levels_up:
+            levels_up -= 1
+            continue
+        start = group.start_run
+        mapped = start.get_closest_mapped_task_group() is not None
+        ti = context["ti"]
+        pulled = ti.xcom_pull(task_ids=start.task_id, **({"map_indexes": ti.map_index} if mapped else {}))
+        if not isinstance(pulled, Mapping):
+            task.log.warning("Task %s left no run; this step has no parent run.", start.task_id)
+            return None
+        return pulled
+    return None
+
+
+def _enclosing_groups(task: BaseOperator) -> Iterator[mlflow_run]:
+    group = task.task_group
+    while group is not None:
+        if isinstance(group, mlflow_run):
+            yield group
+        group = group.parent_group

@@ -1,0 +1,170 @@
+"""The parent run, which stands for a whole DAG run: opened first, closed last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from mlflow_projects.operators.base import (
+    MLflowRunOperator,
+    as_run_id,
+    experiment_id_for,
+    identify,
+    xcom_of,
+)
+from mlflow_projects.operators.run_group import enclosing_parent
+from mlflow_projects.project import repository
+from mlflow_projects.project.command import is_recordable
+from mlflow_projects.tracking.record import (
+    MAX_PARAM,
+    RunRecord,
+    SourceTags,
+    close_open_descendants,
+    find_parent,
+    now,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
+
+_UNSUCCESSFUL = frozenset({"failed", "upstream_failed"})
+
+
+class MLflowStartRunOperator(MLflowRunOperator):
+    """Open the parent run of this DAG run; reopen it if the task was cleared or tried again.
+
+    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics"}`` as XCom.
+
+    :param experiment_name: made if it does not exist; default: that of an enclosing ``mlflow_run``, else
+        ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
+    :param run_name: default: the DAG's id (templated)
+    :param parent_run_id: a run to nest below: an id, or another start task's XCom; default: the parent of
+        an enclosing ``mlflow_run`` (templated)
+    :param tags: more tags for the run (templated)
+    :param mlflow_conn_id: Airflow connection to the tracking server
+    """
+
+    template_fields: Sequence[str] = ("experiment_name", "run_name", "parent_run_id", "tags")
+    template_fields_renderers = {"tags": "json"}
+
+    def __init__(
+        self,
+        *,
+        experiment_name: str | None = None,
+        run_name: str | None = None,
+        parent_run_id: Any = None,
+        tags: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.experiment_name = experiment_name
+        self.run_name = run_name
+        self.parent_run_id = parent_run_id
+        self.tags = tags
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Find this DAG run's parent run, or create it."""
+        task = identify(context)
+        with self.tracking() as client:
+            parent = enclosing_parent(self, context, levels_up=1)
+            experiment_id = experiment_id_for(client, self.experiment_name, parent)
+            run = find_parent(client, experiment_id, task)
+            params = _recordable(context["params"])
+            if run is None:
+                record = RunRecord(
+                    client=client,
+                    experiment_id=experiment_id,
+                    name=self.run_name or task.dag_id,
+                    task=task,
+                    source=_dag_source(context),
+                    role="parent",
+                    parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
+                    parameters=params,
+                    more_tags=self.tags or {},
+                )
+                run = record.open()
+            else:
+                self.log.info("This DAG run has a parent run already; it is reopened.")
+                client.update_run(run.run_id, "RUNNING")
+            if missing := {key: value for key, value in params.items() if key not in run.params}:
+                client.log_batch(run.run_id, params=missing)
+            self.publish(context, client, run)
+            return xcom_of(run, "RUNNING")
+
+
+class MLflowEndRunOperator(MLflowRunOperator):
+    """Close a parent run, and before it whatever is still open below it.
+
+    FAILED if a last task of the enclosing task group (without one: of the DAG) failed or could not run
+    because of a failure upstream, else FINISHED: the rule by which Airflow judges a DAG run.
+
+    :param run_id: the run: an id, or the start task's XCom; default: the parent of the enclosing
+        ``mlflow_run`` (templated)
+    :param mlflow_conn_id: Airflow connection to the tracking server
+    """
+
+    template_fields: Sequence[str] = ("run_id",)
+
+    def __init__(self, *, run_id: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the task states and close the run accordingly."""
+        run_id = as_run_id(self.run_id) or as_run_id(enclosing_parent(self, context))
+        if run_id is None:
+            raise AirflowFailException(
+                "MLflowEndRunOperator has no run to close; pass the start task's output as run_id."
+            )
+        culprits = self._unsuccessful_leaves(context)
+        status: RunStatus = "FAILED" if culprits else "FINISHED"
+        with self.tracking() as client:
+            run = client.get_run(run_id)
+            for straggler in close_open_descendants(client, run, f"still open when {self.task_id} ran"):
+                self.log.warning("Run %s (%s) was still open; now KILLED.", straggler.run_id, straggler.name)
+            self._close(client, run, status, culprits)
+            self.publish(context, client, run)
+        return xcom_of(run, status)
+
+    def _close(self, client: TrackingClient, run: Run, status: RunStatus, culprits: list[str]) -> None:
+        reason = f"not successful: {', '.join(culprits)}" if culprits else ""
+        if reason or run.tags.get("mlflow_projects.reason"):  # a reopened run must lose its old reason
+            client.log_batch(run.run_id, tags={"mlflow_projects.reason": reason})
+        client.update_run(run.run_id, status, now())
+        self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
+
+    def _unsuccessful_leaves(self, context: Context) -> list[str]:
+        ti = context["ti"]
+        group = self.task_group
+        work = {task.task_id: task for task in group.iter_tasks() if not (task.is_setup or task.is_teardown)}
+        leaves = {name for name, task in work.items() if not (task.downstream_task_ids & work.keys())}
+        states: Iterable[Mapping[str, Any]] = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
+        in_mapped_group = self.get_closest_mapped_task_group() is not None
+        return sorted(
+            state["task_id"] if state["map_index"] < 0 else f"{state['task_id']}[{state['map_index']}]"
+            for state in states
+            if state["task_id"] in leaves
+            and state["state"] in _UNSUCCESSFUL
+            and (not in_mapped_group or state["map_index"] == ti.map_index)
+        )
+
+
+def _dag_source(context: Context) -> SourceTags:
+    file = Path(context["dag"].fileloc)
+    commit, repo_url, changed = repository.head_commit(file.parent) or (None, None, False)
+    return SourceTags(name=str(file), kind="JOB", commit=commit, repo_url=repo_url, changed=changed)
+
+
+def _recordable(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return the DAG run's params as text, for the parent run."""
+    return {
+        key: (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))[:MAX_PARAM]
+        for key, value in dict(params).items()
+        if value is not None and is_recordable(key)
+    }

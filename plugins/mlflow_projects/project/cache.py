@@ -1,0 +1,157 @@
+"""Folders that are made once, shared by all tasks of a machine, and bounded in size.
+
+A git mirror, a checkout of one commit, an unpacked archive or a Python environment is costly to make
+and never changes afterwards. Each is an *entry*: made by whichever process comes first, under a file
+lock (which the kernel releases when a process dies, however it dies), and only trusted once its marker
+is written. A half-made entry is thrown away and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.file_lock import file_lock
+
+DEFAULT_MAX_BYTES = 20 * 10**9
+_KEEP_UNUSED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The folder of all entries.
+
+    :param root: made when missing
+    :param max_bytes: when all entries together are larger, those unused for longest go first
+    """
+
+    root: Path
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    @contextlib.contextmanager
+    def entry(self, kind: str, key: str, make: Callable[[Path], None]) -> Iterator[Path]:
+        """Yield an entry's folder, made if it is not there yet; nobody removes it during the block.
+
+        :param kind: the kind of entry, a folder's name
+        :param key: what the entry is made from, safe as a file name
+        :param make: fills the (absent) folder; whatever it raises leaves no entry behind
+        :raises ProjectError: the cache folder cannot be written
+        """
+        folder, lock, marker = self._paths(kind, key)
+        while True:
+            with file_lock(lock, shared=True):
+                if marker.exists():
+                    os.utime(marker)
+                    yield folder
+                    return
+            self._make(kind, key, make)
+
+    def _make(self, kind: str, key: str, make: Callable[[Path], None]) -> None:
+        folder, lock, marker = self._paths(kind, key)
+        with file_lock(lock):
+            if marker.exists():
+                return
+            remove(folder)
+            try:
+                make(folder)
+            except BaseException:
+                remove(folder)
+                raise
+            self.measure(kind, key)
+        self.trim()
+
+    def measure(self, kind: str, key: str) -> None:
+        """Note an entry's size in bytes; also for its maker to call after it made the entry grow."""
+        folder, _, marker = self._paths(kind, key)
+        marker.write_text(str(_size(folder)), encoding="ascii")
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Yield a private empty folder that goes away with the block (or, after a kill, with a later one)."""
+        base = self._kind_folder("workspaces")
+        for left_over in base.glob("*.lock"):
+            # A minute's grace, because a new workspace's lock file exists a moment before it is locked.
+            with contextlib.suppress(OSError):
+                if time.time() - left_over.stat().st_mtime > 60:
+                    self._remove_unlocked(left_over, left_over.with_suffix(""))
+        folder = Path(tempfile.mkdtemp(dir=base))
+        with file_lock(folder.with_suffix(".lock")):
+            try:
+                yield folder
+            finally:
+                remove(folder)
+                folder.with_suffix(".lock").unlink(missing_ok=True)
+
+    def trim(self) -> None:
+        """Remove entries, those unused for longest first, until the rest fits into ``max_bytes``."""
+        markers = sorted(self.root.glob("*/*.ready"), key=lambda marker: marker.stat().st_mtime)
+        sizes = {marker: int(marker.read_text(encoding="ascii") or 0) for marker in markers}
+        total = sum(sizes.values())
+        for marker in markers:
+            if total <= self.max_bytes:
+                return
+            if time.time() - marker.stat().st_mtime < _KEEP_UNUSED_SECONDS:
+                return
+            with contextlib.suppress(OSError):
+                self._remove_unlocked(marker.with_suffix(".lock"), marker.with_suffix(""), marker)
+                total -= sizes[marker]
+
+    @staticmethod
+    def _remove_unlocked(lock: Path, folder: Path, marker: Path | None = None) -> None:
+        """Remove what a lock guards, or raise BlockingIOError while somebody holds the lock."""
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if marker:
+                marker.unlink(missing_ok=True)
+            remove(folder)
+            if not marker:
+                lock.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def _paths(self, kind: str, key: str) -> tuple[Path, Path, Path]:
+        base = self._kind_folder(kind)
+        return base / key, base / f"{key}.lock", base / f"{key}.ready"
+
+    def _kind_folder(self, kind: str) -> Path:
+        folder = self.root / kind
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied", str(folder))
+        except OSError as error:
+            raise ProjectError(
+                f"The cache folder {folder} cannot be written ({error.strerror}); make it writable for the "
+                "Airflow worker, or name another one in [mlflow_projects] cache_dir of Airflow's configuration."
+            ) from None
+        return folder
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, read-only files included; a missing one is fine."""
+
+    def allow_and_retry(function: Callable[[str], object], path: str, _error: object) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).parent.chmod(0o700)
+            Path(path).chmod(0o700)
+            function(path)
+
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder, onerror=allow_and_retry)
+
+
+def _size(folder: Path) -> int:
+    return sum(
+        (Path(base) / name).lstat().st_size for base, _, names in os.walk(folder) for name in names
+    )

@@ -1,0 +1,120 @@
+"""From a project's URI to a folder on this machine, and to what the record says of its source."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project import archive, repository
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.repository import GitCredentials
+from mlflow_projects.project.spec import Project, load_project
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a project's files come from, for the record.
+
+    :param name: the URI, without credentials, with ``#subdirectory`` if any
+    :param commit: the git commit, if the files are in a repository
+    :param branch: the branch that was asked for
+    :param repo_url: the repository's URL
+    :param changed: True if a local work tree differs from its commit
+    :param sha256: of a zip file
+    """
+
+    name: str
+    commit: str | None = None
+    branch: str | None = None
+    repo_url: str | None = None
+    changed: bool = False
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class FetchedProject:
+    """A project, ready to be run from its folder."""
+
+    project: Project
+    source: Source
+
+
+def fetch(
+    uri: str,
+    version: str | None,
+    cache: Cache,
+    workspace: Path,
+    credentials: GitCredentials | None = None,
+) -> FetchedProject:
+    """Return a project's folder for one attempt.
+
+    A local folder is used in place, as MLflow does. From git and from a zip file the attempt gets a
+    private copy in its workspace, so that a project which writes into its own folder changes neither the
+    code of a later attempt nor what its record claims to have run.
+
+    :param uri: folder, ``file://``, git URL or zip file, each with an optional ``#sub/directory``
+    :param version: branch, tag or commit, for git only
+    :param workspace: an existing folder that belongs to the attempt
+    :raises ProjectError: the project cannot be had; the sentence says why
+    """
+    location, subdirectory = _split(uri)
+    local = _local(location)
+    copy = workspace / "project"
+    if location.lower().endswith(".zip") and not (local and local.is_dir()):
+        if version is not None:
+            raise ProjectError(f"version {version!r} is for git projects; {location} is a zip file.")
+        with archive.unpacked(location, local, cache) as unpacked:
+            shutil.copytree(unpacked.root, copy, symlinks=True)
+        source = Source(name=uri, sha256=unpacked.sha256)
+        return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+    if local is not None and not (repository.is_bare_repository(local) or version is not None):
+        folder = _subfolder(local, subdirectory, uri)
+        return FetchedProject(load_project(folder), _local_source(uri, folder))
+    if local is not None and not repository.is_repository(local):
+        raise ProjectError(f"version {version!r} is for git projects; {local} is no git repository.")
+    url = location if local is None else local.as_uri()
+    with repository.checked_out(url, version, cache, credentials) as checkout:
+        shutil.copytree(checkout.root, copy, symlinks=True)
+    name = f"{url}#{subdirectory}" if subdirectory else url
+    source = Source(name=name, commit=checkout.commit, branch=checkout.branch, repo_url=url)
+    return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+
+
+def _split(uri: str) -> tuple[str, str]:
+    location, _, subdirectory = uri.strip("'\" ").partition("#")
+    if not location:
+        raise ProjectError("The project's uri is empty; give a folder, a git URL or a zip file.")
+    if Path(subdirectory).is_absolute() or ".." in Path(subdirectory).parts:
+        raise ProjectError(f"The subdirectory {subdirectory!r} of {location} leaves the project.")
+    return location, subdirectory
+
+
+def _local(location: str) -> Path | None:
+    """Return the absolute local path that a location means, or None if it is on another host."""
+    if location.startswith("file:"):
+        path = Path(unquote(urlsplit(location).path))
+    elif Path(location).exists() or not repository.looks_like_git(location):
+        path = Path(location).expanduser().resolve()
+    else:
+        return None
+    if not path.exists():
+        raise ProjectError(f"The project {location} does not exist on this worker; check the uri.")
+    return path
+
+
+def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
+    folder = (root / subdirectory).resolve()
+    if not folder.is_relative_to(root.resolve()) or not folder.is_dir():
+        raise ProjectError(f"{uri}: the project has no folder {subdirectory!r}.")
+    return folder
+
+
+def _local_source(uri: str, folder: Path) -> Source:
+    head = repository.head_commit(folder)
+    if head is None:
+        return Source(name=uri)
+    commit, repo_url, changed = head
+    return Source(name=uri, commit=commit, repo_url=repo_url, changed=changed)

@@ -1,0 +1,352 @@
+"""Projects in git: one bare mirror per repository, one checkout per commit, no secret on disk.
+
+MLflow clones into a new temporary folder for every run, never deletes it, and lets a token in the URL
+reach ``.git/config`` and its exceptions. Here a commit that is known costs no network at all, and a
+credential only ever passes through git's own askpass question.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.file_lock import file_lock
+from mlflow_projects.project.cache import Cache, remove
+
+_FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
+_SCP_LIKE = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//)(?P<path>.+)")
+_NETWORK_TRIES = 3
+_NETWORK_STALL_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class GitCredentials:
+    """What a git server asks for.
+
+    :param username: for https; many hosts take any name beside a token
+    :param password: password or access token for https
+    :param private_key: an OpenSSH private key, as text
+    :param private_key_file: the path of one
+    :param known_hosts_file: for ssh; without it, OpenSSH's own files count
+    :param accept_new_host: take an unknown ssh host's key at the first contact
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    private_key: str = field(default="", repr=False)
+    private_key_file: str = ""
+    known_hosts_file: str = ""
+    accept_new_host: bool = False
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A commit's files.
+
+    :param commit: the full commit id
+    :param branch: the branch, if the version named one (or was left out)
+    """
+
+    root: Path
+    commit: str
+    branch: str | None
+
+
+def looks_like_git(uri: str) -> bool:
+    """Tell whether a URI means a git repository on another host (or ``file://``, with ``.git``)."""
+    return bool(urlsplit(uri).scheme) or bool(_SCP_LIKE.fullmatch(uri))
+
+
+def is_repository(folder: Path) -> bool:
+    """Tell whether a local folder is the top of a git work tree or a bare repository."""
+    return (folder / ".git").exists() or is_bare_repository(folder)
+
+
+def is_bare_repository(folder: Path) -> bool:
+    """Tell whether a local folder is a bare git repository."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
+
+
+@contextlib.contextmanager
+def checked_out(
+    url: str, version: str | None, cache: Cache, credentials: GitCredentials | None = None
+) -> Iterator[Checkout]:
+    """Yield a shared checkout of one commit; it is to be read only, and stays during the block.
+
+    :param url: the repository, without credentials
+    :param version: branch, tag or commit; None is the remote's HEAD
+    :param credentials: for the remote, if it asks
+    :raises ProjectError: unreachable repository, or no such version
+    """
+    _check(url, version)
+    key = hashlib.sha256(url.encode()).hexdigest()[:24]
+    with cache.entry("git", key, _make_mirror) as mirror:
+        git = _Git(mirror, url, credentials)
+        commit, branch = _commit_of(git, version, lambda: cache.measure("git", key))
+
+        def make(folder: Path) -> None:
+            _check_out(git, commit, folder)
+
+        with cache.entry("checkouts", f"{key}-{commit}", make) as root:
+            yield Checkout(root=root, commit=commit, branch=branch)
+
+
+def head_commit(folder: Path) -> tuple[str, str | None, bool] | None:
+    """Return (commit, remote's URL, uncommitted changes?) of the work tree that holds a local folder.
+
+    None where the folder is in no repository, or git is not installed. The URL comes without credentials.
+    """
+    try:
+        import git
+    except ImportError:  # GitPython refuses to import where there is no git executable
+        return None
+    try:
+        runner = git.Git(str(folder))
+        commit = runner.rev_parse("HEAD")
+        changed = bool(runner.status("--porcelain", "--", "."))
+        with contextlib.suppress(git.GitCommandError):
+            return commit, without_credentials(runner.config("--get", "remote.origin.url")), changed
+        return commit, None, changed
+    except (git.GitCommandError, git.GitCommandNotFound):
+        return None
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without its user and password part."""
+    parts = urlsplit(url)
+    if not parts.hostname or "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _check(url: str, version: str | None) -> None:
+    if urlsplit(url).password is not None:
+        raise ProjectError(
+            f"The project's uri {without_credentials(url)} holds a password; "
+            "put it into an Airflow connection and name that as git_conn_id."
+        )
+    if url.startswith("-") or "::" in url.split("/")[0]:
+        raise ProjectError(f"{url!r} is not a git URL; use https://, ssh://, file:// or user@host:path.")
+    if version is not None and (version.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", version)):
+        raise ProjectError(f"version {version!r} cannot be a git branch, tag or commit.")
+
+
+class _Git:
+    """Git commands in one mirror, talking to one remote."""
+
+    def __init__(self, mirror: Path, url: str, credentials: GitCredentials | None) -> None:
+        self.mirror, self.url, self.credentials = mirror, url, credentials
+
+    def local(self, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
+        import git
+
+        runner = git.Git(str(cwd or self.mirror))
+        output: Any = runner.execute(["git", *arguments], env=environment or None)
+        return str(output)
+
+    def remote(self, *arguments: str, cwd: Path | None = None) -> str:
+        """Run a command that talks to the remote, a few times if need be.
+
+        :raises ProjectError: the remote cannot be reached, or does not let us in
+        """
+        import git
+
+        with _authentication(self.credentials) as (options, environment):
+            for attempt in range(1, _NETWORK_TRIES + 1):
+                try:
+                    return self.local(*options, *arguments, cwd=cwd, **environment)
+                except git.GitCommandNotFound:
+                    raise ProjectError("git is not installed on this worker; install it.") from None
+                except git.GitCommandError as error:
+                    reason = _last_words(str(error.stderr))
+                    if attempt == _NETWORK_TRIES or not _may_pass(reason):
+                        raise ProjectError(
+                            f"The git repository {self.url} cannot be read: {reason}. {_remedy(reason)}"
+                        ) from None
+                time.sleep(attempt)
+        raise AssertionError("unreachable")
+
+    def has(self, commit: str) -> bool:
+        import git
+
+        try:
+            self.local("cat-file", "-e", f"{commit}^{{commit}}")
+        except git.GitCommandError:
+            return False
+        return True
+
+
+def _make_mirror(folder: Path) -> None:
+    try:
+        import git
+    except ImportError:
+        raise ProjectError("git is not installed on this worker; install it.") from None
+
+    git.Git().execute(["git", "init", "--quiet", "--bare", str(folder)])
+
+
+def _commit_of(git: _Git, version: str | None, grown: Any) -> tuple[str, str | None]:
+    """Return (commit, branch) of a version, fetched into the mirror if it is not there yet."""
+    if version and _FULL_COMMIT.fullmatch(version) and git.has(version):
+        return version, None
+    if version and _SHORT_COMMIT.fullmatch(version) and (known := _expand(git, version)):
+        return known, None
+    with file_lock(git.mirror / "fetch.lock"):  # parallel tasks share one fetch
+        commit, reference = _ask_remote(git, version)
+        if not commit and version and _SHORT_COMMIT.fullmatch(version):
+            git.remote("fetch", "--quiet", "--no-tags", "--", git.url, "+refs/heads/*:refs/mirror/heads/*")
+            grown()
+            commit = _expand(git, version)
+        elif not commit and version and _FULL_COMMIT.fullmatch(version):
+            commit = version
+        if not commit:
+            raise ProjectError(
+                f"The git repository {git.url} has no branch, tag or commit {version!r}."
+                if version
+                else f"The git repository {git.url} is empty."
+            )
+        if not git.has(commit):
+            # Under a name of its own each, so that no later fetch can drop what a checkout shares.
+            kept = f"refs/mirror/commits/{commit}"
+            try:
+                git.remote("fetch", "--quiet", "--no-tags", "--", git.url, f"+{reference or commit}:{kept}")
+            except ProjectError as error:
+                if reference or "not our ref" not in str(error):
+                    raise
+                raise ProjectError(f"The git repository {git.url} has no commit {commit}.") from None
+            grown()
+    heads = "refs/heads/"
+    return commit, reference[len(heads) :] if reference and reference.startswith(heads) else None
+
+
+def _ask_remote(git: _Git, version: str | None) -> tuple[str | None, str | None]:
+    """Return (commit, full reference name) of a branch or tag, as the remote has it now."""
+    if version is None:
+        answer = git.remote("ls-remote", "--symref", "--", git.url, "HEAD").splitlines()
+        reference = next((line[5:].split("\t")[0] for line in answer if line.startswith("ref: ")), None)
+        commit = next((line.split("\t")[0] for line in answer if line.endswith("\tHEAD")
+                       and not line.startswith("ref: ")), None)
+        return commit, reference if commit else None
+    names = [f"refs/heads/{version}", f"refs/tags/{version}", f"refs/tags/{version}^{{}}"]
+    listing = git.remote("ls-remote", "--", git.url, *names)
+    found = {name: commit for commit, _, name in (line.partition("\t") for line in listing.splitlines())}
+    if names[0] in found:
+        return found[names[0]], names[0]
+    if names[1] in found:  # an annotated tag points to a tag object; ^{} is the commit behind it
+        return found.get(names[2], found[names[1]]), names[1]
+    return None, None
+
+
+def _expand(git: _Git, short: str) -> str | None:
+    """Return the full id of an abbreviated commit that the mirror has."""
+    import git as gitpython
+
+    try:
+        return git.local("rev-parse", "--verify", "--quiet", f"{short}^{{commit}}")
+    except gitpython.GitCommandError:
+        return None
+
+
+def _check_out(git: _Git, commit: str, folder: Path) -> None:
+    """Fill a folder with a commit's files and a small ``.git`` that shares the mirror's objects."""
+    import git as gitpython
+
+    try:
+        git.local("clone", "--quiet", "--shared", "--no-checkout", str(git.mirror), str(folder))
+        git.local("remote", "set-url", "origin", git.url, cwd=folder)
+        git.local("checkout", "--quiet", "--detach", commit, cwd=folder)
+    except gitpython.GitCommandError as error:
+        raise ProjectError(
+            f"Commit {commit} of {git.url} cannot be checked out: {_last_words(str(error.stderr))}."
+        ) from None
+    if (folder / ".gitmodules").is_file():
+        git.remote("submodule", "--quiet", "update", "--init", "--recursive", cwd=folder)
+
+
+@contextlib.contextmanager
+def _authentication(credentials: GitCredentials | None) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Yield git options and environment that answer the remote's questions.
+
+    The answers lie in files that only this user can read and that are gone after the block: neither a
+    command line, nor the environment, nor any git configuration ever holds them.
+    """
+    environment = {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",  # never ext::, which is a shell command
+        "LC_ALL": "C.UTF-8",
+        "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+        "GIT_HTTP_LOW_SPEED_TIME": str(_NETWORK_STALL_SECONDS),
+    }
+    ssh = f"ssh -o BatchMode=yes -o ConnectTimeout={_NETWORK_STALL_SECONDS}"
+    if credentials is None:
+        environment.setdefault("GIT_SSH_COMMAND", os.environ.get("GIT_SSH_COMMAND", ssh))
+        yield [], environment
+        return
+    folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-git-"))  # mode 0700
+    try:
+        for name, answer in (("username", credentials.username or "git"), ("password", credentials.password)):
+            _write_private(folder / name, answer)
+        askpass = folder / "askpass"
+        _write_private(
+            askpass,
+            '#!/bin/sh\nhere=$(dirname "$0")\n'
+            'case "$1" in [Uu]sername*) exec cat "$here/username";; *) exec cat "$here/password";; esac\n',
+        )
+        askpass.chmod(stat.S_IRWXU)
+        environment["GIT_ASKPASS"] = str(askpass)
+        key_file = credentials.private_key_file
+        if credentials.private_key:
+            key_file = str(folder / "key")
+            _write_private(folder / "key", credentials.private_key.rstrip("\n") + "\n")
+        if key_file:
+            ssh += f" -o IdentitiesOnly=yes -i '{key_file}'"
+        if credentials.known_hosts_file:
+            ssh += f" -o UserKnownHostsFile='{credentials.known_hosts_file}'"
+        if credentials.accept_new_host:
+            ssh += " -o StrictHostKeyChecking=accept-new"
+        environment["GIT_SSH_COMMAND"] = ssh
+        # An empty helper switches off those of the machine: none must be asked, none may store the token.
+        yield ["-c", "credential.helper="], environment
+    finally:
+        remove(folder)
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _last_words(stderr: str) -> str:
+    """Return git's own reason, in one line and without credentials."""
+    lines = [line.strip(" '\n") for line in stderr.replace("stderr:", "").splitlines()]
+    lines = [re.sub(r"://[^/\s@]+@", "://", line) for line in lines if line]
+    telling = [line for line in lines if line.lower().startswith(("fatal:", "error:", "ssh:"))] or lines
+    return (telling[0] if telling else "git gave no reason").removeprefix("fatal: ").rstrip(".")
+
+
+def _may_pass(reason: str) -> bool:
+    lasting = ("Authentication failed", "could not read Username", "not found", "does not exist",
+               "does not appear to be a git repository", "Permission denied", "not our ref")
+    return not any(words in reason for words in lasting)
+
+
+def _remedy(reason: str) -> str:
+    if "Authentication" in reason or "could not read" in reason or "Permission denied" in reason:
+        return "Check the user and the token (or key) of the connection in git_conn_id."
+    if "resolve host" in reason or "connect" in reason:
+        return "Check the host's name and the worker's network."
+    return "Check the URL and, for a private repository, git_conn_id."
+

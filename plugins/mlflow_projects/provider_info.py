@@ -1,0 +1,72 @@
+"""What Airflow's providers manager reads: the connection type with its form, and our configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+PROVIDER_INFO: dict[str, Any] = {
+    "package-name": "mlflow-projects-on-airflow",
+    "name": "MLflow Projects",
+    "description": "Run MLflow Projects as Airflow tasks: one attempt, one MLflow run.",
+    "connection-types": [
+        {
+            "connection-type": "mlflow",
+            "hook-class-name": "mlflow_projects.hooks.mlflow_hook.MLflowHook",
+            "hook-name": "MLflow",
+            "ui-field-behaviour": {
+                "hidden-fields": ["schema", "port"],
+                "relabeling": {
+                    "host": "Tracking URI",
+                    "login": "User",
+                    "password": "Password, or token",
+                },
+                "placeholders": {
+                    "host": "http://mlflow.example.com:5000",
+                    "login": "leave empty to send the password as a bearer token",
+                },
+            },
+            "conn-fields": {
+                "ui_url": _field("UI URL", "What your browser calls the server, if not the tracking URI."),
+                "insecure_tls": _field(
+                    "Do not check the certificate", "Only for tests.", "boolean", default=False
+                ),
+                "server_cert_path": _field("CA bundle", "Path of a PEM file on the workers."),
+                "client_cert_path": _field("Client certificate", "Path of a PEM file with certificate and key."),
+                "timeout": _field("Time-out", "Seconds for one request.", "number", default=60),
+                "max_retries": _field(
+                    "Retries", "How often to ask again while the server is away.", "integer", default=7
+                ),
+                "s3_endpoint_url": _field("S3 endpoint", "For artifacts on an S3 server that is not AWS."),
+                "aws_profile": _field("AWS profile", "For artifacts on S3."),
+            },
+        }
+    ],
+    "extra-links": ["mlflow_projects.links.run.MLflowRunLink"],
+    "config": {
+        "mlflow_projects": {
+            "description": "How MLflow Projects run as Airflow tasks.",
+            "options": {
+                "cache_dir": {
+                    "description": "Folder for git mirrors, checkouts and Python environments. "
+                    "Default: mlflow_projects_cache in AIRFLOW_HOME.",
+                    "version_added": "0.1.0",
+                    "type": "string",
+                    "example": "/var/cache/mlflow_projects",
+                    "default": None,
+                },
+                "cache_max_gb": {
+                    "description": "Above this size, what was unused for longest is removed (GB).",
+                    "version_added": "0.1.0",
+                    "type": "float",
+                    "example": None,
+                    "default": "20",
+                },
+            },
+        }
+    },
+}

@@ -1,0 +1,177 @@
+"""The same calls through MLflow's own client, for every tracking URI that is not http(s)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.file_lock import file_lock
+from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.settings import TrackingSettings
+
+_BATCH = 100
+
+
+class NativeClient:
+    """A tracking store that MLflow's client reaches: a database, Databricks, SageMaker, …"""
+
+    def __init__(self, settings: TrackingSettings) -> None:
+        self.settings = settings
+        from mlflow import MlflowClient
+
+        with self._first_use():
+            self._client = MlflowClient(tracking_uri=settings.uri)
+
+    def experiment_id(self, name: str) -> str | None:
+        with _translated():
+            experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"The experiment {name!r} was deleted; restore it (mlflow experiments restore --experiment-id "
+                f"{experiment.experiment_id}) or choose another experiment_name.",
+                "INVALID_STATE",
+            )
+        return str(experiment.experiment_id)
+
+    def create_experiment(self, name: str) -> str:
+        with _translated():
+            return str(self._client.create_experiment(name, artifact_location=self._artifact_location(name)))
+
+    def create_run(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> Run:
+        with _translated():
+            return _run(self._client.create_run(experiment_id, start_time, dict(tags), name))
+
+    def get_run(self, run_id: str) -> Run:
+        with _translated():
+            return _run(self._client.get_run(run_id))
+
+    def search_runs(
+        self, experiment_ids: Sequence[str], query: str, *, limit: int = 1000, newest_first: bool = False
+    ) -> list[Run]:
+        direction = "DESC" if newest_first else "ASC"
+        found: list[Run] = []
+        token = None
+        while len(found) < limit:
+            with _translated():
+                page = self._client.search_runs(
+                    list(experiment_ids),
+                    query,
+                    max_results=min(1000, limit - len(found)),
+                    order_by=[f"attributes.start_time {direction}"],
+                    page_token=token,
+                )
+            found += [_run(run) for run in page]
+            token = page.token
+            if not token:
+                break
+        return found
+
+    def log_batch(
+        self, run_id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        every_param = [Param(key, value) for key, value in (params or {}).items()]
+        every_tag = [RunTag(key, value) for key, value in (tags or {}).items()]
+        with _translated():
+            for start in range(0, len(every_param), _BATCH):
+                self._client.log_batch(run_id, params=every_param[start : start + _BATCH])
+            for start in range(0, len(every_tag), _BATCH):
+                self._client.log_batch(run_id, tags=every_tag[start : start + _BATCH])
+
+    def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
+        with _translated():
+            if end_time is None:
+                self._client.update_run(run_id, status=status)
+            else:
+                self._client.set_terminated(run_id, status=status, end_time=end_time)
+
+    def list_artifacts(self, run_id: str, path: str = "") -> list[Artifact]:
+        with _translated():
+            files = self._client.list_artifacts(run_id, path or None)
+        return [Artifact(path=f.path, is_dir=f.is_dir, size=None if f.is_dir else f.file_size) for f in files]
+
+    def experiment_ids(self) -> list[str]:
+        with _translated():
+            return [str(experiment.experiment_id) for experiment in self._client.search_experiments()]
+
+    def close(self) -> None:
+        """Do nothing: MLflow's client pools its connections itself."""
+
+    @contextmanager
+    def _first_use(self) -> Iterator[None]:
+        """Let one process at a time create a SQLite store; MLflow's migrations do not guard themselves."""
+        database = self._sqlite_file()
+        if database is None:
+            with _translated():
+                yield
+            return
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(database.with_name(f"{database.name}.lock")), _translated():
+                if not database.exists():
+                    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                    # Also makes the experiment "Default", whose artifacts else land in the current folder.
+                    SqlAlchemyStore(self.settings.uri, _artifact_root(database).as_uri())
+                yield
+        except OSError as error:
+            raise TrackingError(
+                f"The tracking database {database} cannot be written: {error.strerror}; check the path in "
+                "the tracking URI."
+            ) from None
+
+    def _sqlite_file(self) -> Path | None:
+        prefix = "sqlite:///"
+        if not self.settings.uri.startswith(prefix) or ":memory:" in self.settings.uri:
+            return None
+        return Path(self.settings.uri[len(prefix) :].partition("?")[0])
+
+    def _artifact_location(self, name: str) -> str | None:
+        """Return where a new experiment of an embedded database keeps its artifacts: beside the database.
+
+        MLflow's own default is ``./mlruns`` below whatever folder the process happens to be in.
+        """
+        database = self._sqlite_file()
+        if database is None:
+            return None
+        folder = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)
+        if folder != name:
+            folder = f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return (_artifact_root(database) / folder).as_uri()
+
+
+def _artifact_root(database: Path) -> Path:
+    return database.parent / "mlartifacts"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(str(error.message), error.error_code) from error
+
+
+def _run(run: Any) -> Run:
+    return Run(
+        run_id=run.info.run_id,
+        experiment_id=str(run.info.experiment_id),
+        name=run.info.run_name or "",
+        status=run.info.status,
+        artifact_uri=run.info.artifact_uri or "",
+        start_time=run.info.start_time,
+        end_time=run.info.end_time,
+        tags=dict(run.data.tags),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+    )

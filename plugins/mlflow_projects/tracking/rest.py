@@ -1,0 +1,261 @@
+"""MLflow's REST API over one kept-alive connection, without mlflow.
+
+Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import httpx
+import tenacity
+
+from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.settings import TrackingSettings
+
+_BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
+_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_PAUSE = 30.0
+
+
+class _TemporaryError(Exception):
+    """An answer (or the lack of one) after which it makes sense to ask again."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Return the seconds until the next try: doubling, jittered, or what the server asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, _TemporaryError) else None
+    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=_LONGEST_PAUSE)(state)
+    return min(max(backoff, asked or 0.0), _LONGEST_PAUSE * 2)
+
+
+class RestClient:
+    """A tracking server behind http(s)."""
+
+    def __init__(self, settings: TrackingSettings) -> None:
+        self.settings = settings
+        headers = {"User-Agent": "mlflow-projects-on-airflow"}
+        auth = None
+        if settings.token:
+            headers["Authorization"] = f"Bearer {settings.token}"
+        elif settings.username or settings.password:
+            auth = httpx.BasicAuth(settings.username, settings.password)
+        self._http = httpx.Client(
+            base_url=f"{settings.uri}/api/2.0/mlflow/",
+            auth=auth,
+            headers=headers,
+            timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+            verify=_verification(settings),
+        )
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TemporaryError),
+            stop=tenacity.stop_after_attempt(settings.max_retries + 1),
+            wait=_pause,
+            reraise=True,
+        )
+
+    def experiment_id(self, name: str) -> str | None:
+        try:
+            answer = self._call("GET", "experiments/get-by-name", {"experiment_name": name})
+        except TrackingError as error:
+            if error.code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        experiment = answer["experiment"]
+        if experiment.get("lifecycle_stage") == "deleted":
+            raise TrackingError(
+                f"The experiment {name!r} was deleted; restore it (mlflow experiments restore --experiment-id "
+                f"{experiment['experiment_id']}) or choose another experiment_name.",
+                "INVALID_STATE",
+            )
+        return str(experiment["experiment_id"])
+
+    def create_experiment(self, name: str) -> str:
+        return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
+
+    def create_run(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> Run:
+        first, rest = dict(islice(tags.items(), _BATCH)), dict(islice(tags.items(), _BATCH, None))
+        answer = self._call(
+            "POST",
+            "runs/create",
+            {
+                "experiment_id": experiment_id,
+                "run_name": name,
+                "start_time": start_time,
+                "tags": _pairs(first),
+            },
+            # Whether an unanswered request made a run is unknown: the caller looks before asking again.
+            repeat=False,
+        )
+        run = _run(answer["run"])
+        if rest:
+            self.log_batch(run.run_id, tags=rest)
+        return run
+
+    def get_run(self, run_id: str) -> Run:
+        return _run(self._call("GET", "runs/get", {"run_id": run_id})["run"])
+
+    def search_runs(
+        self, experiment_ids: Sequence[str], query: str, *, limit: int = 1000, newest_first: bool = False
+    ) -> list[Run]:
+        direction = "DESC" if newest_first else "ASC"
+        request: dict[str, Any] = {
+            "experiment_ids": list(experiment_ids),
+            "filter": query,
+            "run_view_type": "ACTIVE_ONLY",
+            "order_by": [f"attributes.start_time {direction}"],
+        }
+        found: list[Run] = []
+        while len(found) < limit:
+            request["max_results"] = min(1000, limit - len(found))
+            answer = self._call("POST", "runs/search", request)
+            found += [_run(run) for run in answer.get("runs", [])]
+            request["page_token"] = answer.get("next_page_token")
+            if not request["page_token"]:
+                break
+        return found
+
+    def log_batch(
+        self, run_id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        for key, pairs in (("params", _pairs(params or {})), ("tags", _pairs(tags or {}))):
+            for start in range(0, len(pairs), _BATCH):
+                self._call("POST", "runs/log-batch", {"run_id": run_id, key: pairs[start : start + _BATCH]})
+
+    def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
+        request: dict[str, Any] = {"run_id": run_id, "status": status}
+        if end_time is not None:
+            request["end_time"] = end_time
+        self._call("POST", "runs/update", request)
+
+    def list_artifacts(self, run_id: str, path: str = "") -> list[Artifact]:
+        request = {"run_id": run_id, "path": path} if path else {"run_id": run_id}
+        files = self._call("GET", "artifacts/list", request).get("files", [])
+        return [
+            Artifact(
+                path=file["path"],
+                is_dir=bool(file.get("is_dir")),
+                size=None if file.get("is_dir") else int(file.get("file_size", 0)),
+            )
+            for file in files
+        ]
+
+    def experiment_ids(self) -> list[str]:
+        request: dict[str, Any] = {"max_results": 1000, "view_type": "ACTIVE_ONLY"}
+        ids: list[str] = []
+        while True:
+            answer = self._call("POST", "experiments/search", request)
+            ids += [str(experiment["experiment_id"]) for experiment in answer.get("experiments", [])]
+            request["page_token"] = answer.get("next_page_token")
+            if not request["page_token"]:
+                return ids
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> dict[str, Any]:
+        try:
+            if repeat:
+                return self._retrying(self._ask, method, path, request)
+            return self._ask(method, path, request)
+        except _TemporaryError as error:
+            raise TrackingUnavailableError(
+                f"The MLflow tracking server at {self.settings.uri} cannot be used: {error}. Check that it "
+                "runs and that this worker reaches it (connection mlflow_default or MLFLOW_TRACKING_URI)."
+            ) from None
+
+    def _ask(self, method: str, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            if method == "GET":
+                answer = self._http.get(path, params=dict(request))
+            else:
+                answer = self._http.post(path, json=request)
+        except httpx.InvalidURL as error:
+            raise ProjectError(f"The tracking URI {self.settings.uri} is no valid URL: {error}.") from None
+        except httpx.HTTPError as error:
+            raise _TemporaryError(str(error) or type(error).__name__) from None
+        if answer.status_code in _TEMPORARY and not _is_final(answer):
+            raise _TemporaryError(f"HTTP {answer.status_code}", _retry_after(answer))
+        if answer.status_code in (401, 403):
+            raise TrackingError(
+                f"The MLflow tracking server at {self.settings.uri} refuses the user or token "
+                f"(HTTP {answer.status_code}); check the connection's login and password.",
+                "PERMISSION_DENIED",
+            )
+        if answer.is_error:
+            raise _refusal(answer)
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise TrackingError(
+                f"{self.settings.uri} answers, but not as an MLflow tracking server; check the tracking URI."
+            )
+        return content
+
+
+def _verification(settings: TrackingSettings) -> bool | ssl.SSLContext:
+    if not settings.uri.startswith("https://"):
+        return False  # a context with all CA certificates takes 20 ms to build
+    if settings.insecure_tls:
+        return False
+    try:
+        context = ssl.create_default_context(cafile=settings.server_cert_path or None)
+        if settings.client_cert_path:
+            context.load_cert_chain(settings.client_cert_path)
+    except (OSError, ssl.SSLError) as error:
+        raise ProjectError(
+            f"The TLS files {settings.server_cert_path or settings.client_cert_path!r} of the tracking "
+            f"connection cannot be used: {error}."
+        ) from None
+    return context
+
+
+def _is_final(answer: httpx.Response) -> bool:
+    """Tell whether a 5xx answer is the server's considered refusal, which repeating cannot change."""
+    return answer.status_code == 500 and _refusal(answer).code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+
+
+def _refusal(answer: httpx.Response) -> TrackingError:
+    try:
+        content = answer.json()
+        return TrackingError(str(content["message"]), str(content.get("error_code", "INTERNAL_ERROR")))
+    except (ValueError, KeyError, TypeError):
+        return TrackingError(f"HTTP {answer.status_code} from {answer.request.url.copy_with(query=None)}")
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    try:
+        return float(answer.headers["Retry-After"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in mapping.items()]
+
+
+def _run(content: Mapping[str, Any]) -> Run:
+    info, data = content["info"], content.get("data", {})
+    return Run(
+        run_id=info["run_id"],
+        experiment_id=str(info["experiment_id"]),
+        name=info.get("run_name", ""),
+        status=info["status"],
+        artifact_uri=info.get("artifact_uri", ""),
+        start_time=int(info["start_time"]) if info.get("start_time") else None,
+        end_time=int(info["end_time"]) if info.get("end_time") else None,
+        tags={pair["key"]: pair.get("value", "") for pair in data.get("tags", [])},
+        params={pair["key"]: pair.get("value", "") for pair in data.get("params", [])},
+        metrics={pair["key"]: float(pair["value"]) for pair in data.get("metrics", [])},
+    )

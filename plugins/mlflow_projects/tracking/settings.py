@@ -1,0 +1,119 @@
+"""Where the tracking server is and how to get in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow_projects.exceptions import ProjectError
+
+# MLflow's own default: a database in the current folder.
+DEFAULT_URI = "sqlite:///mlflow.db"
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """How to reach a tracking server.
+
+    :param uri: as in ``MLFLOW_TRACKING_URI``, absolute and without credentials
+    :param username: for basic authentication
+    :param password: for basic authentication
+    :param token: bearer token; wins over user and password, as in MLflow
+    :param insecure_tls: do not check the server's certificate
+    :param server_cert_path: a CA bundle to check the server's certificate against
+    :param client_cert_path: a PEM file with this client's certificate and key
+    :param ui_url: what a browser calls the server, if that differs from ``uri``
+    :param timeout: seconds that one request may take
+    :param max_retries: how often a request is tried again when the server is away
+    :param extra_environment: more variables for the entry point, for example an S3 endpoint
+    """
+
+    uri: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    insecure_tls: bool = False
+    server_cert_path: str = ""
+    client_cert_path: str = ""
+    ui_url: str = ""
+    timeout: float = 60.0
+    max_retries: int = 7
+    extra_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_http(self) -> bool:
+        """Tell whether the server is reached through MLflow's REST API."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which MLflow's client in an entry point reaches the same server."""
+        variables = {
+            "MLFLOW_TRACKING_URI": self.uri,
+            "MLFLOW_TRACKING_USERNAME": self.username,
+            "MLFLOW_TRACKING_PASSWORD": self.password,
+            "MLFLOW_TRACKING_TOKEN": self.token,
+            "MLFLOW_TRACKING_INSECURE_TLS": "true" if self.insecure_tls else "",
+            "MLFLOW_TRACKING_SERVER_CERT_PATH": self.server_cert_path,
+            "MLFLOW_TRACKING_CLIENT_CERT_PATH": self.client_cert_path,
+            **self.extra_environment,
+        }
+        return {name: value for name, value in variables.items() if value}
+
+    def run_url(self, experiment_id: str, run_id: str) -> str:
+        """Return the run's page in MLflow's UI, or "" where no UI is known (a bare database, say)."""
+        base = self.ui_url or (self.uri if self.is_http else "")
+        return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if base else ""
+
+
+def settings_from_environment(environment: Mapping[str, str] | None = None) -> TrackingSettings:
+    """Read the variables that every MLflow user knows; where none is set, MLflow's own default counts.
+
+    :raises ProjectError: a variable holds what it cannot hold
+    """
+    env = os.environ if environment is None else environment
+
+    def number(name: str, default: float) -> float:
+        try:
+            return float(env.get(name) or default)
+        except ValueError:
+            raise ProjectError(f"The environment variable {name} must be a number, not {env[name]!r}.") from None
+
+    return normalized(
+        TrackingSettings(
+            uri=env.get("MLFLOW_TRACKING_URI") or DEFAULT_URI,
+            username=env.get("MLFLOW_TRACKING_USERNAME", ""),
+            password=env.get("MLFLOW_TRACKING_PASSWORD", ""),
+            token=env.get("MLFLOW_TRACKING_TOKEN", ""),
+            insecure_tls=env.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true"),
+            server_cert_path=env.get("MLFLOW_TRACKING_SERVER_CERT_PATH", ""),
+            client_cert_path=env.get("MLFLOW_TRACKING_CLIENT_CERT_PATH", ""),
+            ui_url=env.get("MLFLOW_PROJECTS_UI_URL", ""),
+            timeout=number("MLFLOW_HTTP_REQUEST_TIMEOUT", TrackingSettings.timeout),
+            max_retries=int(number("MLFLOW_HTTP_REQUEST_MAX_RETRIES", TrackingSettings.max_retries)),
+        )
+    )
+
+
+def normalized(settings: TrackingSettings) -> TrackingSettings:
+    """Return settings whose URI means the same from every folder and holds no credentials.
+
+    An entry point runs in its project's folder, where a relative ``sqlite:///mlflow.db`` would be
+    another database.
+    """
+    uri = settings.uri.strip()
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and "@" in parts.netloc:
+        settings = replace(
+            settings,
+            username=settings.username or (parts.username or ""),
+            password=settings.password or (parts.password or ""),
+        )
+        uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    elif uri.startswith("sqlite:///") and not uri.startswith(("sqlite:////", "sqlite:///:memory:")):
+        uri = f"sqlite:///{Path(uri[len('sqlite:///') :]).absolute()}"
+    elif not parts.scheme and uri != "databricks":
+        uri = Path(uri).absolute().as_uri()
+    return replace(settings, uri=uri.rstrip("/") if parts.scheme in ("http", "https") else uri)

@@ -1,0 +1,78 @@
+"""Run one DAG with ``airflow dags test`` and show its run tree in MLflow.
+
+Usage: DAG=echo_zip CONF='{"text": "hello", "num": 3}' python tools/demo.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+from home import BIN, HOME, ROOT, environment, prepare
+
+# "2026-01-01T02:00:00Z [info     ] message   [logger] key=value …"
+LINE = re.compile(r"^\S+ \[(?P<level>\w+)\s*\] (?P<message>.*?)\s+\[(?P<logger>[\w.]+)\](?: \w+=|$)")
+TASK_STARTS = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+)")
+
+
+def main() -> int:
+    dag, conf = os.environ.get("DAG") or "echo_zip", os.environ.get("CONF") or "{}"
+    try:
+        if not isinstance(json.loads(conf), dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        return fail(f"CONF must be a JSON object such as '{{\"text\": \"hello\", \"num\": 3}}' ({error}).")
+    env = environment()
+    prepare(env)
+    log = HOME / "logs" / f"demo-{dag}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Running the DAG {dag} with airflow dags test ...", flush=True)
+    with log.open("w", encoding="utf-8") as file:
+        airflow = subprocess.Popen(
+            [BIN / "airflow", "dags", "test", dag, "--conf", conf],
+            env=env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert airflow.stdout is not None
+        try:
+            for line in airflow.stdout:
+                file.write(line)
+                show(line.rstrip("\n"))
+        except KeyboardInterrupt:
+            airflow.wait()  # Airflow got Ctrl-C too; the task closes its run first
+            return fail("Stopped.")
+        failed = airflow.wait() != 0
+    print(flush=True)
+    tree = subprocess.run([BIN / "mlflow-projects", "tree", dag], env=env, cwd=ROOT, check=False)
+    print(f"\nThe whole log: {log.relative_to(ROOT)}")
+    if failed:
+        return fail(f"The DAG run of {dag} failed; the reason is in the lines above and in the log.")
+    print("Look further: make up (Airflow and MLflow in the browser)")
+    return tree.returncode
+
+
+def show(line: str) -> None:
+    """Print what concerns a person: which task starts, what it says, and errors."""
+    if started := TASK_STARTS.search(line):
+        print(f"[{started['task']}]", flush=True)
+    elif found := LINE.match(line):
+        ours = found["logger"].startswith("airflow.task")
+        if ours or found["level"] in ("error", "critical"):
+            print(f"    {found['message']}", flush=True)
+    elif re.match(r"(airflow|mlflow_projects)\.\S*(Exception|Error)\b.*: ", line) or "could not be found" in line:
+        print(f"    {line}", flush=True)
+
+
+def fail(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The Airflow home inside the checkout, shared by the demo and by ``make up``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".airflow"
+BIN = Path(sys.executable).parent
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of everything that runs in this home; the user's own Airflow stays untouched."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    tracking = os.environ.get("MLFLOW_TRACKING_URI") or embedded_store()
+    return {
+        **inherited,
+        "AIRFLOW_HOME": str(HOME),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "MLFLOW_TRACKING_URI": tracking,
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def embedded_store() -> str:
+    """Return the tracking URI of the SQLite database in this home."""
+    return f"sqlite:///{HOME / 'mlflow.db'}"
+
+
+def prepare(env: dict[str, str]) -> None:
+    """Make Airflow's database, or bring it up to date; do nothing if this Airflow version did that before."""
+    stamp, wanted = HOME / ".migrated", version("apache-airflow-core")
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    HOME.mkdir(exist_ok=True)
+    print("Preparing Airflow's database in .airflow ...", flush=True)
+    done = subprocess.run(
+        [BIN / "airflow", "db", "migrate"], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{done.stdout}{done.stderr}\nAirflow's database could not be made; see above.")
+    stamp.write_text(wanted)

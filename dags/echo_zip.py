@@ -1,5 +1,4 @@
-"""
-### Echo, then zip
+"""### Echo, then zip
 
 Two MLflow Projects as Airflow tasks: `echo` writes a text to a file, `zip` packs what `echo` left. Both are
 children of one MLflow run, `pipeline`, in the experiment `hello_mlflow`.
@@ -15,7 +14,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Param
-
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
 PROJECTS = Path(__file__).resolve().parents[1] / "sample_projects"

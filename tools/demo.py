@@ -24,7 +24,7 @@ def main() -> int:
         if not isinstance(json.loads(conf), dict):
             raise ValueError("not an object")
     except ValueError as error:
-        return fail(f"CONF must be a JSON object such as '{{\"text\": \"hello\", \"num\": 3}}' ({error}).")
+        return fail(f'CONF must be a JSON object such as \'{{"text": "hello", "num": 3}}\' ({error}).')
     env = environment()
     prepare(env)
     log = HOME / "logs" / f"demo-{dag}.log"

@@ -35,21 +35,21 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if own_server:
+            env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven more processes that nobody needs here
             command = [
                 BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
                 "--backend-store-uri", embedded_store(), "--artifacts-destination", HOME / "mlartifacts",
             ]  # fmt: skip
             services.append(start("MLflow", command, env, f"{mlflow_url}/health", log_folder / "mlflow.log"))
             env["MLFLOW_TRACKING_URI"] = mlflow_url
+            del env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]
         env["AIRFLOW__API__PORT"] = str(airflow_port)
         env["AIRFLOW__API__HOST"] = "127.0.0.1"
         env["AIRFLOW__API__BASE_URL"] = airflow_url
         env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"{airflow_url}/execution/"
         env["AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL"] = "30"
         health = f"{airflow_url}/api/v2/monitor/health"
-        services.append(
-            start("Airflow", [BIN / "airflow", "standalone"], env, health, log_folder / "airflow.log")
-        )
+        services.append(start("Airflow", [BIN / "airflow", "standalone"], env, health, log_folder / "airflow.log"))
         for name, process, url, log in services:
             if problem := wait_for(process, url):
                 return fail(f"{name} {problem}; see {log.relative_to(ROOT)}")
@@ -72,7 +72,14 @@ def start(name: str, command: list, env: dict[str, str], url: str, log: Path):
     print(f"Starting {name} ...", flush=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=env, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=env,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Both services end cleanly on SIGINT only, which a shell's background job would ignore.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     return name, process, url, log
 

@@ -119,7 +119,7 @@ class EnvironmentBuilder:
                 "env_manager 'uv', which takes the pip packages of a conda.yaml."
             )
         file = project.environment_file
-        assert file is not None  # noqa: S101  (choose_env_manager saw to it)
+        assert file is not None
         key = _key("conda", "", [file.read_text(encoding="utf-8")])
 
         def make(folder: Path) -> None:

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.base import Handle, Job, JobStatus
-from mlflow_projects.backends.environments import ENV_MANAGERS, Activation, EnvironmentBuilder, choose_env_manager
+from mlflow_projects.backends.environments import (
+    ENV_MANAGERS,
+    Activation,
+    EnvironmentBuilder,
+    choose_env_manager,
+)
 from mlflow_projects.backends.process import DEFAULT_GRACE, ProcessTree
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command
@@ -52,9 +57,7 @@ class LocalBackend:
                 "'python_env' instead."
             )
         if job.env_manager is not None and job.env_manager not in ENV_MANAGERS:
-            raise ProjectError(
-                f"There is no env_manager {job.env_manager!r}; use one of: {', '.join(ENV_MANAGERS)}."
-            )
+            raise ProjectError(f"There is no env_manager {job.env_manager!r}; use one of: {', '.join(ENV_MANAGERS)}.")
         _grace(job.config)
 
     def submit(self, job: Job) -> Handle:

@@ -99,9 +99,7 @@ def main():
         signal.signal(number, lambda *_: stop_asked.append(True))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        command = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_in_child
-        ).pid
+        command = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_in_child).pid
     except OSError as error:
         print(f"{argv[0]}: cannot be started: {error.strerror}", file=sys.stderr)
         return 126

@@ -51,7 +51,7 @@ class ProcessTree:
             raise
         finally:
             os.close(life)
-        assert self._minder.stdout is not None  # noqa: S101
+        assert self._minder.stdout is not None
         self._output = self._minder.stdout.fileno()
 
     @property

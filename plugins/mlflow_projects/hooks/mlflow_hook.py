@@ -109,9 +109,7 @@ def settings_from_connection(connection: Connection) -> TrackingSettings:
                 ui_url=extra.get("ui_url") or "",
                 timeout=float(extra.get("timeout") or TrackingSettings.timeout),
                 max_retries=int(
-                    TrackingSettings.max_retries
-                    if extra.get("max_retries") in (None, "")
-                    else extra["max_retries"]
+                    TrackingSettings.max_retries if extra.get("max_retries") in (None, "") else extra["max_retries"]
                 ),
                 extra_environment={
                     variable: str(extra[key])

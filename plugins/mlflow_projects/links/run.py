@@ -19,6 +19,6 @@ class MLflowRunLink(BaseOperatorLink):
 
     name = "MLflow run"
 
-    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
         """Return what the operator pushed, so that the end of the task does not overwrite it."""
         return str(getattr(operator, "mlflow_run_url", ""))

@@ -155,7 +155,7 @@ class Attempt:
         return run
 
     def _work(self, job: Job, tail: deque[str]) -> Outcome:
-        assert self._backend is not None  # noqa: S101
+        assert self._backend is not None
         with self._interruptible():
             self._handle = self._backend.submit(job)
         if self._killed:  # between the start and the assignment

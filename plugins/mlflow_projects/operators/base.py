@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
@@ -32,8 +32,8 @@ class MLflowRunOperator(BaseOperator):
     :param mlflow_conn_id: Airflow connection to the tracking server
     """
 
-    ui_color: ClassVar[str] = "#d9f0fb"
-    ui_fgcolor: ClassVar[str] = "#0b3954"
+    ui_color = "#d9f0fb"
+    ui_fgcolor = "#0b3954"
     operator_extra_links = (MLflowRunLink(),)
 
     def __init__(self, *, mlflow_conn_id: str = MLflowHook.default_conn_name, **kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
@@ -75,7 +75,11 @@ class MLflowProjectOperator(MLflowRunOperator):
         "parent_run_id",
         "tags",
     )
-    template_fields_renderers = {"parameters": "json", "backend_config": "json", "tags": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "parameters": "json",
+        "backend_config": "json",
+        "tags": "json",
+    }
 
     def __init__(
         self,
@@ -131,7 +135,7 @@ class MLflowProjectOperator(MLflowRunOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Live the attempt's life; see :mod:`mlflow_projects.operators.attempt`."""
-        from airflow.sdk.log import redact
+        from airflow.sdk._shared.secrets_masker import redact
 
         with self.tracking() as client:
             parent = None if self.parent_run_id else enclosing_parent(self, context)

@@ -14,7 +14,7 @@ START_TASK = "start_run"
 END_TASK = "end_run"
 
 
-class mlflow_run(TaskGroup):  # noqa: N801  (reads like a statement: with mlflow_run("pipeline"):)
+class mlflow_run(TaskGroup):
     """Open a parent run before the tasks inside and close it, truthfully, after them.
 
     The start is a setup task and the end its teardown, so the end also runs after failures, a clear of any
@@ -40,7 +40,7 @@ class mlflow_run(TaskGroup):  # noqa: N801  (reads like a statement: with mlflow
     ) -> None:
         super().__init__(group_id=group_id, **kwargs)
         self._mlflow_conn_id = mlflow_conn_id
-        self._start_arguments = {
+        self._start_arguments: dict[str, Any] = {
             "experiment_name": experiment_name,
             "run_name": run_name or group_id,
             "tags": tags,
@@ -70,7 +70,7 @@ class mlflow_run(TaskGroup):  # noqa: N801  (reads like a statement: with mlflow
                 if not task.downstream_task_ids & inside.keys():
                     task.set_downstream(end)
             end.as_teardown(setups=self.start_run)
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
 
 def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -> Mapping[str, Any] | None:
@@ -83,9 +83,11 @@ def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -
             levels_up -= 1
             continue
         start = group.start_run
-        mapped = start.get_closest_mapped_task_group() is not None
         ti = context["ti"]
-        pulled = ti.xcom_pull(task_ids=start.task_id, **({"map_indexes": ti.map_index} if mapped else {}))
+        # Inside a mapped task group, this step's own start task is the one of the same index.
+        mapped = start.get_closest_mapped_task_group() is not None
+        index: dict[str, Any] = {"map_indexes": ti.map_index} if mapped else {}
+        pulled = ti.xcom_pull(task_ids=start.task_id, **index)
         if not isinstance(pulled, Mapping):
             task.log.warning("Task %s left no run; this step has no parent run.", start.task_id)
             return None

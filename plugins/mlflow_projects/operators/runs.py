@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -51,7 +51,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
     """
 
     template_fields: Sequence[str] = ("experiment_name", "run_name", "parent_run_id", "tags")
-    template_fields_renderers = {"tags": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json"}
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
         self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
 
     def _unsuccessful_leaves(self, context: Context) -> list[str]:
-        ti = context["ti"]
-        group = self.task_group
+        ti: Any = context["ti"]
+        group: Any = self.task_group
         work = {task.task_id: task for task in group.iter_tasks() if not (task.is_setup or task.is_teardown)}
         leaves = {name for name, task in work.items() if not (task.downstream_task_ids & work.keys())}
         states: Iterable[Mapping[str, Any]] = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)

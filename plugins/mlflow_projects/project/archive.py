@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +18,18 @@ from mlflow_projects.project.cache import Cache
 
 MAX_UNPACKED_BYTES = 10 * 2**30
 _CHUNK = 2**20
+# What zipfile raises for damaged or encrypted files, and writing for members that stand in each other's way.
+_UNUSABLE = (
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    RuntimeError,
+    ValueError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -82,14 +96,16 @@ def _unpack(uri: str, file: Path, folder: Path) -> None:
             folder.mkdir(parents=True)
             for member in members:
                 _extract(archive, member, folder)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except _UNUSABLE as error:
         raise ProjectError(f"{uri} is not a usable zip file: {error}.") from None
 
 
 def _check_member(uri: str, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
-        raise ProjectError(f"{uri} holds the file {member.filename!r}, which would land outside; not unpacked.")
+        raise ProjectError(
+            f"{uri} holds the file {member.filename!r}, which would land outside; not unpacked."
+        )
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ProjectError(f"{uri} holds {member.filename!r}, a link or device; not unpacked.")

@@ -92,17 +92,18 @@ class Cache:
 
     def trim(self) -> None:
         """Remove entries, those unused for longest first, until the rest fits into ``max_bytes``."""
-        markers = sorted(self.root.glob("*/*.ready"), key=lambda marker: marker.stat().st_mtime)
-        sizes = {marker: int(marker.read_text(encoding="ascii") or 0) for marker in markers}
-        total = sum(sizes.values())
-        for marker in markers:
-            if total <= self.max_bytes:
-                return
-            if time.time() - marker.stat().st_mtime < _KEEP_UNUSED_SECONDS:
+        entries = []
+        for marker in self.root.glob("*/*.ready"):
+            with contextlib.suppress(FileNotFoundError):  # another process trims as well
+                size = int(marker.read_text(encoding="ascii") or 0)
+                entries.append((marker.stat().st_mtime, marker, size))
+        total = sum(size for _, _, size in entries)
+        for last_use, marker, size in sorted(entries):
+            if total <= self.max_bytes or time.time() - last_use < _KEEP_UNUSED_SECONDS:
                 return
             with contextlib.suppress(OSError):
                 self._remove_unlocked(marker.with_suffix(".lock"), marker.with_suffix(""), marker)
-                total -= sizes[marker]
+                total -= size
 
     @staticmethod
     def _remove_unlocked(lock: Path, folder: Path, marker: Path | None = None) -> None:
@@ -152,6 +153,4 @@ def remove(folder: Path) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum(
-        (Path(base) / name).lstat().st_size for base, _, names in os.walk(folder) for name in names
-    )
+    return sum((Path(base) / name).lstat().st_size for base, _, names in os.walk(folder) for name in names)

@@ -61,7 +61,7 @@ def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[s
         )
     declared = {}
     for name, parameter in entry_point.parameters.items():
-        declared[name] = given[name] if name in given else parameter.default
+        declared[name] = given.get(name, parameter.default)
         _check_type(where, parameter, declared[name])
     extra = {key: value for key, value in given.items() if key not in declared}
     parameters = Parameters(declared=declared, extra=extra)
@@ -85,11 +85,11 @@ def build_command(
     for position, (name, parameter) in enumerate(entry_point.parameters.items()):
         value = parameters.declared[name]
         if parameter.type == "path":
-            value = _local_path(name, str(value), lambda uri, at=position: download(uri, f"param_{at}"))
+            value = _local_path(name, str(value), download, f"param_{position}")
         values[name] = shlex.quote(str(value))
     try:
         command = entry_point.command.format(**values)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ProjectError(
             f"{project.file}: 'entry_points.{entry_point.name}.command' cannot be filled in "
             f"({type(error).__name__}: {error}); every {{name}} must be a parameter of the entry point, "
@@ -113,11 +113,11 @@ def local_path_of(uri: str) -> str | None:
     return None
 
 
-def _local_path(name: str, value: str, download: Callable[[str], str]) -> str:
+def _local_path(name: str, value: str, download: Callable[[str, str], str], folder: str) -> str:
     local = local_path_of(value)
     if local is None:
-        return download(value)
-    if not Path(local).exists():
+        return download(value, folder)
+    if not local or not Path(local).exists():  # "" would mean the worker's own folder
         raise ProjectError(f"Parameter {name!r} is the path {value!r}, but no such file or folder exists.")
     return os.path.abspath(local)  # noqa: PTH100  (Path.absolute keeps "..", MLflow's command does not)
 
@@ -131,17 +131,24 @@ def _check_type(where: str, parameter: Parameter, value: Any) -> None:
             raise ProjectError(
                 f"{where}: parameter {parameter.name!r} must be of type {parameter.type}, not {text[:100]!r}."
             ) from None
-    if parameter.type == "uri" and not urlparse(text).scheme:
-        raise ProjectError(
-            f"{where}: parameter {parameter.name!r} must be a URI with a scheme such as s3://, "
-            f"not {text[:100]!r}."
-        )
-    if "\0" in text:
-        raise ProjectError(f"{where}: parameter {parameter.name!r} holds a NUL character; remove it.")
+    if parameter.type in ("uri", "path"):
+        try:
+            scheme = urlparse(text).scheme
+        except ValueError as error:
+            raise ProjectError(
+                f"{where}: parameter {parameter.name!r} is no valid {parameter.type} ({error}): {text[:100]!r}."
+            ) from None
+        if parameter.type == "uri" and not scheme:
+            raise ProjectError(
+                f"{where}: parameter {parameter.name!r} must be a URI with a scheme such as s3://, "
+                f"not {text[:100]!r}."
+            )
 
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:
-    for key in record:
+    for key, text in record.items():
+        if "\0" in text:
+            raise ProjectError(f"{where}: parameter {key[:100]!r} holds a NUL character; remove it.")
         if not is_recordable(key):
             raise ProjectError(
                 f"{where}: MLflow does not take the parameter name {key[:100]!r}; use letters, digits, "

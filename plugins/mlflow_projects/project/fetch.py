@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -60,6 +60,9 @@ def fetch(
     :param workspace: an existing folder that belongs to the attempt
     :raises ProjectError: the project cannot be had; the sentence says why
     """
+    uri, user = repository.split_user(uri.strip("'\" "))
+    if user and credentials:
+        credentials = replace(credentials, username=credentials.username or user)
     location, subdirectory = _split(uri)
     local = _local(location)
     copy = workspace / "project"
@@ -84,7 +87,7 @@ def fetch(
 
 
 def _split(uri: str) -> tuple[str, str]:
-    location, _, subdirectory = uri.strip("'\" ").partition("#")
+    location, _, subdirectory = uri.partition("#")
     if not location:
         raise ProjectError("The project's uri is empty; give a folder, a git URL or a zip file.")
     if Path(subdirectory).is_absolute() or ".." in Path(subdirectory).parts:

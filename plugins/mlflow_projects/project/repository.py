@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.file_lock import file_lock
@@ -123,6 +123,26 @@ def head_commit(folder: Path) -> tuple[str, str | None, bool] | None:
         return None
 
 
+def split_user(uri: str) -> tuple[str, str]:
+    """Return a URI without its user, and the user; the user of an http URL may be an access token.
+
+    :raises ProjectError: the URI holds a password; the sentence does not repeat it
+    """
+    remedy = "put it into an Airflow connection and name that as git_conn_id."
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # not a number where a password holds "#" or "/"
+    except ValueError:
+        raise ProjectError(
+            f"The project's uri is no valid URL (its host or port); if it holds a password, {remedy}"
+        ) from None
+    if parts.password is not None:
+        raise ProjectError(f"The project's uri {without_credentials(uri)} holds a password; {remedy}")
+    if parts.scheme.lower() in ("http", "https"):
+        return without_credentials(uri), unquote(parts.username or "")
+    return uri, ""
+
+
 def without_credentials(url: str) -> str:
     """Return a URL without its user and password part."""
     parts = urlsplit(url)
@@ -132,14 +152,11 @@ def without_credentials(url: str) -> str:
 
 
 def _check(url: str, version: str | None) -> None:
-    if urlsplit(url).password is not None:
-        raise ProjectError(
-            f"The project's uri {without_credentials(url)} holds a password; "
-            "put it into an Airflow connection and name that as git_conn_id."
-        )
     if url.startswith("-") or "::" in url.split("/")[0]:
         raise ProjectError(f"{url!r} is not a git URL; use https://, ssh://, file:// or user@host:path.")
-    if version is not None and (version.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", version)):
+    if version is not None and (
+        version.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", version)
+    ):
         raise ProjectError(f"version {version!r} cannot be a git branch, tag or commit.")
 
 
@@ -163,7 +180,7 @@ class _Git:
         """
         import git
 
-        with _authentication(self.credentials) as (options, environment):
+        with _authentication(self.url, self.credentials) as (options, environment):
             for attempt in range(1, _NETWORK_TRIES + 1):
                 try:
                     return self.local(*options, *arguments, cwd=cwd, **environment)
@@ -236,8 +253,14 @@ def _ask_remote(git: _Git, version: str | None) -> tuple[str | None, str | None]
     if version is None:
         answer = git.remote("ls-remote", "--symref", "--", git.url, "HEAD").splitlines()
         reference = next((line[5:].split("\t")[0] for line in answer if line.startswith("ref: ")), None)
-        commit = next((line.split("\t")[0] for line in answer if line.endswith("\tHEAD")
-                       and not line.startswith("ref: ")), None)
+        commit = next(
+            (
+                line.split("\t")[0]
+                for line in answer
+                if line.endswith("\tHEAD") and not line.startswith("ref: ")
+            ),
+            None,
+        )
         return commit, reference if commit else None
     names = [f"refs/heads/{version}", f"refs/tags/{version}", f"refs/tags/{version}^{{}}"]
     listing = git.remote("ls-remote", "--", git.url, *names)
@@ -276,11 +299,14 @@ def _check_out(git: _Git, commit: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _authentication(credentials: GitCredentials | None) -> Iterator[tuple[list[str], dict[str, str]]]:
+def _authentication(
+    url: str, credentials: GitCredentials | None
+) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Yield git options and environment that answer the remote's questions.
 
-    The answers lie in files that only this user can read and that are gone after the block: neither a
-    command line, nor the environment, nor any git configuration ever holds them.
+    Only the project's own host gets an answer, because a submodule may name any other one. The answers
+    lie in files that only this user can read and that are gone after the block: neither a command line,
+    nor the environment, nor any git configuration ever holds them.
     """
     environment = {
         "GIT_TERMINAL_PROMPT": "0",
@@ -296,12 +322,20 @@ def _authentication(credentials: GitCredentials | None) -> Iterator[tuple[list[s
         return
     folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-git-"))  # mode 0700
     try:
-        for name, answer in (("username", credentials.username or "git"), ("password", credentials.password)):
+        parts = urlsplit(url)
+        for name, answer in (
+            ("username", credentials.username or "git"),
+            ("password", credentials.password),
+            ("scheme", parts.scheme),
+            ("host", parts.netloc.rpartition("@")[2]),
+        ):
             _write_private(folder / name, answer)
         askpass = folder / "askpass"
         _write_private(
             askpass,
             '#!/bin/sh\nhere=$(dirname "$0")\n'
+            'scheme=$(cat "$here/scheme") host=$(cat "$here/host")\n'
+            'case "$1" in *" \'$scheme://$host\': " | *" \'$scheme://"*"@$host\': ") ;; *) exit 1;; esac\n'
             'case "$1" in [Uu]sername*) exec cat "$here/username";; *) exec cat "$here/password";; esac\n',
         )
         askpass.chmod(stat.S_IRWXU)
@@ -318,7 +352,7 @@ def _authentication(credentials: GitCredentials | None) -> Iterator[tuple[list[s
             ssh += " -o StrictHostKeyChecking=accept-new"
         environment["GIT_SSH_COMMAND"] = ssh
         # An empty helper switches off those of the machine: none must be asked, none may store the token.
-        yield ["-c", "credential.helper="], environment
+        yield ["-c", "credential.helper=", "-c", "credential.useHttpPath=false"], environment
     finally:
         remove(folder)
 
@@ -338,8 +372,15 @@ def _last_words(stderr: str) -> str:
 
 
 def _may_pass(reason: str) -> bool:
-    lasting = ("Authentication failed", "could not read Username", "not found", "does not exist",
-               "does not appear to be a git repository", "Permission denied", "not our ref")
+    lasting = (
+        "Authentication failed",
+        "could not read Username",
+        "not found",
+        "does not exist",
+        "does not appear to be a git repository",
+        "Permission denied",
+        "not our ref",
+    )
     return not any(words in reason for words in lasting)
 
 
@@ -349,4 +390,3 @@ def _remedy(reason: str) -> str:
     if "resolve host" in reason or "connect" in reason:
         return "Check the host's name and the worker's network."
     return "Check the URL and, for a private repository, git_conn_id."
-

@@ -72,7 +72,7 @@ class Project:
         if name in self.entry_points:
             return self.entry_points[name]
         interpreters = {".py": "python", ".sh": os.environ.get("SHELL", "bash")}
-        suffix = Path(name).suffix
+        suffix = os.path.splitext(name)[1]  # noqa: PTH122  (Path would ignore a slash at the end)
         declared = f"its entry points: {', '.join(self.entry_points) or 'none'}"
         if suffix not in interpreters:
             where = self.file or f"{self.root} (a folder with no MLproject file)"
@@ -110,6 +110,7 @@ def load_project(root: Path) -> Project:
     docker_env = content.get("docker_env") if environment == "docker_env" else None
     if environment == "docker_env" and not (isinstance(docker_env, dict) and docker_env.get("image")):
         raise ProjectError(f"{file}: 'docker_env' needs an 'image'.")
+    _check_docker_lists(file, docker_env or {})
     return Project(
         root=root,
         file=file,
@@ -163,9 +164,7 @@ def _parameter(file: Path | None, key: str, name: str, declared: Any) -> Paramet
     if isinstance(declared, str):
         parameter = Parameter(name=name, type=declared)
     elif isinstance(declared, dict):
-        parameter = Parameter(
-            name=name, type=declared.get("type", "string"), default=declared.get("default")
-        )
+        parameter = Parameter(name=name, type=declared.get("type", "string"), default=declared.get("default"))
     else:
         raise ProjectError(f"{file}: '{key}' must be a type or a mapping with 'type' and 'default'.")
     if parameter.type not in PARAMETER_TYPES:
@@ -173,6 +172,16 @@ def _parameter(file: Path | None, key: str, name: str, declared: Any) -> Paramet
             f"{file}: '{key}' has the unknown type {parameter.type!r}; use one of {', '.join(PARAMETER_TYPES)}."
         )
     return parameter
+
+
+def _check_docker_lists(file: Path | None, docker_env: Mapping[str, Any]) -> None:
+    for key, kinds, form in (
+        ("volumes", (str,), "strings such as '/host/path:/container/path'"),
+        ("environment", (str, list), "variable names to copy, or of [name, value] lists to set"),
+    ):
+        value = docker_env.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, kinds) for item in value):
+            raise ProjectError(f"{file}: 'docker_env.{key}' must be a list of {form}.")
 
 
 def _environment(

@@ -186,11 +186,9 @@ class RunRecord:
         that logs ``0.00001`` where the DAG passed ``"1e-05"`` would crash. What the project logged stays;
         what the DAG passed is in the tag ``mlflow_projects.parameters`` from the start.
         """
-        assert self.run is not None, "open() comes first"  # noqa: S101
+        assert self.run is not None, "open() comes first"
         logged = self.client.get_run(self.run.run_id)
-        missing = {
-            key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params
-        }
+        missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
         tags = _present(outcome.tags())
         if missing or tags:
             self.client.log_batch(logged.run_id, params=missing, tags=tags)

@@ -223,7 +223,10 @@ def _verification(settings: TrackingSettings) -> bool | ssl.SSLContext:
 
 def _is_final(answer: httpx.Response) -> bool:
     """Tell whether a 5xx answer is the server's considered refusal, which repeating cannot change."""
-    return answer.status_code == 500 and _refusal(answer).code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return answer.status_code == 500 and _refusal(answer).code not in (
+        "INTERNAL_ERROR",
+        "TEMPORARILY_UNAVAILABLE",
+    )
 
 
 def _refusal(answer: httpx.Response) -> TrackingError:

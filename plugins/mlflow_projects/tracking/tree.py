@@ -50,7 +50,7 @@ def run_tree(client: TrackingClient, dag_id: str, dag_run_id: str) -> list[RunNo
             if child.run_id not in nodes:
                 nodes[child.run_id] = RunNode(child)
                 to_visit.append(child)
-    tops = []
+    tops: list[RunNode] = []
     for node in sorted(nodes.values(), key=lambda node: node.run.start_time or 0):
         node.artifacts = list(_files(client, node.run.run_id))
         parent = nodes.get(node.run.tags.get(PARENT_RUN_ID, ""))

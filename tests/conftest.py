@@ -1,0 +1,68 @@
+"""One Airflow home and one MLflow server for all tests of a session; both real, both in a temporary folder."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = Path(tempfile.mkdtemp(prefix="mlflow-projects-tests-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+
+def _isolate() -> None:
+    """Cut the tests off from the user's own Airflow and MLflow, before anything imports airflow."""
+    for name in list(os.environ):
+        if name.startswith(("AIRFLOW_", "MLFLOW_")):
+            del os.environ[name]
+    dags = HOME / "dags"
+    dags.mkdir()
+    (dags / "repository").symlink_to(ROOT / "dags")
+    (dags / "tests").symlink_to(ROOT / "tests" / "integration" / "dags")
+    os.environ.update(
+        AIRFLOW_HOME=str(HOME),
+        AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__CORE__UNIT_TEST_MODE="False",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+    )
+
+
+_isolate()
+
+
+@pytest.fixture(scope="session")
+def repository_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Make Airflow's metadata database."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Iterator[str]:
+    """Run a tracking server with its own SQLite database; yield its URI."""
+    from tests.support.servers import running_mlflow_server
+
+    with running_mlflow_server(HOME / "mlflow-server") as uri:
+        yield uri
+
+
+@pytest.fixture
+def tracking_uri(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Point MLFLOW_TRACKING_URI at the session's server."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    return mlflow_server

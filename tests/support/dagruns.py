@@ -1,0 +1,121 @@
+"""Run a DAG with ``dag.test()`` and read back what Airflow and MLflow say of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import HOME
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The last state of a task instance, as Airflow's database has it."""
+
+    state: str
+    try_number: int
+    xcom: Any
+    link: Any
+
+
+@dataclass(frozen=True)
+class DagRunResult:
+    dag_id: str
+    run_id: str
+    state: str
+    tasks: dict[str, TaskResult]
+    log: str
+
+    def runs(self, tracking_uri: str) -> dict[str, Any]:
+        """Return the MLflow runs of this DAG run by name, read through MLflow's own client."""
+        found = mlflow_runs(tracking_uri, self.dag_id, self.run_id)
+        by_name = {run.info.run_name: run for run in found}
+        assert len(by_name) == len(found), [run.info.run_name for run in found]
+        return by_name
+
+
+def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
+    """Run a DAG of the repository or of tests/integration/dags in this process."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    dag = load_dag(dag_id)
+    with captured_output() as output:
+        dag_run = dag.test(run_conf=conf or {})
+    with create_session() as session:
+        instances = session.scalars(
+            select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == dag_run.run_id)
+        ).all()
+
+        def value(instance: TaskInstance, key: str) -> Any:
+            query = XComModel.get_many(
+                run_id=dag_run.run_id, dag_ids=dag_id, task_ids=instance.task_id, key=key,
+                map_indexes=instance.map_index,
+            )  # fmt: skip
+            row = session.execute(query.with_only_columns(XComModel.value)).first()
+            return XComModel.deserialize_value(row) if row else None
+
+        tasks = {
+            instance.task_id if instance.map_index < 0 else f"{instance.task_id}[{instance.map_index}]": TaskResult(
+                state=str(instance.state),
+                try_number=instance.try_number,
+                xcom=value(instance, "return_value"),
+                link=value(instance, "_link_MLflowRunLink"),
+            )
+            for instance in instances
+        }
+        state = str(dag_run.state)
+    return DagRunResult(dag_id, dag_run.run_id, state, tasks, output.getvalue())
+
+
+@contextlib.contextmanager
+def captured_output() -> Iterator[io.StringIO]:
+    """Collect what this process and Airflow's loggers write to the standard streams."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        output = io.StringIO()
+        saved = os.dup(1), os.dup(2)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            yield output
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            file.seek(0)
+            output.write(file.read())
+
+
+def load_dag(dag_id: str) -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    for folder in ("repository", "tests"):
+        for file in sorted((HOME / "dags" / folder).glob("*.py")):
+            bag = DagBag(str(file), bundle_path=Path(HOME / "dags"), bundle_name="dags-folder")
+            assert not bag.import_errors, bag.import_errors
+            if dag_id in bag.dags:
+                return bag.dags[dag_id]
+    raise AssertionError(f"no DAG {dag_id}")
+
+
+def mlflow_runs(tracking_uri: str, dag_id: str, run_id: str) -> list[Any]:
+    """Return every MLflow run of a DAG run, oldest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    query = f"tags.`airflow.dag_id` = '{dag_id}' and tags.`airflow.run_id` = '{run_id}'"
+    return list(client.search_runs(experiments, query, order_by=["attributes.start_time ASC"]))

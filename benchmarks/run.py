@@ -179,9 +179,7 @@ def fresh(environment: Mapping[str, str]) -> dict[str, Any]:
         return process.run("ours")
 
 
-def count_calls(
-    server: str, environment: Mapping[str, str]
-) -> tuple[dict[str, Counter[tuple[bool, str]]], bool]:
+def count_calls(server: str, environment: Mapping[str, str]) -> tuple[dict[str, Counter[tuple[bool, str]]], bool]:
     """Run three ways once more through a counting proxy, which would slow a measured round."""
     imported = False
     counted = {}

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,19 @@ def _isolate() -> None:
 
 
 _isolate()
+_capture: Any = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _capture
+    _capture = config.pluginmanager.getplugin("capturemanager")
+
+
+def output_so_far() -> str:
+    """Return what was printed (Airflow's task log among it) since the last call; needs pytest's capture."""
+    assert _capture.is_globally_capturing(), "run pytest without -s"
+    captured = _capture.read_global_capture()
+    return str(captured.out + captured.err)
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import HOME
+from tests.conftest import HOME, output_so_far
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,9 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
     from sqlalchemy import select
 
     dag = load_dag(dag_id)
-    with captured_output() as output:
-        dag_run = dag.test(run_conf=conf or {})
+    output_so_far()
+    dag_run = dag.test(run_conf=conf or {})
+    log = output_so_far()
     with create_session() as session:
         instances = session.scalars(
             select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == dag_run.run_id)
@@ -74,29 +69,7 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
             for instance in instances
         }
         state = str(dag_run.state)
-    return DagRunResult(dag_id, dag_run.run_id, state, tasks, output.getvalue())
-
-
-@contextlib.contextmanager
-def captured_output() -> Iterator[io.StringIO]:
-    """Collect what this process and Airflow's loggers write to the standard streams."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        output = io.StringIO()
-        saved = os.dup(1), os.dup(2)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            yield output
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, descriptor in zip((1, 2), saved, strict=True):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            file.seek(0)
-            output.write(file.read())
+    return DagRunResult(dag_id, dag_run.run_id, state, tasks, log)
 
 
 def load_dag(dag_id: str) -> Any:

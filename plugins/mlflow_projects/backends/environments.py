@@ -66,6 +66,19 @@ def choose_env_manager(project: Project, wanted: str | None) -> str:
     return {"python_env": "uv", "conda_env": "conda"}.get(project.environment or "", "local")
 
 
+def find_conda(path: str | None) -> str:
+    """Return the conda executable on a PATH.
+
+    :raises ProjectError: there is none
+    """
+    if conda := shutil.which("conda", path=path):
+        return conda
+    raise ProjectError(
+        "env_manager 'conda' needs the program conda, which this worker does not have; install it, or use "
+        "env_manager 'uv', which takes the pip packages of a conda.yaml."
+    )
+
+
 @dataclass(frozen=True)
 class EnvironmentBuilder:
     """Builds environments into the cache.
@@ -112,12 +125,7 @@ class EnvironmentBuilder:
 
     @contextlib.contextmanager
     def _conda(self, project: Project) -> Iterator[Activation]:
-        conda = shutil.which("conda", path=self.environment.get("PATH"))
-        if conda is None:
-            raise ProjectError(
-                "env_manager 'conda' needs the program conda, which this worker does not have; install it, or use "
-                "env_manager 'uv', which takes the pip packages of a conda.yaml."
-            )
+        conda = find_conda(self.environment.get("PATH"))
         file = project.environment_file
         assert file is not None
         key = _key("conda", "", [file.read_text(encoding="utf-8")])

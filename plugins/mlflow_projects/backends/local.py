@@ -18,6 +18,7 @@ from mlflow_projects.backends.environments import (
     Activation,
     EnvironmentBuilder,
     choose_env_manager,
+    find_conda,
 )
 from mlflow_projects.backends.process import DEFAULT_GRACE, ProcessTree
 from mlflow_projects.exceptions import ProjectError
@@ -58,6 +59,8 @@ class LocalBackend:
             )
         if job.env_manager is not None and job.env_manager not in ENV_MANAGERS:
             raise ProjectError(f"There is no env_manager {job.env_manager!r}; use one of: {', '.join(ENV_MANAGERS)}.")
+        if choose_env_manager(job.project, job.env_manager) == "conda":
+            find_conda(os.environ.get("PATH"))
         _grace(job.config)
 
     def submit(self, job: Job) -> Handle:

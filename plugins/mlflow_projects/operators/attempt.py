@@ -10,9 +10,11 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.base import Backend, Handle, Job, backend_named
+from mlflow_projects.backends.environments import choose_env_manager
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -80,34 +82,39 @@ class Attempt:
         :raises AttemptKilledError: :meth:`kill` was called
         :raises TrackingError: the record cannot be written
         """
-        with self.cache.workspace() as workspace:
-            source = SourceTags(name=self.step.uri, entry_point=self.step.entry_point, backend=self.step.backend)
+        refused = SourceTags(
+            name=self.step.uri, entry_point=self.step.entry_point, backend=self.step.backend
+        )
+        with contextlib.ExitStack() as stack:
             try:
                 self._backend = backend_named(self.step.backend, self.log)
-                with self._interruptible():
-                    fetched = fetch(
-                        self.step.uri, self.step.version, self.cache, workspace, self.step.git_credentials
-                    )
-                entry_point = fetched.project.entry_point(self.step.entry_point)
-                job = Job(
-                    project=fetched.project,
-                    entry_point=entry_point,
-                    parameters=check_parameters(fetched.project, entry_point, self.step.parameters),
-                    environment={},
-                    workspace=workspace,
-                    cache=self.cache,
-                    env_manager=self.step.env_manager,
-                    config=self.step.backend_config,
-                )
-                self._backend.check(job)
+                source, job = self._prepare(self._backend, stack.enter_context(self.cache.workspace()))
             except ProjectError as error:
-                self._record_refusal(source, str(error))
+                self._record_refusal(refused, str(error))
                 raise
-            source = self._source_tags(fetched)
             record = self._record(source, job.parameters.as_record())
             run = record.open()
             self.on_open(run)
             return self._finish(record, replace(job, environment=self._environment(run)))
+
+    def _prepare(self, backend: Backend, workspace: Path) -> tuple[SourceTags, Job]:
+        """Fetch the project and check everything that can be checked before anything is started."""
+        step = self.step
+        with self._interruptible():
+            fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials)
+        entry_point = fetched.project.entry_point(step.entry_point)
+        job = Job(
+            project=fetched.project,
+            entry_point=entry_point,
+            parameters=check_parameters(fetched.project, entry_point, step.parameters),
+            environment={},
+            workspace=workspace,
+            cache=self.cache,
+            env_manager=step.env_manager,
+            config=step.backend_config,
+        )
+        backend.check(job)
+        return self._source_tags(fetched), job
 
     def kill(self) -> None:
         """Stop the attempt; called from a signal handler, so it only asks and returns.
@@ -193,8 +200,6 @@ class Attempt:
             self.log(f"The refusal could not be recorded in MLflow: {error}")
 
     def _source_tags(self, fetched: FetchedProject) -> SourceTags:
-        from mlflow_projects.backends.environments import choose_env_manager
-
         source: Source = fetched.source
         return SourceTags(
             name=self.redact(source.name),

@@ -137,20 +137,24 @@ class MLflowProjectOperator(MLflowRunOperator):
         """Live the attempt's life; see :mod:`mlflow_projects.operators.attempt`."""
         from airflow.sdk._shared.secrets_masker import redact
 
+        def log(line: str) -> None:
+            # Airflow's supervisor masks what a worker logs, but nobody does under `airflow dags test`.
+            self.log.info("%s", redact(line))
+
         with self.tracking() as client:
             parent = None if self.parent_run_id else enclosing_parent(self, context)
             step = Step(
                 uri=str(self.uri),
                 entry_point=self.entry_point,
                 version=None if self.version in (None, "", "None") else str(self.version),
-                parameters=self.parameters or {},
+                parameters=self._mapping("parameters"),
                 backend=self.backend,
-                backend_config=self.backend_config or {},
+                backend_config=self._mapping("backend_config"),
                 env_manager=None if self.env_manager in (None, "", "None") else str(self.env_manager),
                 run_name=self.run_name or self._default_run_name(context),
                 experiment_id=experiment_id_for(client, self.experiment_name, parent),
                 parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
-                tags=self.tags or {},
+                tags=self._mapping("tags"),
                 git_credentials=self._git_credentials(),
             )
             self._attempt = Attempt(
@@ -158,7 +162,7 @@ class MLflowProjectOperator(MLflowRunOperator):
                 task=identify(context),
                 client=client,
                 cache=cache_from_config(),
-                log=self.log.info,
+                log=log,
                 redact=lambda text: str(redact(text)),
                 on_open=lambda run: self.publish(context, client, run),
             )
@@ -174,6 +178,17 @@ class MLflowProjectOperator(MLflowRunOperator):
         """Stop the command; harmless when the attempt is over (Airflow calls this after a time-out too)."""
         if self._attempt:
             self._attempt.kill()
+
+    def _mapping(self, name: str) -> Mapping[str, Any]:
+        value = getattr(self, name)
+        if value in (None, "", "None"):
+            return {}
+        if not isinstance(value, Mapping):
+            raise AirflowFailException(
+                f"Task {self.task_id!r}: {name} rendered to {type(value).__name__}, not to a mapping; for a template "
+                "of the whole mapping, give the DAG render_template_as_native_obj=True."
+            )
+        return value
 
     def _default_run_name(self, context: Context) -> str:
         index = context["ti"].map_index
@@ -194,7 +209,8 @@ class MLflowProjectOperator(MLflowRunOperator):
 
     def _describe(self) -> str:
         rows = [("project", self.uri), ("entry point", self.entry_point), ("backend", self.backend)]
-        rows += [(f"parameter `{key}`", value) for key, value in dict(self.parameters or {}).items()]
+        parameters = self.parameters if isinstance(self.parameters, Mapping) else {}  # else a template
+        rows += [(f"parameter `{key}`", value) for key, value in parameters.items()]
         body = "".join(f"| {name} | `{_one_cell(value)}` |\n" for name, value in rows)
         return f"Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n{body}"
 

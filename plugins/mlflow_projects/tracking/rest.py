@@ -5,6 +5,7 @@ Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
+import random
 import ssl
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -34,7 +35,8 @@ def _pause(state: tenacity.RetryCallState) -> float:
     """Return the seconds until the next try: doubling, jittered, or what the server asks for."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, _TemporaryError) else None
-    backoff = tenacity.wait_exponential_jitter(initial=0.5, max=_LONGEST_PAUSE)(state)
+    longest = min(0.5 * 2**state.attempt_number, _LONGEST_PAUSE)
+    backoff = random.uniform(longest / 2, longest)  # noqa: S311
     return min(max(backoff, asked or 0.0), _LONGEST_PAUSE * 2)
 
 

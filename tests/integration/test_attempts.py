@@ -1,0 +1,187 @@
+"""One attempt, one run: how it ends in MLflow and in Airflow."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.dagruns import run_dag
+
+PROJECTS = ROOT / "tests" / "projects"
+SECRET = "correct-horse-battery"  # noqa: S105
+
+pytestmark = pytest.mark.usefixtures("airflow_db", "tracking_uri")
+
+
+def shell(command: str, **conf: Any) -> Any:
+    return run_dag("one_step", {"uri": f"{PROJECTS}/shell", "parameters": {"command": command}, **conf})
+
+
+def test_failing_work_fails_the_dag_run_although_the_end_task_succeeds(tracking_uri: str) -> None:
+    result = run_dag("failing_pipeline")
+    runs = result.runs(tracking_uri)
+    assert result.state == "failed"
+    assert {name: task.state for name, task in result.tasks.items()} == {
+        "parent.start_run": "success",
+        "parent.bad": "failed",
+        "parent.never": "upstream_failed",
+        "parent.end_run": "success",
+    }
+    assert runs["parent"].info.status == runs["bad"].info.status == "FAILED"
+    assert runs["parent"].data.tags["mlflow_projects.reason"] == "not successful: parent.never"
+    tags = runs["bad"].data.tags
+    assert tags["mlflow_projects.output_tail"] == "the last words"
+    assert tags["mlflow_projects.exit_code"] == "3"
+    assert "never" not in runs
+
+
+def test_a_failure_that_the_dag_tolerates_leaves_a_finished_parent(tracking_uri: str) -> None:
+    result = run_dag("tolerated_failure")
+    runs = result.runs(tracking_uri)
+    assert result.state == "success"
+    assert (runs["parent"].info.status, runs["bad"].info.status) == ("FINISHED", "FAILED")
+
+
+def test_each_try_is_a_run_of_its_own(tracking_uri: str, tmp_path: Any) -> None:
+    result = shell(f"test -e {tmp_path}/second || {{ touch {tmp_path}/second; exit 1; }}")
+    from tests.support.dagruns import mlflow_runs
+
+    steps = [
+        run
+        for run in mlflow_runs(tracking_uri, "one_step", result.run_id)
+        if run.data.tags["airflow.task_id"] == "parent.step"
+    ]
+    assert result.state == "success"
+    assert [(run.data.tags["airflow.try_number"], run.info.status) for run in steps] == [
+        ("1", "FAILED"),
+        ("2", "FINISHED"),
+    ]
+    assert result.tasks["parent.step"].xcom["run_id"] == steps[1].info.run_id
+
+
+@pytest.mark.parametrize(("ends_as", "code", "verdict"), [("FINISHED", 1, "FAILED"), ("FAILED", 0, "FINISHED")])
+def test_the_exit_status_decides_over_what_the_project_wrote(
+    tracking_uri: str, ends_as: str, code: int, verdict: str
+) -> None:
+    conf = {"uri": f"{PROJECTS}/tracked", "parameters": {"ends_as": ends_as, "code": code}}
+    result = run_dag("one_step", conf)
+    assert result.tasks["parent.step"].state == {"FAILED": "failed", "FINISHED": "success"}[verdict]
+    from tests.support.dagruns import mlflow_runs
+
+    steps = mlflow_runs(tracking_uri, "one_step", result.run_id)[1:]
+    assert {run.info.status for run in steps} == {verdict}
+
+
+def test_a_parameter_that_the_project_logs_in_another_spelling_is_no_clash(tracking_uri: str) -> None:
+    conf = {"uri": f"{PROJECTS}/tracked", "parameters": {"learning_rate": "1e-5", "note": "extra"}}
+    result = run_dag("one_step", conf)
+    run = result.runs(tracking_uri)["step"]
+    assert result.state == "success"
+    assert run.data.params == {
+        "learning_rate": "1e-05",  # the project's own; the DAG's spelling is in the tag
+        "code": "0",
+        "ends_as": "FINISHED",
+        "note": "extra",
+    }
+    assert json.loads(run.data.tags["mlflow_projects.parameters"])["learning_rate"] == "1e-5"
+
+
+def test_a_time_out_closes_the_run_as_killed_and_leaves_no_process(tracking_uri: str) -> None:
+    result = run_dag("timed_out")
+    run = result.runs(tracking_uri)["step"]
+    assert result.tasks["parent.step"].state == "failed"
+    assert run.info.status == "KILLED"
+    assert "AirflowTaskTimeout" in run.data.tags["mlflow_projects.reason"]
+    assert run.data.tags["mlflow_projects.output_tail"] == "waiting"
+    assert run.info.end_time - run.info.start_time < 10_000
+
+
+def test_the_command_gets_its_run_and_none_of_airflows_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SOMETHING", f"http://user:{SECRET}@host")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", SECRET)
+    monkeypatch.setenv("AIRFLOW_VAR_KEY", SECRET)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "of somebody else")
+    result = shell("env | sort")
+    lines = [line for line in result.log.splitlines() if "=" in line]
+    seen = {part.split("=")[0].split()[-1] for part in lines}
+    assert {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI", "AIRFLOW_CTX_DAG_ID"} <= seen
+    assert not any(name.startswith(("AIRFLOW__", "AIRFLOW_CONN", "AIRFLOW_VAR", "AIRFLOW_HOME")) for name in seen)
+    assert f"MLFLOW_RUN_ID={result.tasks['parent.step'].xcom['run_id']}" in result.log
+    assert SECRET not in result.log
+
+
+def test_a_secret_in_the_output_is_masked_in_the_log_and_in_the_record(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {"conn_type": "mlflow", "host": tracking_uri, "login": "me", "password": SECRET}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+    result = shell("echo the password is $MLFLOW_TRACKING_PASSWORD of $MLFLOW_TRACKING_USERNAME; exit 1")
+    from tests.support.dagruns import mlflow_runs
+
+    assert "the password is *** of me" in result.log
+    assert SECRET not in result.log
+    records = mlflow_runs(tracking_uri, "one_step", result.run_id)
+    assert SECRET not in str([run.to_dictionary() for run in records])
+    assert records[-1].data.tags["mlflow_projects.output_tail"] == "the password is *** of me"
+
+
+def test_progress_bars_and_colours_become_readable_lines() -> None:
+    result = shell(r"for i in 1 2 3; do printf '\r%s%%' $i; done; printf '\ndone\n'")
+    assert "3%" in result.log
+    assert "done" in result.log
+    assert "2%" not in result.log.replace("'%", "")
+
+
+def test_mapped_steps_are_told_apart(tracking_uri: str) -> None:
+    result = run_dag("mapped")
+    runs = result.runs(tracking_uri)
+    assert result.state == "success"
+    assert sorted(runs) == ["parent", "step[0]", "step[1]", "step[2]"]
+    for index in range(3):
+        run = runs[f"step[{index}]"]
+        assert run.data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id
+        assert run.data.tags["airflow.map_index"] == str(index)
+        assert run.data.params == {"command": f"echo number {index}"}
+        assert result.tasks[f"parent.step[{index}]"].xcom["run_id"] == run.info.run_id
+
+
+def test_groups_nest(tracking_uri: str) -> None:
+    result = run_dag("nested")
+    runs = result.runs(tracking_uri)
+    assert result.state == "success"
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
+    assert parents == {
+        "outer": None,
+        "first": runs["outer"].info.run_id,
+        "inner": runs["outer"].info.run_id,
+        "second": runs["inner"].info.run_id,
+    }
+    assert {run.info.experiment_id for run in runs.values()} == {runs["outer"].info.experiment_id}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+def test_start_and_end_tasks_work_without_the_group(tracking_uri: str) -> None:
+    result = run_dag("by_hand")
+    runs = result.runs(tracking_uri)
+    assert result.state == "success"
+    (step,) = (run for name, run in runs.items() if name.startswith("named 20"))
+    assert step.data.tags["mlflow.parentRunId"] == runs["mine"].info.run_id
+    assert step.data.tags["team"] == "blue"
+    assert runs["mine"].info.status == "FINISHED"
+
+
+def test_a_step_alone_takes_the_experiment_of_the_environment(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    assert run_dag("alone").runs(tracking_uri)["step"].info.experiment_id == "0"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from the environment")
+    run = run_dag("alone").runs(tracking_uri)["step"]
+    experiment = MlflowClient(tracking_uri).get_experiment(run.info.experiment_id)
+    assert experiment.name == "from the environment"
+    assert os.environ.get("MLFLOW_RUN_ID") is None

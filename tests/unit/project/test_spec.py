@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.spec import Parameter, load_project
+
+
+def test_a_project_is_read_whole(project):
+    root = project(
+        "name: demo\n"
+        "python_env: env.yaml\n"
+        "entry_points:\n"
+        "  main:\n"
+        "    command: python train.py {alpha} {data}\n"
+        "    parameters:\n"
+        "      alpha: {type: float, default: 0.1}\n"
+        "      data: path\n",
+        {"env.yaml": "python: '3.11'"},
+    )
+    found = load_project(root)
+    assert (found.name, found.root, found.file) == ("demo", root, root / "MLproject")
+    assert (found.environment, found.environment_file) == ("python_env", root / "env.yaml")
+    main = found.entry_point("main")
+    assert main.command == "python train.py {alpha} {data}"
+    assert list(main.parameters.values()) == [Parameter("alpha", "float", 0.1), Parameter("data", "path", None)]
+
+
+def test_a_folder_without_the_file_runs_its_scripts(project):
+    found = load_project(project(None, {"train.py": ""}))
+    assert found.file is None
+    assert found.entry_point("train.py").command == "python train.py"
+
+
+# id: (MLproject text, what the sentence says; FILE stands for the file's path)
+BROKEN = {
+    "YAML": ("name: x\nentry_points: {main: [\n", "FILE:3: not valid YAML", "mend this line"),
+    "a tab": ("name: x\nentry_points:\n\tmain: y\n", "FILE:3: not valid YAML", "mend this line"),
+    "a Python tag": ("x: !!python/name:os.system\n", "FILE:1: not valid YAML", "mend this line"),
+    "an alias without anchor": ("a: 1\nb: *c\n", "FILE:2: not valid YAML", "mend this line"),
+    "a control character": ("name: \x01\n", "FILE", "not valid YAML"),
+    "a list": ("- a\n", "FILE: the file must be a mapping", "'entry_points'"),
+    "entry_points": ("entry_points: [main]", "FILE: 'entry_points' must be a mapping", "not list"),
+    "entry point": ("entry_points: {main: x}", "FILE: 'entry_points.main' must be a mapping", "not str"),
+    "command": ("entry_points: {main: {}}", "FILE: 'entry_points.main.command' is missing", "give the command"),
+    "parameters": (
+        "entry_points: {main: {command: x, parameters: [a]}}",
+        "FILE: 'entry_points.main.parameters' must be a mapping",
+        "not list",
+    ),
+    "a parameter": (
+        "entry_points: {main: {command: x, parameters: {a: 1}}}",
+        "FILE: 'entry_points.main.parameters.a' must be a type or a mapping",
+        "'type' and 'default'",
+    ),
+    "a parameter's type": (
+        "entry_points: {main: {command: x, parameters: {a: {type: integer}}}}",
+        "FILE: 'entry_points.main.parameters.a' has the unknown type 'integer'",
+        "use one of string, float, int, path, uri",
+    ),
+    "two environments": (
+        "python_env: a\nconda_env: b\n",
+        "FILE: 'python_env' and 'conda_env' exclude each other",
+        "keep one",
+    ),
+    "missing environment": ("conda_env: no.yaml", "FILE: 'conda_env' names 'no.yaml'", "does not exist"),
+    "environment a mapping": ("python_env: {python: 3}", "FILE: 'python_env' must be the name of a file", ""),
+    "docker without image": ("docker_env: {}", "FILE: 'docker_env' needs an 'image'", ""),
+    "docker volumes": (
+        "docker_env: {image: a, volumes: {/a: /b}}",
+        "FILE: 'docker_env.volumes' must be a list of strings",
+        "/container/path",
+    ),
+    "docker environment": (
+        "docker_env: {image: a, environment: {A: b}}",
+        "FILE: 'docker_env.environment' must be a list",
+        "[name, value]",
+    ),
+    "a Spark job": ("databricks_spark_job: {python_file: a}", "FILE: 'databricks_spark_job'", "'entry_points'"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_unusable_file_gives_one_sentence_with_file_key_and_remedy(case, project):
+    text, where, remedy = BROKEN[case]
+    root = project(text)
+    with pytest.raises(ProjectError) as caught:
+        load_project(root)
+    message = str(caught.value)
+    assert where.replace("FILE", str(root / "MLproject")) in message
+    assert remedy in message
+    assert "\n" not in message
+
+
+def test_a_file_in_another_encoding_is_said_to_be_unreadable(project):
+    root = project("")
+    (root / "MLproject").write_bytes("name: é".encode("latin-1"))
+    with pytest.raises(ProjectError, match="MLproject cannot be read: .*utf-8"):
+        load_project(root)
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ProjectError, match=f"{tmp_path}/none is not a folder"):
+        load_project(tmp_path / "none")
+
+
+def test_an_unknown_entry_point_is_answered_with_the_known_ones(project):
+    root = project("entry_points: {main: {command: x}, train: {command: y}}")
+    with pytest.raises(ProjectError) as caught:
+        load_project(root).entry_point("trian")
+    assert f"{root}/MLproject has no entry point 'trian' (its entry points: main, train)" in str(caught.value)
+
+
+def test_an_unknown_entry_point_of_a_folder_without_the_file_says_that(project):
+    with pytest.raises(ProjectError, match=r"a folder with no MLproject file\) has no entry point 'main'"):
+        load_project(project(None)).entry_point("main")
+
+
+@pytest.mark.parametrize("name", ["none.py", "../outside.py", "/etc/none.sh", "link.py", "folder.py"])
+def test_a_script_must_be_a_file_inside_the_project(name, project, tmp_path):
+    root = project("name: x", {"folder.py/x": ""})
+    (tmp_path / "outside.py").touch()
+    (root / "link.py").symlink_to(tmp_path / "outside.py")
+    with pytest.raises(ProjectError, match="nor a file in"):
+        load_project(root).entry_point(name)

@@ -71,9 +71,7 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
         for depth, node in top.walk():
             run = node.run
             colour = _STATUS_COLOURS.get(run.status, "yellow")
-            seconds = (
-                f"{(run.end_time - run.start_time) / 1000:.1f} s" if run.end_time and run.start_time else ""
-            )
+            seconds = f"{(run.end_time - run.start_time) / 1000:.1f} s" if run.end_time and run.start_time else ""
             table.add_row(
                 escape("  " * depth + ("└ " if depth else "") + run.name),
                 f"[{colour}]{run.status}[/]",

@@ -32,13 +32,9 @@ PROVIDER_INFO: dict[str, Any] = {
             },
             "conn-fields": {
                 "ui_url": _field("UI URL", "What your browser calls the server, if not the tracking URI."),
-                "insecure_tls": _field(
-                    "Do not check the certificate", "Only for tests.", "boolean", default=False
-                ),
+                "insecure_tls": _field("Do not check the certificate", "Only for tests.", "boolean", default=False),
                 "server_cert_path": _field("CA bundle", "Path of a PEM file on the workers."),
-                "client_cert_path": _field(
-                    "Client certificate", "Path of a PEM file with certificate and key."
-                ),
+                "client_cert_path": _field("Client certificate", "Path of a PEM file with certificate and key."),
                 "timeout": _field("Time-out", "Seconds for one request.", "number", default=60),
                 "max_retries": _field(
                     "Retries", "How often to ask again while the server is away.", "integer", default=7

@@ -104,9 +104,7 @@ def test_an_unknown_branch_is_refused(tracking_uri: str, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_an_unwritable_cache_is_named(
-    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_cache_is_named(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(tmp_path / "file" / "cache"))
     conf = {"uri": f"{PROJECTS}/shell", "parameters": {"command": "true"}}

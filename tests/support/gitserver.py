@@ -51,7 +51,7 @@ class GitServer:
         """Count how often objects were asked for, which is one run of upload-pack each."""
         return sum(request.fetch for request in self.requests)
 
-    def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805  (self is the request's below)
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self._answer(b"")

@@ -82,9 +82,7 @@ class Attempt:
         :raises AttemptKilledError: :meth:`kill` was called
         :raises TrackingError: the record cannot be written
         """
-        refused = SourceTags(
-            name=self.step.uri, entry_point=self.step.entry_point, backend=self.step.backend
-        )
+        refused = SourceTags(name=self.step.uri, entry_point=self.step.entry_point, backend=self.step.backend)
         with contextlib.ExitStack() as stack:
             try:
                 self._backend = backend_named(self.step.backend, self.log)

@@ -103,9 +103,7 @@ def _unpack(uri: str, file: Path, folder: Path) -> None:
 def _check_member(uri: str, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
-        raise ProjectError(
-            f"{uri} holds the file {member.filename!r}, which would land outside; not unpacked."
-        )
+        raise ProjectError(f"{uri} holds the file {member.filename!r}, which would land outside; not unpacked.")
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ProjectError(f"{uri} holds {member.filename!r}, a link or device; not unpacked.")

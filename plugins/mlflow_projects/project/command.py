@@ -50,9 +50,7 @@ def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[s
     """
     where = f"{project.file or project.root}, entry point {entry_point.name!r}"
     missing = [
-        name
-        for name, parameter in entry_point.parameters.items()
-        if name not in given and parameter.default is None
+        name for name, parameter in entry_point.parameters.items() if name not in given and parameter.default is None
     ]
     if missing:
         raise ProjectError(

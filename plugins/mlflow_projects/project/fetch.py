@@ -64,7 +64,7 @@ def fetch(
     if user and credentials:
         credentials = replace(credentials, username=credentials.username or user)
     location, subdirectory = _split(uri)
-    local = _local(location)
+    local = _local(location, may_be_gone=repository.names_commit(version))
     copy = workspace / "project"
     if location.lower().endswith(".zip") and not (local and local.is_dir()):
         if version is not None:
@@ -76,7 +76,7 @@ def fetch(
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
         return FetchedProject(load_project(folder), _local_source(uri, folder))
-    if local is not None and not repository.is_repository(local):
+    if local is not None and local.exists() and not repository.is_repository(local):
         raise ProjectError(f"version {version!r} is for git projects; {local} is no git repository.")
     url = location if local is None else local.as_uri()
     with repository.checked_out(url, version, cache, credentials) as checkout:
@@ -95,15 +95,18 @@ def _split(uri: str) -> tuple[str, str]:
     return location, subdirectory
 
 
-def _local(location: str) -> Path | None:
-    """Return the absolute local path that a location means, or None if it is on another host."""
+def _local(location: str, *, may_be_gone: bool) -> Path | None:
+    """Return the absolute local path that a location means, or None if it is on another host.
+
+    :param may_be_gone: a repository that is gone may still have left the wanted commit in the cache
+    """
     if location.startswith("file:"):
         path = Path(unquote(urlsplit(location).path))
     elif Path(location).exists() or not repository.looks_like_git(location):
         path = Path(location).expanduser().resolve()
     else:
         return None
-    if not path.exists():
+    if not path.exists() and not may_be_gone:
         raise ProjectError(f"The project {location} does not exist on this worker; check the uri.")
     return path
 

@@ -82,9 +82,7 @@ class Project:
             )
         script = (self.root / name).resolve()
         if not script.is_relative_to(self.root.resolve()) or not script.is_file():
-            raise ProjectError(
-                f"Entry point {name!r} is neither declared ({declared}) nor a file in {self.root}."
-            )
+            raise ProjectError(f"Entry point {name!r} is neither declared ({declared}) nor a file in {self.root}.")
         return EntryPoint(name=name, command=f"{interpreters[suffix]} {shlex.quote(name)}")
 
 
@@ -103,9 +101,7 @@ def load_project(root: Path) -> Project:
         for name, value in _mapping(file, "entry_points", content.get("entry_points")).items()
     }
     if content.get("databricks_spark_job") is not None:
-        raise ProjectError(
-            f"{file}: 'databricks_spark_job' runs on Databricks only; declare 'entry_points' instead."
-        )
+        raise ProjectError(f"{file}: 'databricks_spark_job' runs on Databricks only; declare 'entry_points' instead.")
     environment, environment_file = _environment(root, file, content)
     docker_env = content.get("docker_env") if environment == "docker_env" else None
     if environment == "docker_env" and not (isinstance(docker_env, dict) and docker_env.get("image")):

@@ -51,9 +51,7 @@ with DAG("timed_out", schedule=None):
 
 with DAG("failing_pipeline", schedule=None):
     with mlflow_run("parent", experiment_name="failing"):
-        bad = MLflowProjectOperator(
-            task_id="bad", uri=SHELL, parameters={"command": "echo the last words; exit 3"}
-        )
+        bad = MLflowProjectOperator(task_id="bad", uri=SHELL, parameters={"command": "echo the last words; exit 3"})
         never = MLflowProjectOperator(task_id="never", uri=SHELL, parameters={"command": "true"})
         bad >> never
 

@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from mlflow_projects.project.cache import Cache
 
 

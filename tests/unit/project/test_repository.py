@@ -12,13 +12,14 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import repository as library
 from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.repository import GitCredentials, checked_out, head_commit
+
 from tests.support.gitserver import GitServer
 
 TOKEN = "tok-5ecret-ghp_0123456789"
@@ -38,7 +39,7 @@ def secret_in(*folders: Path) -> list[Path]:
 def naps(monkeypatch):
     """Note the pauses between tries instead of sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr(library.time, "sleep", slept.append)
+    monkeypatch.setattr(library, "time", SimpleNamespace(sleep=slept.append))
     return slept
 
 
@@ -167,21 +168,14 @@ def test_an_unreachable_host_is_given_up_after_three_tries(cache, naps):
 
 def test_a_server_that_recovers_is_asked_again(repository, cache, naps, monkeypatch):
     with GitServer(repository.bare.parent) as server:
-        hidden = repository.bare.rename(repository.bare.with_name("away"))
-        failing = {"left": 2}
-
-        def answer(handler, *arguments):
-            if failing["left"]:
-                failing["left"] -= 1
-                handler.send_error(503)
-            else:
-                if hidden.exists():
-                    hidden.rename(repository.bare)
-                original(handler, *arguments)
-
         handler = server._http.RequestHandlerClass
-        original = handler._run_backend
-        monkeypatch.setattr(handler, "_run_backend", answer)
+        answer = handler._run_backend
+        busy = iter([True, True])
+        monkeypatch.setattr(
+            handler,
+            "_run_backend",
+            lambda self, body: self.send_error(503) if next(busy, False) else answer(self, body),
+        )
         with checked_out(f"{server.url}/project.git", "trunk", cache) as checkout:
             assert "echo first" in text_of(checkout.root)
     assert naps == [1, 2]
@@ -309,9 +303,7 @@ def test_no_or_a_wrong_token_gives_one_clear_sentence(credentials, words, privat
     assert naps == []
 
 
-def test_the_token_stays_on_no_disk_though_the_machine_stores_passwords(
-    private, cache, workspace, temp, quiet_home
-):
+def test_the_token_stays_on_no_disk_though_the_machine_stores_passwords(private, cache, workspace, temp, quiet_home):
     (quiet_home / ".gitconfig").write_text("[credential]\n\thelper = store\n\tuseHttpPath = true\n")
     fetched = fetch(f"{private.url}/project.git", "trunk", cache, workspace, GitCredentials("ada", TOKEN))
     assert any(request.authorization for request in private.requests)
@@ -362,8 +354,8 @@ def test_the_token_is_in_no_process_while_git_runs(private, repository, tmp_path
                     command = (process / "cmdline").read_bytes()
                     if int(process.name) != os.getpid() and b"git" in command:
                         seen.add(command + b"\0\0" + (process / "environ").read_bytes())
-            for file in temp.rglob("*"):
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # they come and go
+                for file in temp.rglob("*"):
                     modes.add(stat.S_IMODE(file.stat().st_mode) & 0o077)
 
     watcher = threading.Thread(target=watch)
@@ -391,7 +383,7 @@ def test_a_submodule_on_another_host_does_not_get_the_token(private, repository,
         repository.git("add", ".gitmodules")
         repository.git("commit", "--quiet", "--message", "submodule")
         repository.push()
-        with pytest.raises(ProjectError, match="could not read Username|cannot be read"):
+        with pytest.raises(ProjectError, match="cannot be read"):
             fetch(f"{private.url}/project.git", None, cache, workspace, GitCredentials("ada", TOKEN))
         assert stranger.requests
         assert {request.authorization for request in stranger.requests} == {None}

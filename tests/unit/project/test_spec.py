@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.spec import Parameter, load_project
 
@@ -95,7 +94,7 @@ def test_an_unusable_file_gives_one_sentence_with_file_key_and_remedy(case, proj
 def test_a_file_in_another_encoding_is_said_to_be_unreadable(project):
     root = project("")
     (root / "MLproject").write_bytes("name: é".encode("latin-1"))
-    with pytest.raises(ProjectError, match="MLproject cannot be read: .*utf-8"):
+    with pytest.raises(ProjectError, match=r"MLproject cannot be read: .*utf-8"):
         load_project(root)
 
 

@@ -1,0 +1,151 @@
+"""Environments are built once per content, also by two at once; everything here works without a network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mlflow_projects.backends.environments import (
+    Activation,
+    EnvironmentBuilder,
+    choose_env_manager,
+    read_python_environment,
+)
+from mlflow_projects.exceptions import ProjectError, StepFailedError
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.spec import Project, load_project
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    """A package of one module, as a wheel file."""
+    path = tmp_path / "tiny-1.0-py3-none-any.whl"
+    info = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny.py", "ANSWER = 42\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", f"tiny.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return path
+
+
+def project(folder: Path, python_env: str) -> Project:
+    folder.mkdir(exist_ok=True)
+    (folder / "MLproject").write_text("python_env: env.yaml\nentry_points: {main: {command: python -V}}")
+    (folder / "env.yaml").write_text(python_env)
+    return load_project(folder)
+
+
+def builder(tmp_path: Path, lines: list[str]) -> EnvironmentBuilder:
+    return EnvironmentBuilder(Cache(tmp_path / "cache"), dict(os.environ), lines.append)
+
+
+def answer(activation: Activation) -> str:
+    """Run a command in the environment and return what it says."""
+    command = f"{activation.prefix}python -c 'import sys, tiny; print(tiny.ANSWER, sys.prefix)'"
+    environment = {**os.environ, **activation.variables}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+def test_an_environment_is_built_once_and_holds_its_packages(manager: str, tmp_path: Path, wheel: Path) -> None:
+    lines: list[str] = []
+    (tmp_path / "requirements.txt").write_text(f"# a comment\n{wheel}\n")
+    wanted = project(tmp_path, "dependencies:\n- -r requirements.txt\n")
+    prefixes = []
+    for _ in range(2):
+        with builder(tmp_path, lines).activation(wanted, manager) as activation:
+            number, _, prefix = answer(activation).partition(" ")
+            assert number == "42"
+            prefixes.append(prefix)
+    assert prefixes[0] == prefixes[1]
+    assert prefixes[0] != sys.prefix
+    assert sum("Building the" in line for line in lines) == 1
+
+
+def test_two_steps_that_need_a_new_environment_at_once_share_one(tmp_path: Path, wheel: Path) -> None:
+    lines: list[str] = []
+    wanted = project(tmp_path / "project", f"dependencies: ['{wheel}']\n")
+
+    def step(_: int) -> str:
+        with builder(tmp_path, lines).activation(wanted, "uv") as activation:
+            return answer(activation)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(step, range(4)))) == 1
+    assert sum("Building the" in line for line in lines) == 1
+
+
+def test_a_changed_requirement_is_another_environment(tmp_path: Path, wheel: Path) -> None:
+    prefixes = set()
+    for content in (f"{wheel}\n", f"{wheel}\n--no-index\n"):
+        (tmp_path / "requirements.txt").write_text(content)
+        wanted = project(tmp_path, "dependencies:\n- -r requirements.txt\n")
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            prefixes.add(answer(activation))
+    assert len(prefixes) == 2
+
+
+def test_a_failed_build_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    lines: list[str] = []
+    wanted = project(tmp_path / "project", "dependencies: ['no-such-package==1', '--no-index']\n")
+    with (
+        pytest.raises(StepFailedError, match=r"env\.yaml cannot be built: .*; its output is in the log"),
+        builder(tmp_path, lines).activation(wanted, "uv"),
+    ):
+        pass
+    assert any("no-such-package" in line for line in lines)
+    assert not list((tmp_path / "cache" / "environments").glob("*.ready"))
+    assert not [path for path in (tmp_path / "cache" / "environments").iterdir() if path.is_dir()]
+
+
+def test_the_project_decides_when_no_env_manager_is_asked_for(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert choose_env_manager(load_project(plain), None) == "local"
+    assert choose_env_manager(project(tmp_path / "uv", ""), None) == "uv"
+    (plain / "conda.yaml").write_text("dependencies: [python=3.11, {pip: [tiny]}]")
+    conda = load_project(plain)
+    assert choose_env_manager(conda, None) == "conda"
+    assert choose_env_manager(conda, "local") == "local"
+    environment = read_python_environment(conda)
+    assert (environment.python, environment.requirements) == ("3.11", ("tiny",))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("- a list", "must be a mapping"),
+        ("dependencies: tiny", "'dependencies' must be a list"),
+        ("dependencies: [-r missing.txt]", "'-r missing.txt' cannot be read"),
+        ("dependencies: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_definition_is_one_sentence_with_the_file(content: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=words) as caught:
+        read_python_environment(project(tmp_path, content))
+    assert "env.yaml" in str(caught.value)
+
+
+def test_conda_packages_need_conda(tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text("dependencies: [python=3.11, numpy=2]")
+    with pytest.raises(ProjectError, match=r"conda\.yaml: 'numpy=2' is a conda package"):
+        read_python_environment(load_project(tmp_path))
+
+
+def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
+    wanted = project(tmp_path, "python: '3.5.1'\n")
+    with (
+        pytest.raises(ProjectError, match="no Python 3.5.1 on this worker"),
+        builder(tmp_path, []).activation(wanted, "virtualenv"),
+    ):
+        pass

@@ -1,0 +1,134 @@
+"""A command's whole process tree ends with the attempt, however the attempt ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlflow_projects.backends.process import ProcessTree
+
+# A command with a child in a session of its own and a grandchild whose parent is gone; both ignore SIGTERM.
+STUBBORN = """
+trap '' TERM
+setsid sleep 300 &
+( setsid bash -c 'trap "" TERM; sleep 300' & )
+echo started
+sleep 300
+"""
+
+
+def tree(script: str, cwd: Path, **kwargs: float) -> ProcessTree:
+    return ProcessTree(["bash", "-c", script], cwd=cwd, environment={**os.environ, "MARK": str(cwd)}, **kwargs)
+
+
+def marked(cwd: Path) -> list[psutil.Process]:
+    """Return the living processes that carry the tree's mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MARK") == str(cwd) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until_gone(cwd: Path, seconds: float) -> float:
+    start = time.monotonic()
+    while left := marked(cwd):
+        assert time.monotonic() - start < seconds, [process.cmdline() for process in left]
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("true", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143), ("no-such-program", 127)],
+)
+def test_the_exit_status_is_the_commands_own(script: str, code: int, tmp_path: Path) -> None:
+    with tree(script, tmp_path) as command:
+        list(command.lines())
+        assert command.returncode == code
+
+
+def test_output_of_both_streams_arrives_as_it_comes(tmp_path: Path) -> None:
+    with tree("echo first; echo second >&2; sleep 0.5; echo third", tmp_path) as command:
+        times = {line: time.monotonic() for line in command.lines()}
+    assert list(times) == ["first", "second", "third"]
+    assert times["third"] - times["second"] > 0.3
+
+
+def test_stopping_ends_the_whole_tree_by_force_after_the_grace_time(tmp_path: Path) -> None:
+    with tree(STUBBORN, tmp_path, grace=1.0) as command:
+        lines = command.lines()
+        assert next(lines) == "started"
+        assert len(marked(tmp_path)) >= 4
+        start = time.monotonic()
+        command.stop()
+        assert time.monotonic() - start < 0.1, "stop() must only ask"
+        assert list(lines) == []
+    assert 0.9 < time.monotonic() - start < 4
+    assert marked(tmp_path) == []
+
+
+def test_a_command_that_obeys_sigterm_has_time_to_tidy_up(tmp_path: Path) -> None:
+    script = f"trap 'echo tidying; touch {tmp_path}/tidy; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
+    with tree(script, tmp_path) as command:
+        lines = command.lines()
+        assert next(lines) == "ready"
+        command.stop()
+        assert list(lines)[-1] == "tidying"  # bash says that its sleep was "Terminated"
+        assert command.returncode == 5
+    assert (tmp_path / "tidy").exists()
+
+
+def test_what_a_command_leaves_behind_goes_with_it(tmp_path: Path) -> None:
+    with tree("setsid sleep 300 & echo over", tmp_path) as command:
+        assert list(command.lines()) == ["over", "Stopping 1 process(es) that the command left behind."]
+        assert command.returncode == 0
+    assert marked(tmp_path) == []
+
+
+def test_no_process_survives_when_the_task_process_is_killed(tmp_path: Path) -> None:
+    owner = f"""
+        import os, time
+        from pathlib import Path
+        from mlflow_projects.backends.process import ProcessTree
+        tree = ProcessTree(["bash", "-c", {STUBBORN!r}], cwd=Path({str(tmp_path)!r}),
+                           environment={{**os.environ, "MARK": {str(tmp_path)!r}}}, grace=1.0)
+        print(next(tree.lines()), flush=True)
+        time.sleep(300)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(owner)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "started\n"
+        assert len(marked(tmp_path)) >= 4
+    finally:
+        process.kill()
+        process.wait()
+    wait_until_gone(tmp_path, seconds=5)
+
+
+def test_the_command_dies_with_a_minder_that_is_killed(tmp_path: Path) -> None:
+    with tree("echo started; exec sleep 300", tmp_path) as command:
+        lines = command.lines()
+        assert next(lines) == "started"
+        os.kill(command.pid, signal.SIGKILL)
+        assert list(lines) == []
+        assert command.returncode == 137
+    wait_until_gone(tmp_path, seconds=2)
+
+
+def test_leaving_the_block_early_stops_the_command(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), tree("sleep 300", tmp_path):
+        raise RuntimeError
+    assert marked(tmp_path) == []

@@ -1,0 +1,83 @@
+"""Nothing heavy loads before it is needed: every Airflow task is a new process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "mlflow",
+    "pandas",
+    "numpy",
+    "boto3",
+    "botocore",
+    "docker",
+    "git",
+    "requests",
+    "sagemaker",
+    "fastapi",
+    "torch",
+)
+REPORT = "\nimport sys, json; print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"
+
+
+def loaded_by(code: str, tmp_path: Path) -> list[str]:
+    """Run code in a fresh process; return which heavy modules it loaded."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code + REPORT.format(heavy=HEAVY)],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+MODULES = """
+import pkgutil, importlib, mlflow_projects
+for module in pkgutil.walk_packages(mlflow_projects.__path__, "mlflow_projects."):
+    importlib.import_module(module.name)
+"""
+
+DAGS = """
+import importlib.util, pathlib
+for file in sorted(pathlib.Path({folder!r}).glob("*.py")):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+"""
+
+
+def test_no_module_of_the_library_loads_anything_heavy(tmp_path: Path) -> None:
+    assert loaded_by(MODULES, tmp_path) == []
+
+
+def test_no_dag_file_loads_anything_heavy(tmp_path: Path, repository_root: Path) -> None:
+    assert loaded_by(DAGS.format(folder=str(repository_root / "dags")), tmp_path) == []
+
+
+def test_importing_the_package_does_not_even_load_airflow(tmp_path: Path) -> None:
+    code = "import mlflow_projects, sys; assert 'airflow' not in sys.modules"
+    assert loaded_by(code, tmp_path) == []
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_after_airflow_loaded_its_plugins_mlflow_is_still_mlflow(tmp_path: Path) -> None:
+    code = """
+from airflow import plugins_manager
+plugins, errors = plugins_manager._get_plugins()
+assert not errors, errors
+assert "mlflow_projects" in {plugin.name for plugin in plugins}, plugins
+import sys
+from pathlib import Path
+library = [name for name, module in sys.modules.items()
+           if "/plugins/mlflow_projects/" in str(getattr(module, "__file__", "")) and "." not in name]
+assert library in ([], ["mlflow_projects"]), library
+import mlflow, git
+assert Path(mlflow.__file__).parts[-3:] == ("site-packages", "mlflow", "__init__.py"), mlflow.__file__
+print("plugins are fine")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["plugins are fine"], done.stdout + done.stderr

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Param
+
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
 PROJECTS = Path(__file__).resolve().parents[1] / "sample_projects"

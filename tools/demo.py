@@ -50,7 +50,7 @@ def main() -> int:
         failed = airflow.wait() != 0
     print(flush=True)
     tree = subprocess.run([BIN / "mlflow-projects", "tree", dag], env=env, cwd=ROOT, check=False)
-    print(f"\nThe whole log: {log.relative_to(ROOT)}")
+    print(f"\nThe whole log: {os.path.relpath(log, ROOT)}")
     if failed:
         return fail(f"The DAG run of {dag} failed; the reason is in the lines above and in the log.")
     print("Look further: make up (Airflow and MLflow in the browser)")

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HOME = ROOT / ".airflow"
+HOME = Path(os.environ.get("DEMO_HOME") or ROOT / ".airflow").absolute()
 BIN = Path(sys.executable).parent
 
 

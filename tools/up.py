@@ -52,7 +52,7 @@ def main() -> int:
         services.append(start("Airflow", [BIN / "airflow", "standalone"], env, health, log_folder / "airflow.log"))
         for name, process, url, log in services:
             if problem := wait_for(process, url):
-                return fail(f"{name} {problem}; see {log.relative_to(ROOT)}")
+                return fail(f"{name} {problem}; see {os.path.relpath(log, ROOT)}")
         user, password = login()
         print(f"Airflow   {airflow_url}   (user {user}, password {password})")
         print(f"MLflow    {mlflow_url if own_server else env['MLFLOW_TRACKING_URI']}")
@@ -60,7 +60,7 @@ def main() -> int:
         while all(process.poll() is None for _, process, _, _ in services):
             time.sleep(0.5)
         name, _, _, log = next(service for service in services if service[1].poll() is not None)
-        return fail(f"{name} ended by itself; see {log.relative_to(ROOT)}")
+        return fail(f"{name} ended by itself; see {os.path.relpath(log, ROOT)}")
     except KeyboardInterrupt:
         return 0
     finally:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, task
+
 from mlflow_projects import MLflowProjectOperator
 
 ECHO = Path(__file__).resolve().parents[2] / "sample_projects" / "echo"

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.support.dagruns import run_dag
 
 PROJECTS = ROOT / "tests" / "projects"
-SECRET = "correct-horse-battery"  # noqa: S105
+SECRET = "correct-horse-battery"
 
 pytestmark = pytest.mark.usefixtures("airflow_db", "tracking_uri")
 

@@ -145,7 +145,7 @@ def test_conda_packages_need_conda(tmp_path: Path) -> None:
 def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
     wanted = project(tmp_path, "python: '3.5.1'\n")
     with (
-        pytest.raises(ProjectError, match="no Python 3.5.1 on this worker"),
+        pytest.raises(ProjectError, match=r"no Python 3\.5\.1 on this worker"),
         builder(tmp_path, []).activation(wanted, "virtualenv"),
     ):
         pass

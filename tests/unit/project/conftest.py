@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from mlflow_projects.project.cache import Cache
 
 

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import archive
 from mlflow_projects.project.fetch import fetch

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache, remove
 

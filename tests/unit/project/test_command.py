@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command, check_parameters, local_path_of
 from mlflow_projects.project.spec import load_project

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlflow.projects import _project_spec
 from mlflow.tracking import artifact_utils
 from mlflow.utils.validation import _validate_param
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command, check_parameters, is_recordable
 from mlflow_projects.project.spec import load_project

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.repository import GitCredentials

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import repository as library
 from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.repository import GitCredentials, checked_out, head_commit
-
 from tests.support.gitserver import GitServer
 
 TOKEN = "tok-5ecret-ghp_0123456789"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.spec import Parameter, load_project
 

@@ -1,0 +1,92 @@
+"""A proxy in front of a tracking server that misbehaves on order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+
+# A fault gets the handler and a function that forwards the request; it says whether it answered.
+Fault = Callable[[BaseHTTPRequestHandler, Callable[[], httpx.Response]], bool]
+
+
+def answer(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Fault:
+    """Answer with a status, without asking the server."""
+
+    def fault(handler: BaseHTTPRequestHandler, _: Callable[[], httpx.Response]) -> bool:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+        return True
+
+    return fault
+
+
+def lose_answer(handler: BaseHTTPRequestHandler, forward: Callable[[], httpx.Response]) -> bool:
+    """Let the server do its work, then cut the connection: the client cannot know."""
+    forward()
+    handler.close_connection = True
+    handler.connection.close()
+    return True
+
+
+def refuse(handler: BaseHTTPRequestHandler, _: Callable[[], httpx.Response]) -> bool:
+    """Cut the connection before the server hears of anything."""
+    handler.close_connection = True
+    handler.connection.close()
+    return True
+
+
+@dataclass
+class FlakyProxy:
+    """Forward requests to ``target``; faults queued per path's end come first, each once."""
+
+    target: str
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> FlakyProxy:
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _handler(proxy) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                path = self.path.partition("?")[0].partition("/mlflow/")[2]
+                proxy.requests.append(path)
+
+                def forward() -> httpx.Response:
+                    headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+                    return httpx.request(self.command, proxy.target + self.path, headers=headers, content=body)
+
+                queued = proxy.faults.get(path, [])
+                if queued and queued.pop(0)(self, forward):
+                    return
+                got = forward()
+                self.send_response(got.status_code)
+                self.send_header("Content-Type", got.headers.get("Content-Type", "application/json"))
+                self.send_header("Content-Length", str(len(got.content)))
+                self.end_headers()
+                self.wfile.write(got.content)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler

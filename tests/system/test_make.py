@@ -1,0 +1,154 @@
+"""What a newcomer types: ``make demo`` and ``make up``, each in a home of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.support.servers import free_port
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+def demo(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DEMO_HOME": str(home), **variables}
+    return subprocess.run(
+        [sys.executable, "tools/demo.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_demo_ends_with_the_run_tree(home: Path) -> None:
+    done = demo(home, CONF='{"text": "안녕 $(id)", "num": 4}')
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+    top = {row[0]: row for row in rows if row[0]}
+    assert [(name, row[1]) for name, row in top.items()] == [
+        ("pipeline", "FINISHED"), ("└ echo", "FINISHED"), ("└ zip", "FINISHED"),
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"[0-9a-f]{32}", row[6]) and re.fullmatch(r"\d+\.\d s", row[2]) for row in top.values())
+    assert top["└ zip"][5].startswith("downstream/upstream.zip (")
+    assert "text=안녕 $(id)" in done.stdout
+    assert "Look further: make up" in done.stdout
+
+
+def test_demo_explains_a_failure(home: Path) -> None:
+    done = demo(home, CONF='{"num": 0}')
+    assert done.returncode == 1
+    assert "0 is less than the minimum of 1" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({"CONF": "{'text': 1}"}, "CONF must be a JSON object"), ({"DAG": "no_such_dag"}, "no_such_dag")],
+)
+def test_demo_refuses_bad_input_in_a_sentence(home: Path, variables: dict[str, str], words: str) -> None:
+    done = demo(home, **variables)
+    assert done.returncode == 1
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def up(home: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    process = subprocess.Popen(
+        [sys.executable, "tools/up.py"], cwd=ROOT, env={**os.environ, "DEMO_HOME": str(home), **ports},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process, ports
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def test_up_runs_the_dag_on_a_real_scheduler_and_leaves_nothing_behind(
+    up: tuple[subprocess.Popen[str], dict[str, str]],
+) -> None:
+    process, ports = up
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "Ctrl-C" in line:
+            break
+    login = re.search(r"Airflow +(\S+) +\(user (\S+), password (\S+)\)", printed)
+    assert login, printed
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    with httpx.Client(base_url=login[1], timeout=30) as http:
+        token = http.post("/auth/token", json={"username": login[2], "password": login[3]}).json()["access_token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        dag = "/api/v2/dags/echo_zip"
+        assert http.patch(dag, json={"is_paused": False}).status_code == 200
+        conf = {"text": "from the scheduler", "num": 3}
+        made = http.post(f"{dag}/dagRuns", json={"logical_date": None, "conf": conf}).json()
+        run = f"{dag}/dagRuns/{made['dag_run_id']}"
+        deadline = time.monotonic() + 120
+        while (state := http.get(run).json()["state"]) not in ("success", "failed"):
+            assert time.monotonic() < deadline, state
+            time.sleep(0.5)
+        assert state == "success"
+        links = http.get(f"{run}/taskInstances/pipeline.echo/links").json()["extra_links"]
+        found = re.fullmatch(rf"http://127.0.0.1:{ports['MLFLOW_PORT']}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"])
+        assert found
+        record = httpx.get(
+            f"http://127.0.0.1:{ports['MLFLOW_PORT']}/api/2.0/mlflow/runs/get", params={"run_id": found[2]}
+        ).json()["run"]
+        assert record["info"]["status"] == "FINISHED"
+        tags = {tag["key"]: tag["value"] for tag in record["data"]["tags"]}
+        assert tags["airflow.task_url"].startswith(f"{login[1]}/dags/echo_zip/runs/")
+        log = http.get(f"{run}/taskInstances/pipeline.echo/logs/1").text
+        assert "Wrote 3 line(s)" in log
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    gone, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    assert len(gone) > 5
+
+
+def test_up_names_a_busy_port(home: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        environment = {**os.environ, "DEMO_HOME": str(home), "AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(port)}
+        done = subprocess.run(
+            [sys.executable, "tools/up.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"Port {port} is in use; choose another one: make up MLFLOW_PORT={port + 1}"]
+
+
+def test_bootstrap_names_an_old_python_and_a_missing_venv_module(tmp_path: Path) -> None:
+    (tmp_path / "ensurepip.py").write_text("raise ImportError('no ensurepip')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "tools/bootstrap.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        1, "Python's venv module is missing; install it with: sudo apt-get install python3-venv\n",
+    )  # fmt: skip
+    code = "import sys; sys.version_info = (3, 8, 1); sys.argv = ['x']; exec(open('tools/bootstrap.py').read())"
+    code = code.replace("exec(", "__file__ = 'tools/bootstrap.py'; exec(")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Python 3.10 to 3.13 is needed, but ")

@@ -1,0 +1,128 @@
+"""Where the tracking server is: from a connection, else from the variables of an MLflow user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from mlflow_projects import MLflowHook, get_provider_info
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.hooks.mlflow_hook import settings_from_connection
+from mlflow_projects.tracking.settings import TrackingSettings, settings_from_environment
+
+
+def connection(**fields: Any) -> Connection:
+    extra = json.dumps(fields.pop("extra", {}))
+    return Connection(conn_id="mlflow_default", conn_type="mlflow", extra=extra, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "uri"),
+    [
+        ({"host": "http://mlflow:5000"}, "http://mlflow:5000"),
+        ({"host": "https://mlflow.example.com/"}, "https://mlflow.example.com"),
+        ({"host": "mlflow", "port": 5000}, "http://mlflow:5000"),
+        ({"host": "mlflow", "schema": "https"}, "https://mlflow"),
+        ({"host": "databricks"}, "databricks"),
+        ({"host": "sqlite:////data/mlflow.db"}, "sqlite:////data/mlflow.db"),
+        ({"host": "http://me:secret@mlflow:5000"}, "http://mlflow:5000"),
+    ],
+)
+def test_the_host_is_the_tracking_uri(fields: dict[str, Any], uri: str) -> None:
+    assert settings_from_connection(connection(**fields)).uri == uri
+
+
+def test_login_and_password_are_basic_auth_and_a_password_alone_is_a_token() -> None:
+    basic = settings_from_connection(connection(host="http://m", login="me", password="pw"))
+    assert (basic.username, basic.password, basic.token) == ("me", "pw", "")
+    token = settings_from_connection(connection(host="http://m", password="pw"))
+    assert (token.username, token.password, token.token) == ("", "", "pw")
+    assert basic.environment() == {
+        "MLFLOW_TRACKING_URI": "http://m",
+        "MLFLOW_TRACKING_USERNAME": "me",
+        "MLFLOW_TRACKING_PASSWORD": "pw",
+    }
+
+
+def test_extras_reach_the_settings_and_the_entry_point() -> None:
+    extra = {
+        "insecure_tls": True,
+        "server_cert_path": "/ca.pem",
+        "ui_url": "https://ui",
+        "timeout": 5,
+        "max_retries": 0,
+        "s3_endpoint_url": "http://s3:9000",
+        "aws_profile": "team",
+    }
+    settings = settings_from_connection(connection(host="https://m", extra=extra))
+    assert (settings.timeout, settings.max_retries) == (5.0, 0)
+    assert settings.run_url("1", "abc") == "https://ui/#/experiments/1/runs/abc"
+    assert settings.environment() == {
+        "MLFLOW_TRACKING_URI": "https://m",
+        "MLFLOW_TRACKING_INSECURE_TLS": "true",
+        "MLFLOW_TRACKING_SERVER_CERT_PATH": "/ca.pem",
+        "MLFLOW_S3_ENDPOINT_URL": "http://s3:9000",
+        "AWS_PROFILE": "team",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"host": ""}, "has no host"), ({"host": "http://m", "extra": {"timeout": "soon"}}, "must be numbers")],
+)
+def test_a_wrong_connection_is_one_sentence(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProjectError, match=f"connection 'mlflow_default'.*{words}"):
+        settings_from_connection(connection(**fields))
+
+
+def test_every_form_field_is_one_that_is_read() -> None:
+    (declared,) = get_provider_info()["connection-types"]
+    fields = declared["conn-fields"]
+    extra = {name: {"boolean": True, "number": 3, "integer": 3}.get(f["schema"]["type"][0], "x") for name, f in fields.items()}
+    read = settings_from_connection(connection(host="https://m", extra=extra))
+    plain = TrackingSettings(uri="https://m")
+    unread = {"s3_endpoint_url", "aws_profile"} - {"s3_endpoint_url", "aws_profile"}
+    assert set(read.extra_environment) == {"MLFLOW_S3_ENDPOINT_URL", "AWS_PROFILE"}
+    for name in set(fields) - {"s3_endpoint_url", "aws_profile"} - unread:
+        assert getattr(read, name) != getattr(plain, name), name
+    assert declared["hook-class-name"] == f"{MLflowHook.__module__}.MLflowHook"
+
+
+def test_variables_count_where_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {
+        "MLFLOW_TRACKING_URI": "http://m:5000",
+        "MLFLOW_TRACKING_TOKEN": "t",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "7",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    }
+    settings = settings_from_environment(environment)
+    assert (settings.uri, settings.token, settings.timeout, settings.max_retries) == ("http://m:5000", "t", 7.0, 1)
+    with pytest.raises(ProjectError, match="MLFLOW_HTTP_REQUEST_TIMEOUT must be a number, not 'soon'"):
+        settings_from_environment({"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"})
+
+
+def test_a_relative_store_means_the_same_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings_from_environment({}).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert settings_from_environment({"MLFLOW_TRACKING_URI": "./mlruns"}).uri == f"file://{tmp_path}/mlruns"
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_the_hook_reads_the_connection_and_tests_it(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": mlflow_server}))
+    assert MLflowHook().test_connection()[0] is True
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_MLFLOW_DEFAULT",
+        json.dumps({"conn_type": "mlflow", "host": "http://127.0.0.1:9", "extra": {"max_retries": 0}}),
+    )
+    ok, message = MLflowHook().test_connection()
+    assert (ok, "Connection refused" in message) == (False, True)
+    with pytest.raises(AirflowNotFoundException):
+        MLflowHook("no_such_connection").settings  # noqa: B018

@@ -6,15 +6,16 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HOME = Path(tempfile.mkdtemp(prefix="mlflow-projects-tests-"))
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+# A process that a test starts may import this module too: it works in its parent's home.
+_INHERITED = os.environ.get("TESTS_HOME")
+HOME = Path(_INHERITED or tempfile.mkdtemp(prefix="mlflow-projects-tests-"))
 
 
 def _isolate() -> None:
@@ -37,13 +38,25 @@ def _isolate() -> None:
     )
 
 
-_isolate()
+if not _INHERITED:
+    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+    _isolate()
 _capture: Any = None
 
 
 def pytest_configure(config: pytest.Config) -> None:
     global _capture
     _capture = config.pluginmanager.getplugin("capturemanager")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let no part of the tests be missing under REQUIRE_ALL=1: a skip is a failure there."""
+    report = yield
+    if os.environ.get("REQUIRE_ALL") == "1" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"REQUIRE_ALL=1 and the test was skipped: {reason}"
+    return report
 
 
 def output_so_far() -> str:

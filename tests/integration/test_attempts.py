@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,3 +188,28 @@ def test_a_step_alone_takes_the_experiment_of_the_environment(
     experiment = MlflowClient(tracking_uri).get_experiment(run.info.experiment_id)
     assert experiment.name == "from the environment"
     assert os.environ.get("MLFLOW_RUN_ID") is None
+
+
+def test_a_remote_path_parameter_is_there_as_a_local_folder_while_the_command_runs(tracking_uri: str) -> None:
+    echo = run_dag("echo_zip", {"text": "from upstream", "num": 2})
+    run_id = echo.tasks["pipeline.echo"].xcom["run_id"]
+    conf = {"uri": f"{PROJECTS}/reader", "parameters": {"data": f"runs:/{run_id}/downstream"}}
+    result = run_dag("one_step", conf)
+    assert result.state == "success", result.log[-3000:]
+    assert result.log.count("read: from upstream") == 2
+    assert result.runs(tracking_uri)["step"].data.params == {"data": f"runs:/{run_id}/downstream"}
+    (path,) = set(re.findall(r"folder: (\S+)", result.log))
+    assert not Path(path).exists(), "the download goes with the attempt"
+
+
+def test_a_project_with_a_python_env_runs_in_an_environment_of_its_own(tracking_uri: str, tmp_path: Path) -> None:
+    (tmp_path / "python_env.yaml").write_text("dependencies: []")
+    (tmp_path / "MLproject").write_text(
+        "entry_points: {main: {command: \"python -c 'import sys; print(sys.prefix)'\"}}"
+    )
+    result = run_dag("one_step", {"uri": str(tmp_path)})
+    assert result.state == "success", result.log[-3000:]
+    assert "/mlflow_projects_cache/environments/" in result.log
+    assert result.runs(tracking_uri)["step"].data.tags["mlflow.project.env"] == "uv"
+    local = run_dag("one_step", {"uri": str(tmp_path), "env_manager": "local"})
+    assert f" {sys.prefix} " in local.log

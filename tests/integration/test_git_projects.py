@@ -85,7 +85,7 @@ def test_a_private_repository_runs_and_its_token_is_nowhere(
     work.mkdir()
     # The project tells everything that it can see: its environment, its git configuration, all processes.
     (work / "MLproject").write_text(
-        "entry_points: {main: {command: 'env; cat ../../.git/config; cat /proc/*/cmdline | tr \"\\\\0\" \" \"'}}"
+        'entry_points: {main: {command: \'env; cat ../../.git/config; cat /proc/*/cmdline | tr "\\\\0" " "\'}}'
     )
     git(work, "add", ".")
     git(work, "commit", "--quiet", "-m", "leak")

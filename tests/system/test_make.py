@@ -106,11 +106,11 @@ def test_up_runs_the_dag_on_a_real_scheduler_and_leaves_nothing_behind(
             time.sleep(0.5)
         assert state == "success"
         links = http.get(f"{run}/taskInstances/pipeline.echo/links").json()["extra_links"]
-        found = re.fullmatch(rf"http://127.0.0.1:{ports['MLFLOW_PORT']}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"])
+        found = re.fullmatch(
+            rf"http://127.0.0.1:{ports['MLFLOW_PORT']}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"]
+        )
         assert found
-        record = httpx.get(
-            f"http://127.0.0.1:{ports['MLFLOW_PORT']}/api/2.0/mlflow/runs/get", params={"run_id": found[2]}
-        ).json()["run"]
+        record = httpx.get(f"{mlflow}/api/2.0/mlflow/runs/get", params={"run_id": found[2]}).json()["run"]
         assert record["info"]["status"] == "FINISHED"
         tags = {tag["key"]: tag["value"] for tag in record["data"]["tags"]}
         assert tags["airflow.task_url"].startswith(f"{login[1]}/dags/echo_zip/runs/")
@@ -130,7 +130,12 @@ def test_up_names_a_busy_port(home: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        environment = {**os.environ, "DEMO_HOME": str(home), "AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(port)}
+        environment = {
+            **os.environ,
+            "DEMO_HOME": str(home),
+            "AIRFLOW_PORT": str(free_port()),
+            "MLFLOW_PORT": str(port),
+        }
         done = subprocess.run(
             [sys.executable, "tools/up.py"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )

@@ -88,7 +88,10 @@ class Attempt:
                 self._backend = backend_named(self.step.backend, self.log)
                 source, job = self._prepare(self._backend, stack.enter_context(self.cache.workspace()))
             except ProjectError as error:
-                self._record_refusal(refused, str(error))
+                self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
+                raise
+            except BaseException as error:  # killed, timed out, Ctrl-C
+                self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
                 raise
             record = self._record(source, job.parameters.as_record())
             run = record.open()
@@ -188,14 +191,14 @@ class Attempt:
             more_tags=self.step.tags,
         )
 
-    def _record_refusal(self, source: SourceTags, reason: str) -> None:
-        """Leave a FAILED run that says why nothing was started; the tree shows the step all the same."""
+    def _record_unstarted(self, source: SourceTags, outcome: Outcome) -> None:
+        """Leave a closed run that says why nothing was started; the tree shows the attempt all the same."""
         record = self._record(replace(source, name=self.redact(source.name)), {})
         try:
             self.on_open(record.open())
-            record.close(Outcome("FAILED", self.redact(reason)))
+            record.close(outcome)
         except TrackingError as error:
-            self.log(f"The refusal could not be recorded in MLflow: {error}")
+            self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
 
     def _source_tags(self, fetched: FetchedProject) -> SourceTags:
         source: Source = fetched.source

@@ -83,7 +83,10 @@ def test_a_wrong_connection_is_one_sentence(fields: dict[str, Any], words: str) 
 def test_every_form_field_is_one_that_is_read() -> None:
     (declared,) = get_provider_info()["connection-types"]
     fields = declared["conn-fields"]
-    extra = {name: {"boolean": True, "number": 3, "integer": 3}.get(f["schema"]["type"][0], "x") for name, f in fields.items()}
+    extra = {
+        name: {"boolean": True, "number": 3, "integer": 3}.get(f["schema"]["type"][0], "x")
+        for name, f in fields.items()
+    }
     read = settings_from_connection(connection(host="https://m", extra=extra))
     plain = TrackingSettings(uri="https://m")
     unread = {"s3_endpoint_url", "aws_profile"} - {"s3_endpoint_url", "aws_profile"}
@@ -106,9 +109,7 @@ def test_variables_count_where_there_is_no_connection(monkeypatch: pytest.Monkey
         settings_from_environment({"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"})
 
 
-def test_a_relative_store_means_the_same_from_every_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_store_means_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert settings_from_environment({}).uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings_from_environment({"MLFLOW_TRACKING_URI": "./mlruns"}).uri == f"file://{tmp_path}/mlruns"

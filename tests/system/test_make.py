@@ -106,9 +106,8 @@ def test_up_runs_the_dag_on_a_real_scheduler_and_leaves_nothing_behind(
             time.sleep(0.5)
         assert state == "success"
         links = http.get(f"{run}/taskInstances/pipeline.echo/links").json()["extra_links"]
-        found = re.fullmatch(
-            rf"http://127.0.0.1:{ports['MLFLOW_PORT']}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"]
-        )
+        mlflow = f"http://127.0.0.1:{ports['MLFLOW_PORT']}"
+        found = re.fullmatch(rf"{mlflow}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"])
         assert found
         record = httpx.get(f"{mlflow}/api/2.0/mlflow/runs/get", params={"run_id": found[2]}).json()["run"]
         assert record["info"]["status"] == "FINISHED"

@@ -99,11 +99,13 @@ def main():
         signal.signal(number, lambda *_: stop_asked.append(True))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        command = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_in_child).pid
+        # The object must live on: its destructor would reap a command that ends at once.
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_in_child)
     except OSError as error:
         print(f"{argv[0]}: cannot be started: {error.strerror}", file=sys.stderr)
         return 126
 
+    command = process.pid
     status, deadline, killing = None, None, False
     life = [0]
     while True:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -57,6 +58,16 @@ def test_the_exit_status_is_the_commands_own(script: str, code: int, tmp_path: P
     with tree(script, tmp_path) as command:
         list(command.lines())
         assert command.returncode == code
+
+
+def test_no_exit_status_is_lost_however_fast_the_command_ends(tmp_path: Path) -> None:
+    def run(code: int) -> int | None:
+        with tree(f"exit {code}", tmp_path) as command:
+            list(command.lines())
+            return command.returncode
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(120))) == list(range(120))
 
 
 def test_output_of_both_streams_arrives_as_it_comes(tmp_path: Path) -> None:

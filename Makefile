@@ -6,7 +6,7 @@ PYTHON ?= python3
 DAG ?= echo_zip
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
-export DAG CONF AIRFLOW_PORT MLFLOW_PORT
+export DAG CONF ONLY AIRFLOW_PORT MLFLOW_PORT
 
 BIN := .venv/bin
 .DEFAULT_GOAL := help
@@ -32,6 +32,10 @@ lint: setup-dev ## Check style (ruff) and types (mypy)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+.PHONY: faults
+faults: setup-dev ## Break things on a real Airflow and MLflow, and check both records (ONLY='words of the name')
+	@$(BIN)/python -m tests.faults.run --only "$$ONLY"
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project, side by side

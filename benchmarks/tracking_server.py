@@ -45,7 +45,7 @@ def tracking_server(folder: Path, environment: Mapping[str, str]) -> Iterator[st
     with log.open("w") as file:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair)],
-            env=dict(environment),
+            env={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             cwd=folder,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from mlflow_projects.listeners import dag_run
+
 
 class MLflowProjectsPlugin(AirflowPlugin):
-    """Shows under Admin → Plugins that this folder is the one in use."""
+    """Closes parent runs when their DAG run ends, however it ends."""
 
     name = "mlflow_projects"
+    listeners = [dag_run]  # noqa: RUF012

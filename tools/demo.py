@@ -15,6 +15,7 @@ from home import BIN, HOME, ROOT, environment, prepare
 
 # "2026-01-01T02:00:00Z [info     ] message   [logger] key=value …"
 LINE = re.compile(r"^\S+ \[(?P<level>\w+)\s*\] (?P<message>.*?)\s+\[(?P<logger>[\w.]+)\](?: \w+=|$)")
+FINISHED = re.compile(r"DagRun Finished: .*\brun_id=(?P<run>[^\s,]+)")
 TASK_STARTS = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+)")
 
 
@@ -40,21 +41,26 @@ def main() -> int:
             text=True,
         )
         assert airflow.stdout is not None
+        run_id = None
         try:
             for line in airflow.stdout:
                 file.write(line)
                 show(line.rstrip("\n"))
+                if finished := FINISHED.search(line):
+                    run_id = finished["run"]
         except KeyboardInterrupt:
             airflow.wait()  # Airflow got Ctrl-C too; the task closes its run first
             return fail("Stopped.")
         failed = airflow.wait() != 0
     print(flush=True)
-    tree = subprocess.run([BIN / "mlflow-projects", "tree", dag], env=env, cwd=ROOT, check=False)
+    if run_id:
+        tree = [BIN / "mlflow-projects", "tree", dag, run_id]
+        failed = subprocess.run(tree, env=env, cwd=ROOT, check=False).returncode != 0 or failed
     print(f"\nThe whole log: {os.path.relpath(log, ROOT)}")
     if failed:
         return fail(f"The DAG run of {dag} failed; the reason is in the lines above and in the log.")
     print("Look further: make up (Airflow and MLflow in the browser)")
-    return tree.returncode
+    return 0
 
 
 def show(line: str) -> None:

@@ -33,6 +33,7 @@ def main() -> int:
     airflow_url, mlflow_url = f"http://127.0.0.1:{airflow_port}", f"http://127.0.0.1:{mlflow_port}"
     services: list[tuple[str, subprocess.Popen[bytes], str, Path]] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us in the background
     try:
         if own_server:
             env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven more processes that nobody needs here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_projects import __version__
@@ -28,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     tree = commands.add_parser("tree", help="show the MLflow runs of a DAG run as a table")
     tree.add_argument("dag_id")
     tree.add_argument("run_id", nargs="?", help="the DAG run; default: the newest one that MLflow knows")
+    commands.add_parser("janitor", help="close MLflow runs that are open although their DAG run ended")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.command == "janitor":
+            return _janitor()
         return _tree(arguments.dag_id, arguments.run_id)
     except (ProjectError, TrackingError) as error:
         print(f"mlflow-projects: {error}", file=sys.stderr)
@@ -43,7 +47,11 @@ def _tree(dag_id: str, run_id: str | None) -> int:
     from mlflow_projects.tracking.settings import settings_from_environment
     from mlflow_projects.tracking.tree import last_dag_run_id, run_tree
 
-    client = connect(settings_from_environment())
+    settings = settings_from_environment()
+    database = Path(settings.uri.removeprefix("sqlite:///"))
+    if settings.uri.startswith("sqlite:///") and not database.exists():
+        raise TrackingError(f"There is no database {database}; name the right one in MLFLOW_TRACKING_URI.")
+    client = connect(settings)
     try:
         dag_run_id = run_id or last_dag_run_id(client, dag_id)
         tops = run_tree(client, dag_id, dag_run_id) if dag_run_id else []
@@ -56,6 +64,31 @@ def _tree(dag_id: str, run_id: str | None) -> int:
         console.print(_table(client, f"{dag_id} · {dag_run_id}", tops))
     finally:
         client.close()
+    return 0
+
+
+def _janitor() -> int:
+    from airflow.configuration import conf
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.tracking.janitor import tidy
+
+    def state(dag_id: str, run_id: str) -> str | None:
+        with create_session() as session:
+            found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        return None if found is None else str(found)
+
+    client = MLflowHook().get_conn()
+    try:
+        closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"))
+    finally:
+        client.close()
+    for run in closed:
+        print(f"{run.status:8} {run.run_id}  {run.name}  ({run.dag_id} {run.dag_run_id})")
+    print(f"{len(closed)} run(s) closed.")
     return 0
 
 

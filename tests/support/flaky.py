@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,9 +45,15 @@ def refuse(handler: BaseHTTPRequestHandler, _: Callable[[], httpx.Response]) -> 
 
 @dataclass
 class FlakyProxy:
-    """Forward requests to ``target``; faults queued per path's end come first, each once."""
+    """Forward requests to ``target``; faults queued per path's end come first, each once.
+
+    :param down: cut every connection
+    :param delay: seconds by which every answer is late
+    """
 
     target: str
+    down: bool = False
+    delay: float = 0.0
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
@@ -69,15 +76,25 @@ class FlakyProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.partition("?")[0].partition("/mlflow/")[2]
                 proxy.requests.append(path)
+                if proxy.down:
+                    refuse(self, lambda: httpx.Response(503))
+                    return
+                time.sleep(proxy.delay)
 
                 def forward() -> httpx.Response:
                     headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
-                    return httpx.request(self.command, proxy.target + self.path, headers=headers, content=body)
+                    return httpx.request(
+                        self.command, proxy.target + self.path, headers=headers, content=body, timeout=60
+                    )
 
                 queued = proxy.faults.get(path, [])
                 if queued and queued.pop(0)(self, forward):
                     return
-                got = forward()
+                try:
+                    got = forward()
+                except httpx.HTTPError:  # the server behind is down
+                    refuse(self, forward)
+                    return
                 self.send_response(got.status_code)
                 self.send_header("Content-Type", got.headers.get("Content-Type", "application/json"))
                 self.send_header("Content-Length", str(len(got.content)))

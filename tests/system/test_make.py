@@ -51,6 +51,7 @@ def test_demo_explains_a_failure(home: Path) -> None:
     done = demo(home, CONF='{"num": 0}')
     assert done.returncode == 1
     assert "0 is less than the minimum of 1" in done.stdout + done.stderr
+    assert "FINISHED" not in done.stdout, "the tree of an earlier run is none of this one's"
 
 
 @pytest.mark.parametrize(

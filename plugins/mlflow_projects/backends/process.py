@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,7 @@ from mlflow_projects.backends import minder
 from mlflow_projects.backends.output import LineReader
 
 DEFAULT_GRACE = 3.0
+_MARK = "MLFLOW_PROJECTS_TREE"
 _CHUNK = 2**16
 
 
@@ -35,12 +38,13 @@ class ProcessTree:
         self, argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str], grace: float = DEFAULT_GRACE
     ) -> None:
         self._grace = grace
+        self._mark = f"{_MARK}={uuid.uuid4()}"
         life, self._life = os.pipe()
         try:
             self._minder = subprocess.Popen(
                 [sys.executable, "-I", "-S", minder.__file__, str(grace), *argv],
                 cwd=cwd,
-                env=dict(environment),
+                env={**environment, _MARK: self._mark.partition("=")[2]},
                 stdin=life,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -81,6 +85,7 @@ class ProcessTree:
         yield from reader.end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._minder.wait(timeout=self._grace + 5)
+        self._kill_orphans()
 
     def stop(self) -> None:
         """Ask for the end of the whole tree and return at once."""
@@ -96,8 +101,22 @@ class ProcessTree:
             if ready and not os.read(self._output, _CHUNK):  # drained, so that nobody blocks in a write
                 time.sleep(0.01)
         if self.returncode is None:
-            self._minder.kill()  # its command dies with it (PR_SET_PDEATHSIG)
+            self._minder.kill()
             self._minder.wait()
+        self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Kill what a minder that was itself killed left behind, told by a mark in its environment.
+
+        The command died with the minder (PR_SET_PDEATHSIG), but not the command's own children.
+        """
+        if (self._minder.returncode or 0) >= 0:
+            return
+        mark = self._mark.encode()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
 
     def __enter__(self) -> ProcessTree:
         return self

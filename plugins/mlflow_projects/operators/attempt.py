@@ -36,6 +36,7 @@ class Step:
     """What to run, all templates rendered.
 
     :param parent_run_id: the MLflow run to nest below, if any
+    :param supersedes: the MLflow run of the try before this one, if any
     :param experiment_id: where the attempt's run goes
     """
 
@@ -49,6 +50,7 @@ class Step:
     run_name: str
     experiment_id: str
     parent_run_id: str | None
+    supersedes: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     git_credentials: GitCredentials | None = None
 
@@ -187,6 +189,7 @@ class Attempt:
             task=self.task,
             source=source,
             parent_run_id=self.step.parent_run_id,
+            supersedes=self.step.supersedes,
             parameters={key: self.redact(value) for key, value in parameters.items()},
             more_tags=self.step.tags,
         )

@@ -26,20 +26,18 @@ if TYPE_CHECKING:
 DEFAULT_EXPERIMENT_ID = "0"
 
 
-class MLflowRunOperator(BaseOperator):
-    """The base of operators that stand for an MLflow run.
+class MLflowTrackingOperator(BaseOperator):
+    """The base of operators that talk to a tracking server.
 
     :param mlflow_conn_id: Airflow connection to the tracking server
     """
 
     ui_color = "#d9f0fb"
     ui_fgcolor = "#0b3954"
-    operator_extra_links = (MLflowRunLink(),)
 
     def __init__(self, *, mlflow_conn_id: str = MLflowHook.default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mlflow_conn_id = mlflow_conn_id
-        self.mlflow_run_url = ""
 
     @contextlib.contextmanager
     def tracking(self) -> Iterator[TrackingClient]:
@@ -59,11 +57,33 @@ class MLflowRunOperator(BaseOperator):
         except (StepFailedError, TrackingError) as error:
             raise AirflowException(str(error)) from None
 
+
+class MLflowRunOperator(MLflowTrackingOperator):
+    """The base of operators that stand for an MLflow run, with a button to it."""
+
+    operator_extra_links = (MLflowRunLink(),)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_run_url = ""
+
     def publish(self, context: Context, client: TrackingClient, run: Run) -> None:
         """Make the "MLflow run" button work from now on."""
         self.mlflow_run_url = client.settings.run_url(run.experiment_id, run.run_id)
         context["ti"].xcom_push(key=MLflowRunLink().xcom_key, value=self.mlflow_run_url)
         self.log.info("MLflow run %s: %s", run.run_id, self.mlflow_run_url or client.settings.uri)
+
+    def xcom_of(self, run: Run, status: str) -> dict[str, Any]:
+        """Return the XCom of a task that stands for a run."""
+        return {
+            "run_id": run.run_id,
+            "experiment_id": run.experiment_id,
+            "artifact_uri": run.artifact_uri,
+            "status": status,
+            "run_name": run.name,
+            "metrics": dict(run.metrics),
+            "mlflow_conn_id": self.mlflow_conn_id,
+        }
 
 
 def experiment_id_for(client: TrackingClient, name: str | None, parent: Mapping[str, Any] | None) -> str:
@@ -100,18 +120,6 @@ def as_run_id(value: Any) -> str | None:
     if isinstance(value, Mapping):
         value = value.get("run_id")
     return None if value in (None, "", "None") else str(value)
-
-
-def xcom_of(run: Run, status: str) -> dict[str, Any]:
-    """Return the XCom that start and project operators leave."""
-    return {
-        "run_id": run.run_id,
-        "experiment_id": run.experiment_id,
-        "artifact_uri": run.artifact_uri,
-        "status": status,
-        "run_name": run.name,
-        "metrics": dict(run.metrics),
-    }
 
 
 def cache_from_config() -> Cache:

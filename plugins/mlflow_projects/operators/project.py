@@ -15,14 +15,19 @@ from mlflow_projects.operators.base import (
     cache_from_config,
     experiment_id_for,
     identify,
-    xcom_of,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
+from mlflow_projects.operators.supervision import stop_without_supervisor
+from mlflow_projects.tracking.record import close_abandoned
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from mlflow_projects.project.repository import GitCredentials
+    from mlflow_projects.tracking.client import Run, TrackingClient
+
+
+_STATE_KEY = "mlflow_run"
 
 
 class MLflowProjectOperator(MLflowRunOperator):
@@ -31,8 +36,8 @@ class MLflowProjectOperator(MLflowRunOperator):
     The arguments are those of ``mlflow.projects.run``. Each try of the task is a run of its own; the
     command's exit status decides how both end.
 
-    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics"}`` as XCom, where
-    ``metrics`` holds the last value of each metric.
+    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "mlflow_conn_id"}`` as
+    XCom, where ``metrics`` holds the last value of each metric.
 
     :param uri: folder, ``file://``, git URL or ``.zip``, each with an optional ``#sub/directory`` (templated)
     :param entry_point: an entry point of the MLproject, or a ``.py`` or ``.sh`` file of it (templated)
@@ -40,7 +45,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     :param parameters: values by parameter name; those that the MLproject does not declare are passed as
         ``--name value`` (templated)
     :param experiment_name: made if it does not exist; default: that of the parent run, else
-        ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
+        ``MLFLOW_EXPERIMENT_ID`` or ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
     :param run_name: default: the task's id without its group, with the index of a mapped task (templated)
     :param env_manager: ``local`` (the worker's Python), ``uv``, ``virtualenv`` or ``conda``; default: ``uv``
         if the project has a ``python_env``, ``conda`` if it has a ``conda_env``, else ``local`` (templated)
@@ -154,6 +159,7 @@ class MLflowProjectOperator(MLflowRunOperator):
                 run_name=self.run_name or self._default_run_name(context),
                 experiment_id=experiment_id_for(client, self.experiment_name, parent),
                 parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
+                supersedes=self._close_previous_try(context, client),
                 tags=self._mapping("tags"),
                 git_credentials=self._git_credentials(),
             )
@@ -164,20 +170,38 @@ class MLflowProjectOperator(MLflowRunOperator):
                 cache=cache_from_config(),
                 log=log,
                 redact=lambda text: str(redact(text)),
-                on_open=lambda run: self.publish(context, client, run),
+                on_open=lambda run: self._opened(context, client, run),
             )
             try:
-                run = self._attempt.run()
+                with stop_without_supervisor():
+                    run = self._attempt.run()
             except AttemptKilledError as error:
                 raise AirflowException(f"The attempt was {error}.") from None
             finally:
                 self._attempt = None
-        return xcom_of(run, "FINISHED")
+        return self.xcom_of(run, "FINISHED")
 
     def on_kill(self) -> None:
         """Stop the command; harmless when the attempt is over (Airflow calls this after a time-out too)."""
         if self._attempt:
             self._attempt.kill()
+
+    def _close_previous_try(self, context: Context, client: TrackingClient) -> str | None:
+        """Return the run of the try before this one; close it if its worker died before it could.
+
+        The id comes from Airflow's task state store: XComs are wiped before every try.
+        """
+        previous = context["task_state_store"].get(_STATE_KEY)
+        if not isinstance(previous, Mapping):
+            return None
+        run_id = str(previous["run_id"])
+        if close_abandoned(client, run_id, f"its worker was lost; superseded by try {context['ti'].try_number}"):
+            self.log.warning("Run %s of an earlier try was still open; now KILLED.", run_id)
+        return run_id
+
+    def _opened(self, context: Context, client: TrackingClient, run: Run) -> None:
+        context["task_state_store"].set(_STATE_KEY, {"run_id": run.run_id, "try_number": context["ti"].try_number})
+        self.publish(context, client, run)
 
     def _mapping(self, name: str) -> Mapping[str, Any]:
         value = getattr(self, name)

@@ -14,7 +14,6 @@ from mlflow_projects.operators.base import (
     as_run_id,
     experiment_id_for,
     identify,
-    xcom_of,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.project import repository
@@ -39,10 +38,11 @@ _UNSUCCESSFUL = frozenset({"failed", "upstream_failed"})
 class MLflowStartRunOperator(MLflowRunOperator):
     """Open the parent run of this DAG run; reopen it if the task was cleared or tried again.
 
-    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics"}`` as XCom.
+    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "mlflow_conn_id"}`` as
+    XCom.
 
     :param experiment_name: made if it does not exist; default: that of an enclosing ``mlflow_run``, else
-        ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
+        ``MLFLOW_EXPERIMENT_ID`` or ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
     :param run_name: default: the DAG's id (templated)
     :param parent_run_id: a run to nest below: an id, or another start task's XCom; default: the parent of
         an enclosing ``mlflow_run`` (templated)
@@ -95,7 +95,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
             if missing := {key: value for key, value in params.items() if key not in run.params}:
                 client.log_batch(run.run_id, params=missing)
             self.publish(context, client, run)
-            return xcom_of(run, "RUNNING")
+            return self.xcom_of(run, "RUNNING")
 
 
 class MLflowEndRunOperator(MLflowRunOperator):
@@ -123,6 +123,9 @@ class MLflowEndRunOperator(MLflowRunOperator):
                 "MLflowEndRunOperator has no run to close; pass the start task's output as run_id."
             )
         culprits = self._unsuccessful_leaves(context)
+        ti: Any = context["ti"]
+        if not culprits and ti.get_dagrun_state(ti.dag_id, ti.run_id) == "failed":
+            culprits = ["the DAG run, which a person marked"]
         status: RunStatus = "FAILED" if culprits else "FINISHED"
         with self.tracking() as client:
             run = client.get_run(run_id)
@@ -130,7 +133,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
                 self.log.warning("Run %s (%s) was still open; now KILLED.", straggler.run_id, straggler.name)
             self._close(client, run, status, culprits)
             self.publish(context, client, run)
-        return xcom_of(run, status)
+        return self.xcom_of(run, status)
 
     def _close(self, client: TrackingClient, run: Run, status: RunStatus, culprits: list[str]) -> None:
         reason = f"not successful: {', '.join(culprits)}" if culprits else ""

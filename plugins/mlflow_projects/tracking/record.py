@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient, quoted
+from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, quoted
 
 # MLflow's own tags (mlflow.utils.mlflow_tags); an unset one is left out.
 PARENT_RUN_ID = "mlflow.parentRunId"
@@ -32,6 +32,10 @@ PARAMETERS = "mlflow_projects.parameters"
 REASON = "mlflow_projects.reason"
 OUTPUT_TAIL = "mlflow_projects.output_tail"
 EXIT_CODE = "mlflow_projects.exit_code"
+SUPERSEDES = "mlflow_projects.supersedes"
+
+# A filter in MLflow's search language: runs that have not ended.
+NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
 
 _MAX_TAG = 8000
 MAX_PARAM = 6000
@@ -143,6 +147,7 @@ class RunRecord:
     """The MLflow run of one attempt.
 
     :param parent_run_id: the run to nest below, if any
+    :param supersedes: the run of the try before this one, if any
     :param parameters: what the DAG passes, as text
     :param more_tags: the user's own; they win over ours
     """
@@ -154,6 +159,7 @@ class RunRecord:
     source: SourceTags
     role: str = "step"
     parent_run_id: str | None = None
+    supersedes: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     more_tags: Mapping[str, str] = field(default_factory=dict)
     run: Run | None = None
@@ -200,6 +206,7 @@ class RunRecord:
             "mlflow.user": _user(),
             ROLE: self.role,
             PARENT_RUN_ID: self.parent_run_id or "",
+            SUPERSEDES: self.supersedes or "",
             PARAMETERS: json.dumps(dict(self.parameters), ensure_ascii=False) if self.parameters else "",
             **self.source.tags(),
             **self.task.tags(),
@@ -237,14 +244,34 @@ def find_parent(client: TrackingClient, experiment_id: str, task: TaskIdentity) 
     return found[0] if found else None
 
 
+def close_abandoned(client: TrackingClient, run_id: str, reason: str) -> bool:
+    """Set a run that nobody works on any more to KILLED, and before it what is open below it.
+
+    A run that is closed, or does not exist, stays as it is.
+
+    :return: True if the run was open
+    """
+    try:
+        run = client.get_run(run_id)
+    except TrackingError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    if run.status not in OPEN_STATUSES:
+        return False
+    close_open_descendants(client, run, reason)
+    client.log_batch(run_id, tags={REASON: reason})
+    client.update_run(run_id, "KILLED", now())
+    return True
+
+
 def close_open_descendants(client: TrackingClient, root: Run, reason: str) -> list[Run]:
     """Set every run below ``root`` that is still open to KILLED, the lowest first; return those.
 
     Only the run's own experiment is searched, which is where its children are unless a step was given
     another ``experiment_name``.
     """
-    not_closed = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
-    known = {run.run_id: run for run in client.search_runs([root.experiment_id], not_closed)}
+    known = {run.run_id: run for run in client.search_runs([root.experiment_id], NOT_CLOSED)}
     below = [(depth, run) for run in list(known.values()) if (depth := _depth(client, known, run, root))]
     for _, run in sorted(below, key=lambda pair: -pair[0]):
         client.log_batch(run.run_id, tags={REASON: reason})

@@ -172,7 +172,7 @@ class RestClient:
         except _TemporaryError as error:
             raise TrackingUnavailableError(
                 f"The MLflow tracking server at {self.settings.uri} cannot be used: {error}. Check that it "
-                "runs and that this worker reaches it (connection mlflow_default or MLFLOW_TRACKING_URI)."
+                "runs and that this worker reaches it (the connection in mlflow_conn_id, or MLFLOW_TRACKING_URI)."
             ) from None
 
     def _ask(self, method: str, path: str, request: Mapping[str, Any]) -> dict[str, Any]:

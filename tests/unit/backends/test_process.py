@@ -129,8 +129,8 @@ def test_no_process_survives_when_the_task_process_is_killed(tmp_path: Path) -> 
     wait_until_gone(tmp_path, seconds=5)
 
 
-def test_the_command_dies_with_a_minder_that_is_killed(tmp_path: Path) -> None:
-    with tree("echo started; exec sleep 300", tmp_path) as command:
+def test_the_command_and_its_children_die_with_a_minder_that_is_killed(tmp_path: Path) -> None:
+    with tree("sleep 300 & echo started; sleep 300; true", tmp_path) as command:
         lines = command.lines()
         assert next(lines) == "started"
         os.kill(command.pid, signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""The third layer of closing: whatever is still open for DAG runs that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
+from mlflow_projects.tracking.record import (
+    DAG_ID,
+    DAG_RUN_ID,
+    NOT_CLOSED,
+    REASON,
+    ROLE,
+    TASK_URL,
+    close_open_descendants,
+    now,
+)
+
+# A parent run tells what the DAG run tells; a step whose task is over and never said how it ended was killed.
+_PARENT_STATUS: dict[str | None, RunStatus] = {"success": "FINISHED", "failed": "FAILED", None: "KILLED"}
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A run that the janitor closed."""
+
+    run_id: str
+    name: str
+    dag_id: str
+    dag_run_id: str
+    status: RunStatus
+
+
+def tidy(client: TrackingClient, dag_run_state: Callable[[str, str], str | None], airflow_url: str) -> list[Closed]:
+    """Close the runs that are open although their DAG run ended; return them, children before parents.
+
+    :param dag_run_state: returns Airflow's state of (dag id, run id), None if there is no such DAG run
+    :param airflow_url: the base URL of this Airflow; runs of another one on the same tracking server stay
+    """
+    query = f"{NOT_CLOSED} and tags.`{DAG_ID}` != ''"
+    open_runs = [
+        run
+        for run in client.search_runs(client.experiment_ids(), query)
+        if run.tags.get(TASK_URL, "").startswith(f"{airflow_url.rstrip('/')}/")
+    ]
+    states: dict[tuple[str, str], str | None] = {}
+    closed: list[Closed] = []
+    # Steps come before parents: a parent opens first, so the newest first.
+    for run in sorted(open_runs, key=lambda run: (run.tags.get(ROLE) == "parent", -(run.start_time or 0))):
+        key = run.tags[DAG_ID], run.tags.get(DAG_RUN_ID, "")
+        if key not in states:
+            states[key] = dag_run_state(*key)
+        if states[key] in ("success", "failed", None):
+            closed += _close(client, run, states[key])
+    return closed
+
+
+def _close(client: TrackingClient, run: Run, state: str | None) -> list[Closed]:
+    reason = f"closed by the janitor: the DAG run is {state or 'gone'}"
+    status: RunStatus = _PARENT_STATUS[state] if run.tags.get(ROLE) == "parent" else "KILLED"
+    nested = close_open_descendants(client, run, reason)
+    client.log_batch(run.run_id, tags={REASON: reason})
+    client.update_run(run.run_id, status, now())
+    dag_id, dag_run_id = run.tags[DAG_ID], run.tags.get(DAG_RUN_ID, "")
+    return [
+        *(Closed(child.run_id, child.name, dag_id, dag_run_id, "KILLED") for child in nested),
+        Closed(run.run_id, run.name, dag_id, dag_run_id, status),
+    ]

@@ -1,0 +1,40 @@
+"""DAGs that faults are done to; each step runs whatever command its DAG run's conf says."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG
+
+from mlflow_projects import MLflowProjectOperator, mlflow_run
+
+PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+PARAMS = {"command": "true", "parameters": {}, "project": "shell"}
+
+
+def build(dag_id: str, *, step: dict[str, Any] | None = None, **dag: Any) -> None:
+    """Make a DAG of a step and a step after it, below one parent run."""
+    with DAG(dag_id, schedule=None, params=PARAMS, render_template_as_native_obj=True, max_active_runs=8, **dag):
+        with mlflow_run("parent", experiment_name="faults"):
+            first = MLflowProjectOperator(
+                task_id="step",
+                uri=f"{PROJECTS}/{{{{ params.project }}}}",
+                parameters="{{ params.parameters or {'command': params.command} }}",
+                **step or {},
+            )
+            after = MLflowProjectOperator(task_id="after", uri=f"{PROJECTS}/shell", parameters={"command": "true"})
+            first >> after
+
+
+build("once")
+build("again", step={"retries": 1, "retry_delay": timedelta(seconds=1)})
+build("limited", step={"execution_timeout": timedelta(seconds=4)})
+build("short_run", dagrun_timeout=timedelta(seconds=8))
+
+with DAG("many", schedule=None):
+    with mlflow_run("parent", experiment_name="faults many"):
+        MLflowProjectOperator.partial(task_id="step", uri=f"{PROJECTS}/shell").expand(
+            parameters=[{"command": f"echo {n}"} for n in range(50)]
+        )

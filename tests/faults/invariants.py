@@ -1,0 +1,89 @@
+"""What must be true after every fault, read from Airflow, MLflow and the process table."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from tests.faults.stack import SECRET, Stack
+
+SECONDS_TO_SETTLE = 10
+
+
+def violations(stack: Stack, dag_id: str, run_id: str) -> list[str]:
+    """Return every broken invariant of a DAG run that ended; [] after at most 10 s means that all hold."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = _now(stack, dag_id, run_id)
+        return not found
+
+    try:
+        stack.wait(look, SECONDS_TO_SETTLE, "the invariants")
+    except AssertionError:
+        return found
+    return []
+
+
+def _now(stack: Stack, dag_id: str, run_id: str) -> list[str]:
+    problems = []
+    runs = stack.runs(run_id)
+    for run in runs:
+        if run.info.status in ("RUNNING", "SCHEDULED"):
+            problems.append(f"1: run {run.info.run_name} is {run.info.status}")
+    base = f"/dags/{dag_id}/dagRuns/{run_id}"
+    for task in stack.get(f"{base}/taskInstances?limit=200")["task_instances"]:
+        if task["operator"] == "MLflowProjectOperator":
+            problems += _attempts(stack, base, task, runs)
+    if left := stack.processes(run_id):
+        problems.append(f"3: still alive: {[process.cmdline() for process in left]}")
+    state = stack.dag_run(dag_id, run_id)
+    expected = {"success": ("FINISHED",), "failed": ("FAILED", "KILLED")}[state]
+    for run in runs:
+        if run.data.tags.get("mlflow_projects.role") == "parent" and run.info.status not in expected:
+            problems.append(f"4: the DAG run is {state}, its parent run {run.info.status}")
+    return problems
+
+
+def _attempts(stack: Stack, base: str, task: dict[str, Any], runs: list[Any]) -> list[str]:
+    problems = []
+    index = task["map_index"]
+    path = f"{base}/taskInstances/{task['task_id']}" + (f"/{index}" if index >= 0 else "")
+    for attempt in stack.get(f"{path}/tries")["task_instances"]:
+        number, state = attempt["try_number"], attempt["state"]
+        of_try = [
+            run.info.status
+            for run in runs
+            if run.data.tags.get("airflow.task_id") == task["task_id"]
+            and run.data.tags.get("airflow.map_index") == str(index)
+            and run.data.tags.get("airflow.try_number") == str(number)
+        ]
+        who = f"try {number} of {task['task_id']}[{index}] is {state}, its runs: {of_try}"
+        if state == "success" and of_try != ["FINISHED"]:
+            problems.append(f"2: {who}")
+        started = attempt["start_date"] is not None
+        if (
+            state in ("failed", "up_for_retry")
+            and started
+            and (len(of_try) != 1 or of_try[0] not in ("FAILED", "KILLED"))
+        ):
+            problems.append(f"2: {who}")
+    return problems
+
+
+def leaks(stack: Stack) -> list[str]:
+    """Return where the planted secret is found: logs, MLflow's database, Airflow's database."""
+    places = []
+    for file in stack.home.rglob("*"):
+        if file.is_file() and file.suffix in (".log", ".json", ".txt") and SECRET in file.read_text(errors="replace"):
+            places.append(f"5: {file.relative_to(stack.home)}")
+    for database in (stack.home / "airflow.db", stack.home / "mlflow" / "mlflow.db"):
+        if _holds(database):
+            places.append(f"5: {database.name}")
+    return places
+
+
+def _holds(database: Path) -> bool:
+    with sqlite3.connect(database) as connection:
+        return any(SECRET in line for line in connection.iterdump())

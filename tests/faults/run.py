@@ -1,0 +1,102 @@
+"""Break things on a real Airflow and MLflow and check that both still tell the same story.
+
+Usage: python -m tests.faults.run [--only WORDS] [--quick]
+
+Prints a line per fault; the exit status is 1 if any verdict is not "holds".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.invariants import leaks, violations
+from tests.faults.stack import Stack
+from tests.faults.table import FAULTS, Fault
+
+AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was seen after a fault."""
+
+    fault: str
+    airflow: str
+    mlflow: str
+    processes: int
+    seconds: float
+    problems: Sequence[str]
+
+    def __str__(self) -> str:
+        verdict = "holds" if not self.problems else f"BROKEN {'; '.join(self.problems)}"
+        return (
+            f"{self.fault:75} | Airflow: {self.airflow:8} | MLflow: {self.mlflow:40} | "
+            f"{self.processes} left | {self.seconds:5.1f} s | {verdict}"
+        )
+
+
+def cause(stack: Stack, fault: Fault) -> Verdict:
+    """Cause a fault, wait for the end of its DAG run, and judge."""
+    start = time.monotonic()
+    airflow, statuses, left = "?", "?", 0
+    try:
+        dag_id, run_id = fault.do(stack)
+        airflow = stack.wait_end(dag_id, run_id, 120)
+        problems = violations(stack, dag_id, run_id)
+        if fault.ends and airflow != fault.ends:
+            problems.append(f"the DAG run should be {fault.ends}")
+        counted = Counter(run.info.status for run in stack.runs(run_id))
+        statuses = ", ".join(f"{number} {status}" for status, number in sorted(counted.items()))
+        left = len(stack.processes(run_id))
+    except Exception as error:
+        traceback.print_exc()
+        problems = [f"{type(error).__name__}: {error}"]
+    return Verdict(fault.name, airflow, statuses, left, time.monotonic() - start, problems)
+
+
+def run_all(stack: Stack, faults: Sequence[Fault]) -> list[Verdict]:
+    """Cause the faults that disturb nobody side by side, then the others one after the other."""
+    verdicts = []
+
+    def show(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        print(verdict, flush=True)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for verdict in pool.map(lambda fault: cause(stack, fault), [f for f in faults if not f.disturbs]):
+            show(verdict)
+    for fault in faults:
+        if fault.disturbs:
+            stack.wait(stack.is_up, 60, "Airflow")
+            show(cause(stack, fault))
+    return verdicts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="only faults whose name holds these words")
+    parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
+    arguments = parser.parse_args()
+    faults = [fault for fault in FAULTS if arguments.only in fault.name]
+    with tempfile.TemporaryDirectory(prefix="mlflow-projects-faults-") as folder:
+        home = arguments.keep or Path(folder) / "home"
+        with Stack(home) as stack:
+            verdicts = run_all(stack, faults)
+            secrets = leaks(stack)
+    print("\n".join(secrets) or "no planted secret was found in logs, tags, parameters, XComs or databases")
+    broken = [verdict for verdict in verdicts if verdict.problems]
+    print(f"{len(verdicts) - len(broken)} of {len(verdicts)} faults hold")
+    return 1 if broken or secrets or not verdicts else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

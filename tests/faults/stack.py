@@ -1,0 +1,220 @@
+"""A whole Airflow with LocalExecutor and an MLflow server, each part a process that can be killed and restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.support.flaky import FlakyProxy
+from tests.support.servers import free_port, running_mlflow_server, wait_until_answers
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "planted-secret-8f3kq"
+ENDED = ("success", "failed")
+
+
+class Stack:
+    """Airflow's parts below ``home``; the steps reach MLflow through a proxy that misbehaves on order."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.parts: dict[str, subprocess.Popen[bytes]] = {}
+        self._mlflow_port = free_port()
+        self._resources = contextlib.ExitStack()
+
+    def __enter__(self) -> Stack:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._mlflow = contextlib.ExitStack()
+        self.mlflow_uri = self._mlflow.enter_context(running_mlflow_server(self.home / "mlflow", self._mlflow_port))
+        self.proxy = self._resources.enter_context(FlakyProxy(self.mlflow_uri))
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        dags = self.home / "dags"
+        dags.mkdir()
+        (dags / "faults").symlink_to(Path(__file__).parent / "dags")
+        (dags / "mlflow_projects_janitor.py").symlink_to(ROOT / "dags" / "mlflow_projects_janitor.py")
+        connection = {"conn_type": "mlflow", "host": self.proxy.url, "login": "me", "password": SECRET}
+        connection["extra"] = {"max_retries": 6, "timeout": 30}
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "MLFLOW_", "TESTS_HOME"))}
+        self.environment = {
+            **clean,
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "6",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API_AUTH__JWT_SECRET": "faults-only-secret-that-is-long-enough-for-hs512-signatures-0123456789",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        subprocess.run([self._airflow(), "db", "migrate"], env=self.environment, check=True, capture_output=True)
+        for part in ("api-server", "dag-processor", "scheduler"):
+            self.start(part)
+        wait_until_answers(f"{self.url}/api/v2/monitor/health", self.parts["api-server"])
+        token = httpx.get(f"{self.url}/auth/token", follow_redirects=True).json()["access_token"]
+        self.http = httpx.Client(
+            base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
+        expected = {"once", "again", "limited", "short_run", "many", "mlflow_projects_janitor"}
+        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 60, "the DAGs")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in list(self.parts):
+            self.kill(part)
+        self._mlflow.close()
+        self._resources.close()
+
+    def _airflow(self) -> Path:
+        return Path(sys.executable).with_name("airflow")
+
+    def start(self, part: str) -> None:
+        """Start a part in a session of its own."""
+        with (self.home / f"{part}.log").open("ab") as log:
+            self.parts[part] = subprocess.Popen(
+                [self._airflow(), part], env=self.environment, cwd=self.home, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self, part: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a part with all processes of its session (and wait for the end)."""
+        process = self.parts.pop(part)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def restart_mlflow(self, away: float) -> None:
+        """Kill the MLflow server and bring it back on the same port and database."""
+        self._mlflow.close()
+        time.sleep(away)
+        self._mlflow.enter_context(running_mlflow_server(self.home / "mlflow", self._mlflow_port))
+
+    # --- Airflow, as a person sees it
+
+    def get(self, path: str) -> Any:
+        answer = self.http.get(path)
+        answer.raise_for_status()
+        return answer.json()
+
+    def is_up(self) -> bool:
+        """Tell whether API server and scheduler answer well."""
+        try:
+            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        return bool(health["scheduler"]["status"] == "healthy")
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        answer = self.http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["dag_run_id"])
+
+    def dag_run(self, dag_id: str, run_id: str) -> str:
+        return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def task(self, dag_id: str, run_id: str, task_id: str = "parent.step") -> dict[str, Any]:
+        return dict(self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
+
+    def wait_end(self, dag_id: str, run_id: str, seconds: float = 90) -> str:
+        self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, seconds, f"the end of {dag_id} {run_id}")
+        return self.dag_run(dag_id, run_id)
+
+    def wait_output(self, run_id: str, seconds: float = 60) -> psutil.Process:
+        """Wait until the step's command runs; return its first process, the child of the minder."""
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            for process in self.processes(run_id):
+                with contextlib.suppress(psutil.Error):
+                    if any("minder.py" in part for part in process.cmdline()):
+                        found[:] = process.children()
+            return bool(found)
+
+        self.wait(look, seconds, f"the command of {run_id}")
+        return found[0]
+
+    def processes(self, run_id: str) -> list[psutil.Process]:
+        """Return the living processes of a DAG run's commands, minders included."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    environment = process.environ()
+                    if environment.get("AIRFLOW_CTX_DAG_RUN_ID") == run_id and "MLFLOW_RUN_ID" in environment:
+                        found.append(process)
+        return found
+
+    def task_process(self, run_id: str) -> psutil.Process:
+        """Return the Airflow task process above a DAG run's command."""
+        minder = self.wait_output(run_id).parent()
+        assert minder is not None
+        above = minder.parent()
+        assert above is not None
+        return above
+
+    @staticmethod
+    def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {seconds} s in vain for {what}")
+            time.sleep(0.3)
+
+    def runs(self, run_id: str) -> list[Any]:
+        """Return the MLflow runs of a DAG run with all that is nested below, oldest first, read past the proxy."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.mlflow_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+
+        def search(query: str) -> list[Any]:
+            return list(
+                client.search_runs(experiments, query, order_by=["attributes.start_time ASC"], max_results=500)
+            )
+
+        found = search(f"tags.`airflow.run_id` = '{run_id}'")
+        known = {run.info.run_id for run in found}
+        for run in found:
+            if run.data.tags.get("mlflow_projects.role") == "step":
+                nested = search(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+                found += [child for child in nested if child.info.run_id not in known]
+        return found
+
+
+@contextlib.contextmanager
+def proxy_down(stack: Stack) -> Iterator[None]:
+    """Make the tracking server unreachable for everybody during the block."""
+    stack.proxy.down = True
+    try:
+        yield
+    finally:
+        stack.proxy.down = False

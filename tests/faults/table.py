@@ -1,0 +1,355 @@
+"""The named faults: what is done, and what Airflow must say of the DAG run afterwards."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.faults.stack import Stack, proxy_down
+from tests.support.flaky import answer, lose_answer, refuse
+
+STUBBORN = "trap '' TERM; echo begun; sleep 120 & sleep 120; sleep 120"
+SLOW = "echo begun; sleep 6"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to go wrong.
+
+    :param do: causes the fault and returns (DAG, DAG run)
+    :param ends: the state that the DAG run must reach; "" for any
+    :param disturbs: True if it touches parts that other faults need, so that it must run alone
+    """
+
+    name: str
+    do: Callable[[Stack], tuple[str, str]]
+    ends: str
+    disturbs: bool = False
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, ends: str, *, disturbs: bool = False) -> Callable[[Callable[[Stack], tuple[str, str]]], None]:
+    def add(function: Callable[[Stack], tuple[str, str]]) -> None:
+        FAULTS.append(Fault(name, function, ends, disturbs))
+
+    return add
+
+
+def run(stack: Stack, dag_id: str, command: str = "true", **conf: object) -> tuple[str, str]:
+    return dag_id, stack.trigger(dag_id, command=command, **conf)
+
+
+def patch_task(stack: Stack, dag_id: str, run_id: str, state: str) -> None:
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/parent.step"
+    assert stack.http.patch(path, json={"new_state": state}).status_code == 200
+
+
+def patch_dag_run(stack: Stack, dag_id: str, run_id: str, state: str) -> None:
+    answered = stack.http.patch(f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
+    assert answered.status_code == 200, answered.text
+
+
+def clear(stack: Stack, dag_id: str, run_id: str, **options: object) -> None:
+    body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **options}
+    answered = stack.http.post(f"/dags/{dag_id}/clearTaskInstances", json=body)
+    assert answered.status_code == 200, answered.text
+
+
+# --- what the command does
+
+
+@fault("nothing goes wrong", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once")
+
+
+@fault("the command fails", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", "echo last words; exit 3")
+
+
+@fault("the command kills itself", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", "kill -9 $$")
+
+
+@fault("the project ends its run FAILED but exits 0", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", project="tracked", parameters={"ends_as": "FAILED"})
+
+
+@fault("the project ends its run FINISHED but exits 1", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", project="tracked", parameters={"code": 1})
+
+
+@fault("the project crashes with a nested run open", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    script = "import mlflow, os; mlflow.start_run(); mlflow.start_run(nested=True); os._exit(1)"
+    return run(stack, "once", f'python -c "{script}"')
+
+
+@fault("the project logs a parameter in another spelling", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", project="tracked", parameters={"learning_rate": "1e-5"})
+
+
+@fault("200 parameters with names beyond ASCII", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    parameters = {f"値{n}": "x" * 100 for n in range(200)}
+    return run(stack, "once", project="tracked", parameters=parameters)
+
+
+@fault("a parameter name that MLflow refuses", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", project="tracked", parameters={"a*b": "1"})
+
+
+@fault("the command leaves processes behind", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", "setsid sleep 300 & echo over")
+
+
+@fault("the first try fails, the second succeeds", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2")
+
+
+@fault("50 mapped steps at once", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "many")
+
+
+# --- what a person does
+
+
+@fault("a person marks the running step failed", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", STUBBORN)
+    stack.wait_output(run_id)
+    patch_task(stack, dag_id, run_id, "failed")
+    return dag_id, run_id
+
+
+@fault("a person clears the running step", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 120")
+    stack.wait_output(run_id)
+    clear(stack, dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
+    return dag_id, run_id
+
+
+@fault("a person clears the step after success", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once")
+    stack.wait_end(dag_id, run_id)
+    clear(stack, dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
+    stack.wait(lambda: stack.dag_run(dag_id, run_id) not in ("success", "failed"), 10, "the restart")
+    return dag_id, run_id
+
+
+@fault("a person clears the whole failed DAG run, which then succeeds", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER = 2")
+    stack.wait_end(dag_id, run_id)
+    clear(stack, dag_id, run_id)
+    stack.wait(lambda: stack.dag_run(dag_id, run_id) not in ("success", "failed"), 10, "the restart")
+    return dag_id, run_id
+
+
+# Airflow lets the pending teardown run and then judges by the last task, which it skipped: the DAG run that
+# a person marked failed may end as a success. That is Airflow's to say; MLflow must say the same.
+@fault("a person marks the DAG run failed while a step runs", "")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", STUBBORN)
+    stack.wait_output(run_id)
+    patch_dag_run(stack, dag_id, run_id, "failed")
+    return dag_id, run_id
+
+
+@fault("a person marks the DAG run failed while a step waits for its retry", "")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", "exit 1")
+    stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "up_for_retry", 60, "the retry")
+    patch_dag_run(stack, dag_id, run_id, "failed")
+    return dag_id, run_id
+
+
+# --- time-outs
+
+
+@fault("execution_timeout, and the command ignores SIGTERM", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "limited", STUBBORN)
+
+
+@fault("dagrun_timeout", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "short_run", STUBBORN)
+
+
+# --- signals
+
+
+@fault("SIGTERM to the task process, then a retry", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    stack.task_process(run_id).send_signal(signal.SIGTERM)
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the task process, then a retry", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    stack.task_process(run_id).kill()
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the task process, and no retry", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", STUBBORN)
+    stack.task_process(run_id).kill()
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the entry point", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "echo begun; sleep 120; true")
+    stack.wait_output(run_id).kill()
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the minder", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "echo begun; sleep 120; true")
+    minder = stack.wait_output(run_id).parent()
+    assert minder is not None
+    minder.kill()
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the supervisor, then a retry", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    supervisor = stack.task_process(run_id).parent()
+    assert supervisor is not None
+    supervisor.kill()
+    return dag_id, run_id
+
+
+@fault("the whole machine of the executor is lost, then a retry", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    lost = [stack.task_process(run_id), *stack.processes(run_id)]
+    stack.kill("scheduler")
+    for process in lost:
+        if process.is_running():
+            process.kill()
+    stack.start("scheduler")
+    return dag_id, run_id
+
+
+@fault("SIGTERM to the scheduler in the middle of a step", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 8")
+    stack.wait_output(run_id)
+    stack.kill("scheduler", signal.SIGTERM)
+    stack.start("scheduler")
+    return dag_id, run_id
+
+
+@fault("the API server is restarted in the middle of a step", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", SLOW)
+    stack.wait_output(run_id)
+    stack.kill("api-server")
+    stack.start("api-server")
+    stack.wait(lambda: stack.is_up(), 60, "the API server")
+    return dag_id, run_id
+
+
+# --- the tracking server
+
+
+@fault("the tracking server is away when the DAG run starts", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    with proxy_down(stack):
+        dag_id, run_id = run(stack, "once")
+        stack.wait(lambda: stack.task(dag_id, run_id, "parent.start_run")["state"] == "running", 30, "the start")
+        time.sleep(3)
+    return dag_id, run_id
+
+
+@fault("the tracking server is away in the middle of a step", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "echo begun; sleep 4")
+    stack.wait_output(run_id)
+    with proxy_down(stack):
+        time.sleep(2)
+    return dag_id, run_id
+
+
+@fault("the tracking server is away when the step ends", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "echo begun; sleep 2")
+    stack.wait_output(run_id)
+    with proxy_down(stack):
+        stack.wait(lambda: not stack.processes(run_id), 30, "the end of the command")
+        time.sleep(4)
+    return dag_id, run_id
+
+
+@fault("every answer of the tracking server takes 3 s", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    stack.proxy.delay = 3.0
+    try:
+        dag_id, run_id = run(stack, "once")
+        stack.wait_end(dag_id, run_id, 120)
+    finally:
+        stack.proxy.delay = 0.0
+    return dag_id, run_id
+
+
+@fault("a burst of HTTP 500, 503 and 429 with Retry-After", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    for path in ("runs/get", "runs/log-batch", "runs/update", "runs/search"):
+        stack.proxy.faults[path] = [answer(500), answer(503), answer(429, {"Retry-After": "2"})]
+    return run(stack, "once")
+
+
+@fault("the answer to every first runs/create is lost", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    stack.proxy.faults["runs/create"] = [lose_answer, lose_answer]
+    return run(stack, "once")
+
+
+@fault("connections are reset in the middle of every kind of request", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    for path in ("runs/create", "runs/get", "runs/log-batch", "runs/update", "runs/search"):
+        stack.proxy.faults[path] = [refuse, lose_answer] if path != "runs/create" else [refuse]
+    return run(stack, "once")
+
+
+@fault("the MLflow server is killed and comes back on its port", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", SLOW)
+    stack.wait_output(run_id)
+    stack.restart_mlflow(away=3)
+    return dag_id, run_id
+
+
+@fault("scheduler, worker and tracking server are lost together; the janitor tidies up", "failed", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", STUBBORN)
+    stack.wait_output(run_id)
+    with proxy_down(stack):
+        stack.kill("scheduler")
+        stack.start("scheduler")
+        stack.wait_end(dag_id, run_id, 90)
+    janitor = stack.trigger("mlflow_projects_janitor")
+    assert stack.wait_end("mlflow_projects_janitor", janitor) == "success"
+    return dag_id, run_id

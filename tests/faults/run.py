@@ -1,8 +1,9 @@
 """Break things on a real Airflow and MLflow and check that both still tell the same story.
 
-Usage: python -m tests.faults.run [--only WORDS] [--quick]
+Usage: python -m tests.faults.run [--only WORDS]           the table of named faults, a line per fault
+       python -m tests.faults.run --random 200 --seed 7    random faults on random small DAGs
 
-Prints a line per fault; the exit status is 1 if any verdict is not "holds".
+The exit status is 1 if anything that must hold does not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.invariants import leaks, violations
+from tests.faults.randomly import run_randomly
 from tests.faults.stack import Stack
 from tests.faults.table import FAULTS, Fault
 
@@ -85,11 +87,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="only faults whose name holds these words")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="cause N random faults instead")
+    parser.add_argument("--seed", type=int, default=None, help="of the random faults; default: by the clock")
     arguments = parser.parse_args()
+    seed = int(time.time()) if arguments.seed is None else arguments.seed
     faults = [fault for fault in FAULTS if arguments.only in fault.name]
     with tempfile.TemporaryDirectory(prefix="mlflow-projects-faults-") as folder:
         home = arguments.keep or Path(folder) / "home"
-        with Stack(home) as stack:
+        with Stack(home, seed) as stack:
+            if arguments.random:
+                broken_lines = run_randomly(stack, arguments.random, seed)
+                print("\n".join([*broken_lines, *leaks(stack)]))
+                print(f"seed {seed}: {arguments.random} random faults, {len(broken_lines)} broken")
+                return 1 if broken_lines else 0
             verdicts = run_all(stack, faults)
             secrets = leaks(stack)
     print("\n".join(secrets) or "no planted secret was found in logs, tags, parameters, XComs or databases")

@@ -27,8 +27,8 @@ ENDED = ("success", "failed")
 class Stack:
     """Airflow's parts below ``home``; the steps reach MLflow through a proxy that misbehaves on order."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, seed: int = 0) -> None:
+        self.home, self.seed = home, seed
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
         self._mlflow_port = free_port()
         self._resources = contextlib.ExitStack()
@@ -50,6 +50,7 @@ class Stack:
         self.environment = {
             **clean,
             "AIRFLOW_HOME": str(self.home),
+            "FAULTS_SEED": str(self.seed),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -81,7 +82,7 @@ class Stack:
         self.http = httpx.Client(
             base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
         )
-        expected = {"once", "again", "limited", "short_run", "many", "mlflow_projects_janitor"}
+        expected = {"once", "again", "limited", "short_run", "many", "random_4", "mlflow_projects_janitor"}
         self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 60, "the DAGs")
         return self
 
@@ -121,7 +122,11 @@ class Stack:
     # --- Airflow, as a person sees it
 
     def get(self, path: str) -> Any:
-        answer = self.http.get(path)
+        for _ in range(5):
+            answer = self.http.get(path)
+            if answer.status_code < 500:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 
@@ -134,9 +139,12 @@ class Stack:
         return bool(health["scheduler"]["status"] == "healthy")
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
-        answer = self.http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["dag_run_id"])
+        for _ in range(5):  # Airflow's own SQLite database may be locked under this load
+            answer = self.http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+            if answer.status_code == 200:
+                return str(answer.json()["dag_run_id"])
+            time.sleep(1)
+        raise AssertionError(answer.text)
 
     def dag_run(self, dag_id: str, run_id: str) -> str:
         return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])

@@ -1,0 +1,99 @@
+"""Random faults at random moments on random small DAGs; the same seed asks for the same again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import psutil
+
+from tests.faults.invariants import violations
+from tests.faults.stack import Stack, proxy_down
+
+ACTIONS = (
+    "nothing", "kill the task process", "kill the command", "kill the minder", "mark a step failed",
+    "clear a running step", "clear after the end", "tracking server away for 2 s",
+)  # fmt: skip
+WEIGHTS = (4, 2, 2, 1, 2, 2, 2, 2)
+AT_ONCE = 3
+
+
+def run_randomly(stack: Stack, count: int, seed: int) -> list[str]:
+    """Cause ``count`` random faults; return a line per broken invariant."""
+    random = Random(seed)
+    plans = [
+        (number, f"random_{random.randrange(5)}", random.choices(ACTIONS, WEIGHTS)[0], random.uniform(0, 3))
+        for number in range(count)
+    ]
+    proxy = threading.Lock()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = list(pool.map(lambda plan: _one(stack, proxy, *plan), plans))
+    print(f"seed {seed}:", ", ".join(f"{n} × {action}" for action, n in Counter(p[2] for p in plans).items()))
+    return [line for lines in results for line in lines]
+
+
+def _one(stack: Stack, proxy: threading.Lock, number: int, dag_id: str, action: str, after: float) -> list[str]:
+    who = f"#{number} {dag_id}, {action} after {after:.1f} s"
+    try:
+        run_id = stack.trigger(dag_id)
+        if action != "clear after the end":
+            _wait_for_a_command(stack, dag_id, run_id)
+            time.sleep(after)
+            _act(stack, proxy, dag_id, run_id, action)
+        stack.wait_end(dag_id, run_id, 180)
+        if action == "clear after the end":
+            _clear(stack, dag_id, run_id, only_failed=False)
+            stack.wait_end(dag_id, run_id, 180)
+        return [f"{who}, {run_id}: {problem}" for problem in violations(stack, dag_id, run_id)]
+    except Exception as error:  # one broken try must not hide the others
+        return [f"{who}: {type(error).__name__}: {error}"]
+
+
+def _wait_for_a_command(stack: Stack, dag_id: str, run_id: str) -> None:
+    stack.wait(
+        lambda: bool(stack.processes(run_id)) or stack.dag_run(dag_id, run_id) in ("success", "failed"),
+        60, f"a command of {run_id}",
+    )  # fmt: skip
+
+
+def _act(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, action: str) -> None:
+    if action == "tracking server away for 2 s":
+        with proxy, proxy_down(stack):
+            time.sleep(2)
+    elif action in ("mark a step failed", "clear a running step"):
+        running = [
+            task
+            for task in stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            if task["state"] == "running" and task["operator"] == "MLflowProjectOperator"
+        ]
+        if not running:
+            return
+        task = running[0]
+        index = [f"/{task['map_index']}"] if task["map_index"] >= 0 else []
+        if action == "mark a step failed":
+            path = "".join([f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task['task_id']}", *index])
+            stack.http.patch(path, json={"new_state": "failed"})
+        else:
+            _clear(stack, dag_id, run_id, only_failed=False, task_ids=[task["task_id"]], include_downstream=True)
+    elif action.startswith("kill"):
+        for process in stack.processes(run_id):
+            with contextlib.suppress(psutil.Error):
+                if any("minder.py" in part for part in process.cmdline()):
+                    victims = {
+                        "kill the minder": [process],
+                        "kill the command": process.children(),
+                        "kill the task process": [process.parent()],
+                    }[action]
+                    for victim in victims:
+                        if victim:
+                            victim.kill()
+                    return
+
+
+def _clear(stack: Stack, dag_id: str, run_id: str, **options: object) -> None:
+    body = {"dry_run": False, "dag_run_id": run_id, "reset_dag_runs": True, **options}
+    stack.http.post(f"/dags/{dag_id}/clearTaskInstances", json=body)

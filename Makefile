@@ -34,8 +34,9 @@ lint: setup-dev ## Check style (ruff) and types (mypy)
 	@$(BIN)/mypy
 
 .PHONY: faults
-faults: setup-dev ## Break things on a real Airflow and MLflow, and check both records (ONLY='words of the name')
-	@$(BIN)/python -m tests.faults.run --only "$$ONLY"
+faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', or N=200 SEED=7, STORE=postgresql)
+	@$(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(filter postgresql,$(STORE)),--postgresql)
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project, side by side

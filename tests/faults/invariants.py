@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.stack import SECRET, Stack
+from tests.support.servers import dumped
 
 SECONDS_TO_SETTLE = 10
 
@@ -78,12 +79,14 @@ def leaks(stack: Stack) -> list[str]:
     for file in stack.home.rglob("*"):
         if file.is_file() and file.suffix in (".log", ".json", ".txt") and SECRET in file.read_text(errors="replace"):
             places.append(f"5: {file.relative_to(stack.home)}")
-    for database in (stack.home / "airflow.db", stack.home / "mlflow" / "mlflow.db"):
-        if _holds(database):
-            places.append(f"5: {database.name}")
-    return places
+    if stack.databases:
+        dumps = {uri: dumped(uri) for uri in stack.databases}
+    else:
+        files = (stack.home / "airflow.db", stack.home / "mlflow" / "mlflow.db")
+        dumps = {file.name: _dumped_sqlite(file) for file in files}
+    return places + [f"5: {name}" for name, text in dumps.items() if SECRET in text or len(text) < 10_000]
 
 
-def _holds(database: Path) -> bool:
+def _dumped_sqlite(database: Path) -> str:
     with sqlite3.connect(database) as connection:
-        return any(SECRET in line for line in connection.iterdump())
+        return "\n".join(connection.iterdump())

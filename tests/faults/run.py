@@ -52,7 +52,7 @@ def cause(stack: Stack, fault: Fault) -> Verdict:
     airflow, statuses, left = "?", "?", 0
     try:
         dag_id, run_id = fault.do(stack)
-        airflow = stack.wait_end(dag_id, run_id, 120)
+        airflow = stack.wait_end(dag_id, run_id, 180)
         problems = violations(stack, dag_id, run_id)
         if fault.ends and airflow != fault.ends:
             problems.append(f"the DAG run should be {fault.ends}")
@@ -89,12 +89,13 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="cause N random faults instead")
     parser.add_argument("--seed", type=int, default=None, help="of the random faults; default: by the clock")
+    parser.add_argument("--postgresql", action="store_true", help="Airflow's and MLflow's databases on PostgreSQL")
     arguments = parser.parse_args()
     seed = int(time.time()) if arguments.seed is None else arguments.seed
     faults = [fault for fault in FAULTS if arguments.only in fault.name]
     with tempfile.TemporaryDirectory(prefix="mlflow-projects-faults-") as folder:
         home = arguments.keep or Path(folder) / "home"
-        with Stack(home, seed) as stack:
+        with Stack(home, seed, postgresql=arguments.postgresql) as stack:
             if arguments.random:
                 broken_lines = run_randomly(stack, arguments.random, seed)
                 print("\n".join([*broken_lines, *leaks(stack)]))

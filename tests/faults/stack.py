@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.support.flaky import FlakyProxy
+from tests.support.flaky import FlakyProxy, answer
 from tests.support.servers import free_port, running_mlflow_server, wait_until_answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,8 +27,8 @@ ENDED = ("success", "failed")
 class Stack:
     """Airflow's parts below ``home``; the steps reach MLflow through a proxy that misbehaves on order."""
 
-    def __init__(self, home: Path, seed: int = 0) -> None:
-        self.home, self.seed = home, seed
+    def __init__(self, home: Path, seed: int = 0, *, postgresql: bool = False) -> None:
+        self.home, self.seed, self.postgresql = home, seed, postgresql
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
         self._mlflow_port = free_port()
         self._resources = contextlib.ExitStack()
@@ -36,6 +36,7 @@ class Stack:
     def __enter__(self) -> Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self._mlflow = contextlib.ExitStack()
+        self._small_disk = self._mount_small_disk()
         self.mlflow_uri = self._mlflow.enter_context(running_mlflow_server(self.home / "mlflow", self._mlflow_port))
         self.proxy = self._resources.enter_context(FlakyProxy(self.mlflow_uri))
         port = free_port()
@@ -45,7 +46,7 @@ class Stack:
         (dags / "faults").symlink_to(Path(__file__).parent / "dags")
         (dags / "mlflow_projects_janitor.py").symlink_to(ROOT / "dags" / "mlflow_projects_janitor.py")
         connection = {"conn_type": "mlflow", "host": self.proxy.url, "login": "me", "password": SECRET}
-        connection["extra"] = {"max_retries": 6, "timeout": 30}
+        connection["extra"] = {"max_retries": 5, "timeout": 30}
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "MLFLOW_", "TESTS_HOME"))}
         self.environment = {
             **clean,
@@ -82,7 +83,16 @@ class Stack:
         self.http = httpx.Client(
             base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
         )
-        expected = {"once", "again", "limited", "short_run", "many", "random_4", "mlflow_projects_janitor"}
+        expected = {
+            "once",
+            "skipping",
+            "again",
+            "limited",
+            "short_run",
+            "many",
+            "random_4",
+            "mlflow_projects_janitor",
+        }
         self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 60, "the DAGs")
         return self
 
@@ -113,11 +123,53 @@ class Stack:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
-    def restart_mlflow(self, away: float) -> None:
-        """Kill the MLflow server and bring it back on the same port and database."""
+    def _start_mlflow(self) -> str:
+        database = self.databases[1] if self.databases else ""
+        server = running_mlflow_server(self.home / "mlflow", self._mlflow_port, database)
+        return self._mlflow.enter_context(server)
+
+    def restart_mlflow(self, away: float, port: int | None = None) -> None:
+        """Kill the MLflow server and bring it back on the same database.
+
+        :param port: another port; the name that the steps use, the proxy's, stays
+        """
         self._mlflow.close()
         time.sleep(away)
-        self._mlflow.enter_context(running_mlflow_server(self.home / "mlflow", self._mlflow_port))
+        self._mlflow_port = port or self._mlflow_port
+        self.mlflow_uri = self.proxy.target = self._start_mlflow()
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Fill the disk of the MLflow server during the block: a real small one for root, else by its answers."""
+        if not self._small_disk:
+            body = b'{"error_code": "INTERNAL_ERROR", "message": "database or disk is full"}'
+            for path in ("runs/get", "runs/log-batch", "runs/update"):
+                self.proxy.faults[path] = [answer(500, body=body)] * 3
+            yield
+            return
+        filler = self.home / "mlflow" / "filler"
+        with filler.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 2**16)
+                file.flush()
+        try:
+            yield
+        finally:
+            filler.unlink()
+
+    def _mount_small_disk(self) -> bool:
+        """Give the MLflow server a disk of 64 MB, where that is allowed."""
+        folder = self.home / "mlflow"
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+        if (
+            self.postgresql
+            or os.getuid() != 0
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
+            return False
+        self._resources.callback(subprocess.run, ["umount", "-l", str(folder)], check=False)
+        return True
 
     # --- Airflow, as a person sees it
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.invariants import violations
 from tests.faults.stack import Stack, proxy_down
 from tests.support.flaky import answer, lose_answer, refuse
+from tests.support.servers import free_port
 
 STUBBORN = "trap '' TERM; echo begun; sleep 120 & sleep 120; sleep 120"
 SLOW = "echo begun; sleep 6"
@@ -122,6 +124,20 @@ def _(stack: Stack) -> tuple[str, str]:
 @fault("50 mapped steps at once", "success")
 def _(stack: Stack) -> tuple[str, str]:
     return run(stack, "many")
+
+
+@fault("a step is skipped", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "skipping")
+
+
+@fault("two DAG runs of one DAG at once", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, first = run(stack, "once", "sleep 3")
+    _, second = run(stack, "once", "sleep 3")
+    assert stack.wait_end(dag_id, first) == "success"
+    assert violations(stack, dag_id, first) == []
+    return dag_id, second
 
 
 # --- what a person does
@@ -342,6 +358,24 @@ def _(stack: Stack) -> tuple[str, str]:
     return dag_id, run_id
 
 
+@fault("the MLflow server comes back on another port behind the same name", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", SLOW)
+    stack.wait_output(run_id)
+    stack.restart_mlflow(away=2, port=free_port())
+    return dag_id, run_id
+
+
+@fault("the disk of the MLflow server is full for a while", "success", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", "echo begun; sleep 2")
+    stack.wait_output(run_id)
+    with stack.full_disk():
+        stack.wait(lambda: not stack.processes(run_id), 30, "the end of the command")
+        time.sleep(4)
+    return dag_id, run_id
+
+
 @fault("scheduler, worker and tracking server are lost together; the janitor tidies up", "failed", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", STUBBORN)
@@ -349,7 +383,7 @@ def _(stack: Stack) -> tuple[str, str]:
     with proxy_down(stack):
         stack.kill("scheduler")
         stack.start("scheduler")
-        stack.wait_end(dag_id, run_id, 90)
+        stack.wait_end(dag_id, run_id, 180)
     janitor = stack.trigger("mlflow_projects_janitor")
     assert stack.wait_end("mlflow_projects_janitor", janitor) == "success"
     return dag_id, run_id

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
@@ -37,4 +37,16 @@ with DAG("many", schedule=None):
     with mlflow_run("parent", experiment_name="faults many"):
         MLflowProjectOperator.partial(task_id="step", uri=f"{PROJECTS}/shell").expand(
             parameters=[{"command": f"echo {n}"} for n in range(50)]
+        )
+
+with DAG("skipping", schedule=None):
+    with mlflow_run("parent", experiment_name="faults"):
+
+        @task.short_circuit
+        def nothing_to_do() -> bool:
+            """Skip what comes after."""
+            return False
+
+        nothing_to_do() >> MLflowProjectOperator(
+            task_id="step", uri=f"{PROJECTS}/shell", parameters={"command": "true"}
         )

@@ -46,7 +46,7 @@ def _one(stack: Stack, proxy: threading.Lock, number: int, dag_id: str, action: 
             _act(stack, proxy, dag_id, run_id, action)
         stack.wait_end(dag_id, run_id, 180)
         if action == "clear after the end":
-            _clear(stack, dag_id, run_id, only_failed=False)
+            stack.clear(dag_id, run_id)
             stack.wait_end(dag_id, run_id, 180)
         return [f"{who}, {run_id}: {problem}" for problem in violations(stack, dag_id, run_id)]
     except Exception as error:  # one broken try must not hide the others
@@ -76,9 +76,9 @@ def _act(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, action: 
         index = [f"/{task['map_index']}"] if task["map_index"] >= 0 else []
         if action == "mark a step failed":
             path = "".join([f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task['task_id']}", *index])
-            stack.http.patch(path, json={"new_state": "failed"})
+            stack.send("PATCH", path, {"new_state": "failed"})
         else:
-            _clear(stack, dag_id, run_id, only_failed=False, task_ids=[task["task_id"]], include_downstream=True)
+            stack.clear(dag_id, run_id, task_ids=[task["task_id"]], include_downstream=True)
     elif action.startswith("kill"):
         for process in stack.processes(run_id):
             with contextlib.suppress(psutil.Error):
@@ -92,8 +92,3 @@ def _act(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, action: 
                         if victim:
                             victim.kill()
                     return
-
-
-def _clear(stack: Stack, dag_id: str, run_id: str, **options: object) -> None:
-    body = {"dry_run": False, "dag_run_id": run_id, "reset_dag_runs": True, **options}
-    stack.http.post(f"/dags/{dag_id}/clearTaskInstances", json=body)

@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from tests.support.flaky import FlakyProxy, answer
-from tests.support.servers import free_port, running_mlflow_server, wait_until_answers
+from tests.support.servers import free_port, running_mlflow_server, running_postgresql, wait_until_answers
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-8f3kq"
@@ -37,7 +37,9 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self._mlflow = contextlib.ExitStack()
         self._small_disk = self._mount_small_disk()
-        self.mlflow_uri = self._mlflow.enter_context(running_mlflow_server(self.home / "mlflow", self._mlflow_port))
+        server = self._resources.enter_context(running_postgresql()) if self.postgresql else ""
+        self.databases = [f"{server}/{name}" for name in ("airflow", "mlflow")] if server else []
+        self.mlflow_uri = self._start_mlflow()
         self.proxy = self._resources.enter_context(FlakyProxy(self.mlflow_uri))
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -75,6 +77,8 @@ class Stack:
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
+        if self.databases:
+            self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.databases[0]
         subprocess.run([self._airflow(), "db", "migrate"], env=self.environment, check=True, capture_output=True)
         for part in ("api-server", "dag-processor", "scheduler"):
             self.start(part)
@@ -173,14 +177,19 @@ class Stack:
 
     # --- Airflow, as a person sees it
 
-    def get(self, path: str) -> Any:
-        for _ in range(5):
-            answer = self.http.get(path)
-            if answer.status_code < 500:
-                break
+    def send(self, method: str, path: str, content: Any = None) -> Any:
+        """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts."""
+        for _ in range(8):
+            with contextlib.suppress(httpx.TransportError):
+                answer = self.http.request(method, path, json=content)
+                if answer.status_code < 500:
+                    assert answer.status_code < 400, answer.text
+                    return answer.json()
             time.sleep(1)
-        answer.raise_for_status()
-        return answer.json()
+        raise AssertionError(f"{method} {path} gets no answer")
+
+    def get(self, path: str) -> Any:
+        return self.send("GET", path)
 
     def is_up(self) -> bool:
         """Tell whether API server and scheduler answer well."""
@@ -191,12 +200,12 @@ class Stack:
         return bool(health["scheduler"]["status"] == "healthy")
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
-        for _ in range(5):  # Airflow's own SQLite database may be locked under this load
-            answer = self.http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
-            if answer.status_code == 200:
-                return str(answer.json()["dag_run_id"])
-            time.sleep(1)
-        raise AssertionError(answer.text)
+        made = self.send("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+        return str(made["dag_run_id"])
+
+    def clear(self, dag_id: str, run_id: str, **options: object) -> None:
+        body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **options}
+        self.send("POST", f"/dags/{dag_id}/clearTaskInstances", body)
 
     def dag_run(self, dag_id: str, run_id: str) -> str:
         return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])

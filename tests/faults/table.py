@@ -46,19 +46,11 @@ def run(stack: Stack, dag_id: str, command: str = "true", **conf: object) -> tup
 
 
 def patch_task(stack: Stack, dag_id: str, run_id: str, state: str) -> None:
-    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/parent.step"
-    assert stack.http.patch(path, json={"new_state": state}).status_code == 200
+    stack.send("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/parent.step", {"new_state": state})
 
 
 def patch_dag_run(stack: Stack, dag_id: str, run_id: str, state: str) -> None:
-    answered = stack.http.patch(f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
-    assert answered.status_code == 200, answered.text
-
-
-def clear(stack: Stack, dag_id: str, run_id: str, **options: object) -> None:
-    body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **options}
-    answered = stack.http.post(f"/dags/{dag_id}/clearTaskInstances", json=body)
-    assert answered.status_code == 200, answered.text
+    stack.send("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
 
 
 # --- what the command does
@@ -155,7 +147,7 @@ def _(stack: Stack) -> tuple[str, str]:
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 120")
     stack.wait_output(run_id)
-    clear(stack, dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
+    stack.clear(dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
     return dag_id, run_id
 
 
@@ -163,7 +155,7 @@ def _(stack: Stack) -> tuple[str, str]:
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once")
     stack.wait_end(dag_id, run_id)
-    clear(stack, dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
+    stack.clear(dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
     stack.wait(lambda: stack.dag_run(dag_id, run_id) not in ("success", "failed"), 10, "the restart")
     return dag_id, run_id
 
@@ -172,7 +164,7 @@ def _(stack: Stack) -> tuple[str, str]:
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER = 2")
     stack.wait_end(dag_id, run_id)
-    clear(stack, dag_id, run_id)
+    stack.clear(dag_id, run_id)
     stack.wait(lambda: stack.dag_run(dag_id, run_id) not in ("success", "failed"), 10, "the restart")
     return dag_id, run_id
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.dagruns import run_dag
+from tests.support.dagruns import mlflow_runs, run_dag
 
 PROJECTS = ROOT / "tests" / "projects"
 SECRET = "correct-horse-battery"
@@ -51,8 +51,6 @@ def test_a_failure_that_the_dag_tolerates_leaves_a_finished_parent(tracking_uri:
 
 def test_each_try_is_a_run_of_its_own(tracking_uri: str, tmp_path: Any) -> None:
     result = shell(f"test -e {tmp_path}/second || {{ touch {tmp_path}/second; exit 1; }}")
-    from tests.support.dagruns import mlflow_runs
-
     steps = [
         run
         for run in mlflow_runs(tracking_uri, "one_step", result.run_id)
@@ -73,8 +71,6 @@ def test_the_exit_status_decides_over_what_the_project_wrote(
     conf = {"uri": f"{PROJECTS}/tracked", "parameters": {"ends_as": ends_as, "code": code}}
     result = run_dag("one_step", conf)
     assert result.tasks["parent.step"].state == {"FAILED": "failed", "FINISHED": "success"}[verdict]
-    from tests.support.dagruns import mlflow_runs
-
     steps = mlflow_runs(tracking_uri, "one_step", result.run_id)[1:]
     assert {run.info.status for run in steps} == {verdict}
 
@@ -123,8 +119,6 @@ def test_a_secret_in_the_output_is_masked_in_the_log_and_in_the_record(
     connection = {"conn_type": "mlflow", "host": tracking_uri, "login": "me", "password": SECRET}
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
     result = shell("echo the password is $MLFLOW_TRACKING_PASSWORD of $MLFLOW_TRACKING_USERNAME; exit 1")
-    from tests.support.dagruns import mlflow_runs
-
     assert "the password is *** of me" in result.log
     assert SECRET not in result.log
     records = mlflow_runs(tracking_uri, "one_step", result.run_id)
@@ -213,3 +207,25 @@ def test_a_project_with_a_python_env_runs_in_an_environment_of_its_own(tracking_
     assert result.runs(tracking_uri)["step"].data.tags["mlflow.project.env"] == "uv"
     local = run_dag("one_step", {"uri": str(tmp_path), "env_manager": "local"})
     assert f" {sys.prefix} " in local.log
+
+
+def test_a_value_too_long_for_mlflow_reaches_the_command_whole_and_the_record_in_part(tracking_uri: str) -> None:
+    conf = {"uri": f"{PROJECTS}/shell", "parameters": {"command": f"echo -n {'x' * 7000} | wc -c"}}
+    result = run_dag("one_step", conf)
+    assert result.state == "success", result.log[-3000:]
+    assert " 7000 " in result.log
+    assert "Parameter 'command' has 7016 characters; MLflow records the first 6000." in result.log
+    assert len(result.runs(tracking_uri)["step"].data.params["command"]) == 6000
+
+
+def test_a_retry_names_the_run_that_it_supersedes(tracking_uri: str, tmp_path: Path) -> None:
+    result = shell(f"test -e {tmp_path}/second || {{ touch {tmp_path}/second; exit 1; }}")
+    first, second = mlflow_runs(tracking_uri, "one_step", result.run_id)[1:]
+    assert second.data.tags["mlflow_projects.supersedes"] == first.info.run_id
+    assert "mlflow_projects.supersedes" not in first.data.tags
+
+
+def test_the_janitor_dag_runs(tracking_uri: str) -> None:
+    result = run_dag("mlflow_projects_janitor")
+    assert result.state == "success", result.log[-3000:]
+    assert result.tasks["close_stragglers"].xcom == []

@@ -21,7 +21,7 @@ from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.tracking.client import Run, TrackingClient
-from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity
+from mlflow_projects.tracking.record import MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
@@ -117,6 +117,9 @@ class Attempt:
             config=step.backend_config,
         )
         backend.check(job)
+        for name, value in job.parameters.as_record().items():
+            if len(value) > MAX_PARAM:
+                self.log(f"Parameter {name!r} has {len(value)} characters; MLflow records the first {MAX_PARAM}.")
         return self._source_tags(fetched), job
 
     def kill(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from mlflow_projects.listeners import dag_run
+from mlflow_projects.listeners import dag_run, task_instance
 
 
 class MLflowProjectsPlugin(AirflowPlugin):
-    """Closes parent runs when their DAG run ends, however it ends."""
+    """Keeps MLflow's story the same as Airflow's when a step or a DAG run ends, however it ends."""
 
     name = "mlflow_projects"
-    listeners = [dag_run]  # noqa: RUF012
+    listeners = [dag_run, task_instance]  # noqa: RUF012

@@ -53,7 +53,7 @@ def cause(stack: Stack, fault: Fault) -> Verdict:
     try:
         dag_id, run_id = fault.do(stack)
         airflow = stack.wait_end(dag_id, run_id, 180)
-        problems = violations(stack, dag_id, run_id)
+        problems = violations(stack, dag_id, run_id, unrecorded=fault.unrecorded)
         if fault.ends and airflow != fault.ends:
             problems.append(f"the DAG run should be {fault.ends}")
         counted = Counter(run.info.status for run in stack.runs(run_id))

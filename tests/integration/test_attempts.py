@@ -229,3 +229,12 @@ def test_the_janitor_dag_runs(tracking_uri: str) -> None:
     result = run_dag("mlflow_projects_janitor")
     assert result.state == "success", result.log[-3000:]
     assert result.tasks["close_stragglers"].xcom == []
+
+
+def test_a_run_does_not_stay_finished_when_its_task_failed_after_all(tracking_uri: str) -> None:
+    result = run_dag("lost_report")
+    parent, first, second = mlflow_runs(tracking_uri, "lost_report", result.run_id)
+    assert result.tasks["parent.step"].state == "failed"
+    assert [run.info.status for run in (parent, first, second)] == ["FAILED", "KILLED", "KILLED"]
+    assert first.data.tags["mlflow_projects.reason"] == "its worker was lost; superseded by try 2"
+    assert "before it could report the success" in second.data.tags["mlflow_projects.reason"]

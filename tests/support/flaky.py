@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,19 @@ def refuse(handler: BaseHTTPRequestHandler, _: Callable[[], httpx.Response]) -> 
     handler.close_connection = True
     handler.connection.close()
     return True
+
+
+def take(seconds: float) -> Fault:
+    """Let the server do its work and answer much later, perhaps after the client's patience."""
+
+    def fault(handler: BaseHTTPRequestHandler, forward: Callable[[], httpx.Response]) -> bool:
+        got = forward()
+        time.sleep(seconds)
+        with contextlib.suppress(OSError):
+            answer(got.status_code, body=got.content)(handler, forward)
+        return True
+
+    return fault
 
 
 @dataclass

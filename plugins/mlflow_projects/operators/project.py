@@ -18,7 +18,7 @@ from mlflow_projects.operators.base import (
 )
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import stop_without_supervisor
-from mlflow_projects.tracking.record import close_abandoned
+from mlflow_projects.tracking.record import close_abandoned, withdraw
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -128,6 +128,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         self.poll_interval = poll_interval
         self.doc_md = self.doc_md or self._describe()
         self._attempt: Attempt | None = None
+        self._finished: Run | None = None
 
     def artifact(self, path: str = "") -> ArtifactReference:
         """Return where this step's artifacts are, as a value for a later step's ``parameters``.
@@ -179,6 +180,7 @@ class MLflowProjectOperator(MLflowRunOperator):
                 raise AirflowException(f"The attempt was {error}.") from None
             finally:
                 self._attempt = None
+        self._finished = run
         return self.xcom_of(run, "FINISHED")
 
     def on_kill(self) -> None:
@@ -195,12 +197,31 @@ class MLflowProjectOperator(MLflowRunOperator):
         if not isinstance(previous, Mapping):
             return None
         run_id = str(previous["run_id"])
-        if close_abandoned(client, run_id, f"its worker was lost; superseded by try {context['ti'].try_number}"):
-            self.log.warning("Run %s of an earlier try was still open; now KILLED.", run_id)
+        reason = f"its worker was lost; superseded by try {context['ti'].try_number}"
+        # A Clear raises max_tries and may follow a success, which stays; a retry cannot follow one.
+        is_retry = previous.get("max_tries") == context["ti"].max_tries
+        if close_abandoned(client, run_id, reason, also_finished=is_retry):
+            self.log.warning("Run %s of an earlier try did not end well; now KILLED.", run_id)
         return run_id
 
+    def confirm_success(self, ti: Any) -> None:
+        """Withdraw the run's success if Airflow did not take it.
+
+        A person may have marked or cleared the task, or the DAG run may have timed out, between the last
+        heartbeat and the end of the command. Called in the task process after it reported its success.
+        """
+        index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
+        states = ti.get_task_states(ti.dag_id, map_index=index, task_ids=[ti.task_id], run_ids=[ti.run_id])
+        of_run = list(states.get(ti.run_id, {"": "success"}).values())  # a deleted DAG run has no states
+        if self._finished is None or not of_run or of_run[0] in ("success", "running"):
+            return
+        reason = f"Airflow had set the task to {of_run[0] or 'run again'} before its success was reported"
+        self.log.warning("Run %s is withdrawn, now KILLED: %s.", self._finished.run_id, reason)
+        with self.tracking() as client:
+            withdraw(client, self._finished, reason)
+
     def _opened(self, context: Context, client: TrackingClient, run: Run) -> None:
-        context["task_state_store"].set(_STATE_KEY, {"run_id": run.run_id, "try_number": context["ti"].try_number})
+        context["task_state_store"].set(_STATE_KEY, _state_of(run, context["ti"]))
         self.publish(context, client, run)
 
     def _mapping(self, name: str) -> Mapping[str, Any]:
@@ -266,6 +287,10 @@ class ArtifactReference(ResolveMixin):
     def __str__(self) -> str:
         pulled = f"ti.xcom_pull(task_ids='{self.operator.task_id}')['artifact_uri']"
         return f"{{{{ {pulled} }}}}/{self.path}".rstrip("/")
+
+
+def _state_of(run: Run, ti: Any) -> dict[str, Any]:
+    return {"run_id": run.run_id, "try_number": ti.try_number, "max_tries": ti.max_tries}
 
 
 def _one_cell(value: Any) -> str:

@@ -18,13 +18,20 @@ from mlflow_projects.operators.base import (
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.project import repository
 from mlflow_projects.project.command import is_recordable
+from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.record import (
+    DAG_ID,
+    DAG_RUN_ID,
+    MAP_INDEX,
     MAX_PARAM,
+    ROLE,
+    TASK_ID,
     RunRecord,
     SourceTags,
     close_open_descendants,
     find_parent,
     now,
+    withdraw,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +138,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
             run = client.get_run(run_id)
             for straggler in close_open_descendants(client, run, f"still open when {self.task_id} ran"):
                 self.log.warning("Run %s (%s) was still open; now KILLED.", straggler.run_id, straggler.name)
+            self._withdraw_failed(context, client, run)
             self._close(client, run, status, culprits)
             self.publish(context, client, run)
         return self.xcom_of(run, status)
@@ -141,6 +149,24 @@ class MLflowEndRunOperator(MLflowRunOperator):
             client.log_batch(run.run_id, tags={"mlflow_projects.reason": reason})
         client.update_run(run.run_id, status, now())
         self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
+
+    def _withdraw_failed(self, context: Context, client: TrackingClient, parent: Run) -> None:
+        """Withdraw the success of steps that failed in Airflow: their worker died before it could report."""
+        ti: Any = context["ti"]
+        states: Iterable[Mapping[str, Any]] = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
+        failed = {(state["task_id"], str(state["map_index"])) for state in states if state["state"] == "failed"}
+        if not failed:
+            return
+        query = f"tags.`{DAG_RUN_ID}` = {quoted(ti.run_id)} and tags.`{DAG_ID}` = {quoted(ti.dag_id)}"
+        latest: dict[tuple[str, str], Run] = {}
+        for run in client.search_runs([parent.experiment_id], f"{query} and tags.`{ROLE}` = 'step'"):
+            key = (run.tags.get(TASK_ID, ""), run.tags.get(MAP_INDEX, ""))
+            if key in failed and (key not in latest or (run.start_time or 0) > (latest[key].start_time or 0)):
+                latest[key] = run
+        for run in latest.values():
+            if run.status == "FINISHED":
+                self.log.warning("Run %s (%s) had FINISHED but its task failed; now KILLED.", run.run_id, run.name)
+                withdraw(client, run, "its worker was lost before it could report the success to Airflow")
 
     def _unsuccessful_leaves(self, context: Context) -> list[str]:
         ti: Any = context["ti"]

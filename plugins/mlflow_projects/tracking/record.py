@@ -244,12 +244,13 @@ def find_parent(client: TrackingClient, experiment_id: str, task: TaskIdentity) 
     return found[0] if found else None
 
 
-def close_abandoned(client: TrackingClient, run_id: str, reason: str) -> bool:
+def close_abandoned(client: TrackingClient, run_id: str, reason: str, *, also_finished: bool = False) -> bool:
     """Set a run that nobody works on any more to KILLED, and before it what is open below it.
 
     A run that is closed, or does not exist, stays as it is.
 
-    :return: True if the run was open
+    :param also_finished: withdraw success too
+    :return: True if the run was changed
     """
     try:
         run = client.get_run(run_id)
@@ -257,12 +258,21 @@ def close_abandoned(client: TrackingClient, run_id: str, reason: str) -> bool:
         if error.code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
+    if run.status == "FINISHED" and also_finished:
+        withdraw(client, run, reason)
+        return True
     if run.status not in OPEN_STATUSES:
         return False
     close_open_descendants(client, run, reason)
     client.log_batch(run_id, tags={REASON: reason})
     client.update_run(run_id, "KILLED", now())
     return True
+
+
+def withdraw(client: TrackingClient, run: Run, reason: str) -> None:
+    """Set a FINISHED run whose success Airflow never took, because it had decided otherwise, to KILLED."""
+    client.log_batch(run.run_id, tags={REASON: reason})
+    client.update_run(run.run_id, "KILLED", run.end_time or now())
 
 
 def close_open_descendants(client: TrackingClient, root: Run, reason: str) -> list[Run]:

@@ -64,3 +64,20 @@ with DAG("tolerated_failure", schedule=None):
             """Run whatever happened before."""
 
         bad >> clean_up()
+
+
+def report_gets_lost(_: object, result: object = None) -> None:
+    """Fail after the step's own end."""
+    raise RuntimeError("the report of the success gets lost")
+
+
+with DAG("lost_report", schedule=None):
+    with mlflow_run("parent", experiment_name="lost_report"):
+        MLflowProjectOperator(
+            task_id="step",
+            uri=SHELL,
+            parameters={"command": "true"},
+            post_execute=report_gets_lost,
+            retries=1,
+            retry_delay=timedelta(0),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -42,6 +43,7 @@ if not _INHERITED:
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     _isolate()
 _capture: Any = None
+IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,6 +88,25 @@ def mlflow_server() -> Iterator[str]:
 
     with running_mlflow_server(HOME / "mlflow-server") as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def sagemaker_server() -> Iterator[Any]:
+    """Run the stand-in for SageMaker."""
+    from tests.support.sagemaker import running_sagemaker
+
+    with running_sagemaker(HOME / "sagemaker") as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def sagemaker(sagemaker_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Point AWS's clients at the stand-in, and set the defaults of the SageMaker backend."""
+    for name, value in sagemaker_server.environment.items():
+        monkeypatch.setenv(name, value)
+    defaults = {"role": sagemaker_server.role, "s3_uri": f"s3://{sagemaker_server.bucket}/mlflow", "image_uri": IMAGE}
+    monkeypatch.setenv("AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER", json.dumps(defaults))
+    return sagemaker_server
 
 
 @pytest.fixture

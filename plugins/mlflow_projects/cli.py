@@ -73,7 +73,9 @@ def _janitor() -> int:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
+    from mlflow_projects.backends.base import stop_job_of
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.tracking.client import Run
     from mlflow_projects.tracking.janitor import tidy
 
     def state(dag_id: str, run_id: str) -> str | None:
@@ -81,9 +83,12 @@ def _janitor() -> int:
             found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
         return None if found is None else str(found)
 
+    def stop(run: Run) -> None:
+        stop_job_of(run, print)
+
     client = MLflowHook().get_conn()
     try:
-        closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"))
+        closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"), stop)
     finally:
         client.close()
     for run in closed:

@@ -44,7 +44,11 @@ PROVIDER_INFO: dict[str, Any] = {
             },
         }
     ],
-    "extra-links": ["mlflow_projects.links.run.MLflowRunLink"],
+    "extra-links": [
+        "mlflow_projects.links.run.MLflowRunLink",
+        "mlflow_projects.links.sagemaker.SageMakerJobLink",
+        "mlflow_projects.links.sagemaker.CloudWatchLogsLink",
+    ],
     "config": {
         "mlflow_projects": {
             "description": "How MLflow Projects run as Airflow tasks.",
@@ -63,6 +67,13 @@ PROVIDER_INFO: dict[str, Any] = {
                     "type": "float",
                     "example": None,
                     "default": "20",
+                },
+                "sagemaker": {
+                    "description": "Defaults for backend_config of the SageMaker backend, as a JSON object.",
+                    "version_added": "0.1.0",
+                    "type": "string",
+                    "example": '{"role": "arn:aws:iam::123456789012:role/mlflow", "s3_uri": "s3://bucket/mlflow"}',
+                    "default": None,
                 },
             },
         }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.backends.base import Handle, Job, JobStatus
+from mlflow_projects.backends.base import Handle, Job, JobStatus, check_config_keys
 from mlflow_projects.backends.environments import (
     ENV_MANAGERS,
     Activation,
@@ -28,7 +28,6 @@ from mlflow_projects.project.command import build_command
 # variables AIRFLOW_CTX_… are); where to track is the attempt's to say, not the worker's.
 _WITHHELD = re.compile(r"_*AIRFLOW_(?!CTX_)|MLFLOW_(TRACKING_|RUN_|EXPERIMENT_)")
 _MAX_ARGUMENT = 128 * 1024  # Linux: one argument of a program (MAX_ARG_STRLEN)
-_CONFIG_KEYS = ("grace_seconds",)
 
 
 class LocalBackend:
@@ -40,6 +39,8 @@ class LocalBackend:
     :param log: takes a line about an environment that is built, for example
     """
 
+    remote = False
+
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._trees: dict[int, ProcessTree] = {}
@@ -47,11 +48,7 @@ class LocalBackend:
 
     def check(self, job: Job) -> None:
         """Refuse what cannot run here, before anything is started."""
-        if unknown := sorted(set(job.config) - set(_CONFIG_KEYS)):
-            raise ProjectError(
-                f"backend_config of the local backend has the unknown key {unknown[0]!r}; "
-                f"it takes: {', '.join(_CONFIG_KEYS)}."
-            )
+        check_config_keys(job.config)
         if job.project.environment == "docker_env":
             raise ProjectError(
                 f"{job.project.file}: 'docker_env' is not supported by this version's local backend; declare "
@@ -62,6 +59,10 @@ class LocalBackend:
         if choose_env_manager(job.project, job.env_manager) == "conda":
             find_conda(os.environ.get("PATH"))
         _grace(job.config)
+
+    def plan(self, job: Job) -> Handle:  # noqa: ARG002
+        """Return {}: a process is not known before it runs, and ends with its task."""
+        return {}
 
     def submit(self, job: Job) -> Handle:
         """Build the environment if need be, then start the command."""

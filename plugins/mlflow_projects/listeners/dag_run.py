@@ -46,6 +46,7 @@ def settle(dag_id: str, run_id: str, status: RunStatus, reason: str) -> int:
 
     :return: how many parent runs were changed
     """
+    from mlflow_projects.backends.base import stop_job_of
     from mlflow_projects.tracking.client import OPEN_STATUSES, connect
     from mlflow_projects.tracking.record import REASON, close_open_descendants, now
 
@@ -58,7 +59,7 @@ def settle(dag_id: str, run_id: str, status: RunStatus, reason: str) -> int:
         client = connect(replace(settings, timeout=_TIMEOUT_SECONDS, max_retries=_MAX_RETRIES))
         try:
             run = client.get_run(parent["run_id"])
-            close_open_descendants(client, run, reason)
+            close_open_descendants(client, run, reason, lambda child: stop_job_of(child, log.info))
             if run.status != status:
                 client.log_batch(run.run_id, tags={REASON: "" if status == "FINISHED" else reason})
                 client.update_run(run.run_id, status, now() if run.status in OPEN_STATUSES else run.end_time)

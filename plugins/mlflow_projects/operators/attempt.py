@@ -7,21 +7,22 @@ closed with what really happened; the exit status of the command decides, not wh
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from mlflow_projects.backends.base import Backend, Handle, Job, backend_named
+from mlflow_projects.backends.base import Backend, Handle, Job, RemoteBackend, backend_named
 from mlflow_projects.backends.environments import choose_env_manager
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.project.repository import GitCredentials
-from mlflow_projects.tracking.client import Run, TrackingClient
-from mlflow_projects.tracking.record import MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
+from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
+from mlflow_projects.tracking.record import JOB, MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
@@ -61,7 +62,8 @@ class Attempt:
 
     :param log: takes the lines of the command's output, and ours
     :param redact: replaces known secrets in a text
-    :param on_open: called once the MLflow run is open
+    :param on_open: called once the MLflow run is open, with the handle of the job outside, if there will be one
+    :param backend: where the command runs; None if there is no such backend
     """
 
     step: Step
@@ -70,7 +72,9 @@ class Attempt:
     cache: Cache
     log: Callable[[str], None]
     redact: Callable[[str], str]
-    on_open: Callable[[Run], None]
+    on_open: Callable[[Run, Handle], None]
+    aws_conn_id: str | None = None
+    poll_interval: float = 10.0
     _killed: bool = False
     _may_raise: bool = False
     _backend: Backend | None = None
@@ -84,21 +88,62 @@ class Attempt:
         :raises AttemptKilledError: :meth:`kill` was called
         :raises TrackingError: the record cannot be written
         """
-        refused = SourceTags(name=self.step.uri, entry_point=self.step.entry_point, backend=self.step.backend)
+        with self._started() as record:
+            return self._follow(record)
+
+    def start(self) -> tuple[Run, Handle]:
+        """Live the life up to the submission, for a remote backend; whoever watches calls :meth:`conclude` later."""
+        with self._started() as record:
+            assert record.run is not None
+            assert self._handle is not None
+            return record.run, self._handle
+
+    def attach(self, run: Run, handle: Handle) -> Run:
+        """Follow the job that an earlier try submitted, to the end of the same run."""
+        return self._follow(self._resumed(run, handle))
+
+    def conclude(self, run: Run, handle: Handle) -> Run:
+        """Close the run of a job that somebody else watched to its end."""
+        record = self._resumed(run, handle)
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        with self._closing(record, tail):
+            tail.extend(self._remote().last_lines(handle, _TAIL_LINES))
+            outcome = self._judge(tail)
+        return self._end(record, outcome)
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[RunRecord]:
+        """Resolve, check, open the run, submit; the private files are there during the block."""
+        step = self.step
+        refused = SourceTags(name=step.uri, entry_point=step.entry_point, backend=step.backend)
         with contextlib.ExitStack() as stack:
             try:
-                self._backend = backend_named(self.step.backend, self.log)
-                source, job = self._prepare(self._backend, stack.enter_context(self.cache.workspace()))
+                backend = self._backend = self._named()
+                source, job = self._prepare(backend, stack.enter_context(self.cache.workspace()))
+                handle = backend.plan(job)
             except ProjectError as error:
                 self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
                 raise
             except BaseException as error:  # killed, timed out, Ctrl-C
                 self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
                 raise
-            record = self._record(source, job.parameters.as_record())
+            record = self._record(source, job.parameters.as_record(), self._job_tags(handle))
             run = record.open()
-            self.on_open(run)
-            return self._finish(record, replace(job, environment=self._environment(run)))
+            self.on_open(run, handle)
+            with self._closing(record):
+                self._submit(backend, replace(job, environment=self._environment(run)), handle)
+            yield record
+
+    def _named(self) -> Backend:
+        return backend_named(
+            self.step.backend, self.log, aws_conn_id=self.aws_conn_id, poll_interval=self.poll_interval
+        )
+
+    def _remote(self) -> RemoteBackend:
+        return cast(RemoteBackend, self._backend)
+
+    def _job_tags(self, handle: Handle) -> dict[str, str]:
+        return {JOB: json.dumps(handle), **self._remote().tags(handle)} if handle else {}
 
     def _prepare(self, backend: Backend, workspace: Path) -> tuple[SourceTags, Job]:
         """Fetch the project and check everything that can be checked before anything is started."""
@@ -110,17 +155,34 @@ class Attempt:
             project=fetched.project,
             entry_point=entry_point,
             parameters=check_parameters(fetched.project, entry_point, step.parameters),
-            environment={},
+            environment=self.client.settings.environment(),
             workspace=workspace,
             cache=self.cache,
             env_manager=step.env_manager,
             config=step.backend_config,
+            label=f"{self.task.dag_id}-{step.run_name}",
+            attempt_id=self.task.attempt_id,
+            redact=self.redact,
         )
         backend.check(job)
         for name, value in job.parameters.as_record().items():
             if len(value) > MAX_PARAM:
                 self.log(f"Parameter {name!r} has {len(value)} characters; MLflow records the first {MAX_PARAM}.")
-        return self._source_tags(fetched), job
+        return self._source_tags(fetched, backend), job
+
+    def _submit(self, backend: Backend, job: Job, handle: Handle) -> None:
+        if not backend.remote:
+            with self._interruptible():
+                self._handle = backend.submit(job)
+        else:
+            with self._interruptible():
+                cast(RemoteBackend, backend).stage(job)
+            if self._killed:
+                raise AttemptKilledError("stopped by Airflow")
+            self._handle = handle  # from here on, kill() stops the job: a request may be on its way
+            backend.submit(job)
+        if self._killed:  # between the start and the assignment, or before the job was there
+            backend.cancel(self._handle)
 
     def kill(self) -> None:
         """Stop the attempt; called from a signal handler, so it only asks and returns.
@@ -145,46 +207,71 @@ class Attempt:
         finally:
             self._may_raise = False
 
-    def _finish(self, record: RunRecord, job: Job) -> Run:
-        """Run the command and close the record, whatever happens in between."""
-        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    @contextlib.contextmanager
+    def _closing(self, record: RunRecord, tail: Iterable[str] = ()) -> Iterator[None]:
+        """Close the record if the block fails, whatever the reason is."""
         try:
-            outcome = self._work(job, tail)
-        except ProjectError as error:
-            record.close(Outcome("FAILED", str(error)))
-            raise
-        except StepFailedError as error:
-            record.close(Outcome("FAILED", str(error)))
+            yield
+        except (ProjectError, StepFailedError) as error:
+            record.close(Outcome("FAILED", self.redact(str(error))))
             raise
         except BaseException as error:  # also Airflow's time-out and Ctrl-C: the record comes first
+            if self._backend and self._backend.remote and self._handle:
+                self._backend.cancel(self._handle)
             with contextlib.suppress(TrackingError):
                 record.close(Outcome("KILLED", self._reason(error), self._text(tail)))
             raise
+
+    def _follow(self, record: RunRecord) -> Run:
+        """Stream the output to the job's end, then close the record."""
+        assert self._backend is not None
+        assert self._handle is not None
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        with self._closing(record, tail):
+            for line in self._backend.logs(self._handle):
+                self.log(line)
+                tail.append(line)
+            outcome = self._judge(tail)
+        return self._end(record, outcome)
+
+    def _judge(self, tail: Iterable[str]) -> Outcome:
+        """Ask for the job's verdict, when it is over."""
+        assert self._backend is not None
+        assert self._handle is not None
+        status = self._backend.poll(self._handle)
+        if self._killed:
+            return Outcome("KILLED", "stopped by Airflow", self._text(tail), status.exit_code, status.metrics)
+        if status.state == "succeeded":
+            return Outcome("FINISHED", metrics=status.metrics)
+        name = f"Entry point {self.step.entry_point!r} of {self.step.uri}"
+        if status.state == "running":
+            self._backend.cancel(self._handle)
+            return Outcome("KILLED", self.redact(f"{name} did not end in time and was stopped."), self._text(tail))
+        ended = "failed" if status.state == "failed" else "was stopped"
+        reason = self.redact(f"{name} {ended}: {status.reason.rstrip('.')}.")
+        verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
+        return Outcome(verdict, reason, self._text(tail), status.exit_code, status.metrics)
+
+    def _end(self, record: RunRecord, outcome: Outcome) -> Run:
         run = record.close(outcome)
-        if outcome.status == "KILLED":
+        if self._killed and outcome.status == "KILLED":
             raise AttemptKilledError(outcome.reason)
-        if outcome.status == "FAILED":
+        if outcome.status != "FINISHED":
             raise StepFailedError(outcome.reason)
         return run
 
-    def _work(self, job: Job, tail: deque[str]) -> Outcome:
-        assert self._backend is not None
-        with self._interruptible():
-            self._handle = self._backend.submit(job)
-        if self._killed:  # between the start and the assignment
-            self._backend.cancel(self._handle)
-        for line in self._backend.logs(self._handle):
-            self.log(line)
-            tail.append(line)
-        status = self._backend.poll(self._handle)
-        if self._killed:
-            return Outcome("KILLED", "stopped by Airflow", self._text(tail), status.exit_code)
-        if status.state == "succeeded":
-            return Outcome("FINISHED")
-        reason = f"Entry point {job.entry_point.name!r} of {self.step.uri} failed: {status.reason}."
-        return Outcome("FAILED", self.redact(reason), self._text(tail), status.exit_code)
+    def _resumed(self, run: Run, handle: Handle) -> RunRecord:
+        """Take up the record of a job that was submitted before, by another process."""
+        self._backend, self._handle = self._named(), handle
+        parameters = self._remote().parameters(handle) or {key: str(x) for key, x in self.step.parameters.items()}
+        source = SourceTags(name=self.step.uri)
+        record = self._record(source, parameters, {})
+        record.run = run
+        return record
 
-    def _record(self, source: SourceTags, parameters: Mapping[str, str]) -> RunRecord:
+    def _record(
+        self, source: SourceTags, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None
+    ) -> RunRecord:
         return RunRecord(
             client=self.client,
             experiment_id=self.step.experiment_id,
@@ -194,25 +281,29 @@ class Attempt:
             parent_run_id=self.step.parent_run_id,
             supersedes=self.step.supersedes,
             parameters={key: self.redact(value) for key, value in parameters.items()},
-            more_tags=self.step.tags,
+            more_tags={**(tags or {}), **self.step.tags},
         )
 
     def _record_unstarted(self, source: SourceTags, outcome: Outcome) -> None:
         """Leave a closed run that says why nothing was started; the tree shows the attempt all the same."""
         record = self._record(replace(source, name=self.redact(source.name)), {})
         try:
-            self.on_open(record.open())
+            self.on_open(record.open(), {})
             record.close(outcome)
         except TrackingError as error:
             self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
 
-    def _source_tags(self, fetched: FetchedProject) -> SourceTags:
+    def _source_tags(self, fetched: FetchedProject, backend: Backend) -> SourceTags:
         source: Source = fetched.source
         return SourceTags(
             name=self.redact(source.name),
             entry_point=self.step.entry_point,
             backend=self.step.backend,
-            environment=choose_env_manager(fetched.project, self.step.env_manager),
+            environment=(
+                self.step.env_manager or "local"
+                if backend.remote
+                else choose_env_manager(fetched.project, self.step.env_manager)
+            ),
             commit=source.commit,
             branch=source.branch,
             repo_url=source.repo_url,
@@ -230,5 +321,5 @@ class Attempt:
     def _reason(self, error: BaseException) -> str:
         return self.redact(f"stopped: {type(error).__name__} {error}".strip())
 
-    def _text(self, tail: deque[str]) -> str:
+    def _text(self, tail: Iterable[str]) -> str:
         return self.redact("\n".join(tail))[-_TAIL_CHARACTERS:]

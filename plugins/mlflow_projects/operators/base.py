@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
@@ -39,6 +39,12 @@ class MLflowTrackingOperator(BaseOperator):
         super().__init__(**kwargs)
         self.mlflow_conn_id = mlflow_conn_id
 
+    def stop_job(self, run: Run) -> None:
+        """Stop the job outside of a run that is to be closed."""
+        from mlflow_projects.backends.base import stop_job_of
+
+        stop_job_of(run, self.log.info)
+
     @contextlib.contextmanager
     def tracking(self) -> Iterator[TrackingClient]:
         """Yield a client for the tracking server; errors leave the block in Airflow's terms.
@@ -61,7 +67,7 @@ class MLflowTrackingOperator(BaseOperator):
 class MLflowRunOperator(MLflowTrackingOperator):
     """The base of operators that stand for an MLflow run, with a button to it."""
 
-    operator_extra_links = (MLflowRunLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(),)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -33,7 +33,7 @@ class MLflowJanitorOperator(MLflowTrackingOperator):
             return str(ti.get_dagrun_state(dag_id, run_id))
 
         with self.tracking() as client:
-            closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"))
+            closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"), self.stop_job)
         for run in closed:
             self.log.warning("Closed %s %s of %s %s", run.status, run.name, run.dag_id, run.dag_run_id)
         self.log.info("%d run(s) closed.", len(closed))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from airflow.sdk.definitions._internal.mixins import ResolveMixin
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
+from mlflow_projects.backends.base import REMOTE_BACKENDS, Handle, job_exists
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.links.run import MLflowRunLink
+from mlflow_projects.links.sagemaker import CloudWatchLogsLink, SageMakerJobLink
+from mlflow_projects.operators.artifact import ArtifactReference
 from mlflow_projects.operators.attempt import Attempt, AttemptKilledError, Step
 from mlflow_projects.operators.base import (
     MLflowRunOperator,
@@ -18,7 +25,8 @@ from mlflow_projects.operators.base import (
 )
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import stop_without_supervisor
-from mlflow_projects.tracking.record import close_abandoned, withdraw
+from mlflow_projects.tracking.client import OPEN_STATUSES
+from mlflow_projects.tracking.record import TRIES, TRY_NUMBER, close_abandoned, withdraw
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _STATE_KEY = "mlflow_run"
+T = TypeVar("T")
 
 
 class MLflowProjectOperator(MLflowRunOperator):
@@ -49,9 +58,9 @@ class MLflowProjectOperator(MLflowRunOperator):
     :param run_name: default: the task's id without its group, with the index of a mapped task (templated)
     :param env_manager: ``local`` (the worker's Python), ``uv``, ``virtualenv`` or ``conda``; default: ``uv``
         if the project has a ``python_env``, ``conda`` if it has a ``conda_env``, else ``local`` (templated)
-    :param backend: where the command runs: ``local`` (templated)
-    :param backend_config: settings of the backend; for ``local``: ``grace_seconds`` between SIGTERM and
-        SIGKILL, 3 by default (templated)
+    :param backend: where the command runs: ``local`` or ``sagemaker`` (templated)
+    :param backend_config: settings of the backends; for ``local``: ``grace_seconds`` between SIGTERM and
+        SIGKILL, 3 by default; for ``sagemaker``: docs/sagemaker.md (templated)
     :param parent_run_id: the run to nest below: an id, or a start task's XCom; default: the parent of the
         enclosing ``mlflow_run`` (templated)
     :param mlflow_conn_id: Airflow connection to the tracking server; the default one may be missing, then
@@ -61,12 +70,14 @@ class MLflowProjectOperator(MLflowRunOperator):
     :param aws_conn_id: Airflow connection for backends on AWS
     :param tags: more tags for the run; they win over ours (templated)
     :param reuse: not available yet; must be False
-    :param deferrable: for backends that run elsewhere; the local one always holds its worker slot
-    :param poll_interval: seconds between two looks at a job that runs elsewhere
+    :param deferrable: whether waiting for a SageMaker job leaves the worker slot free; default: Airflow's
+        ``[operators] default_deferrable``; the local backend always holds its slot
+    :param poll_interval: seconds between two looks at a SageMaker job
     :raises AirflowFailException: the project or a parameter is wrong; no retry
     :raises AirflowException: the command failed, was stopped, or MLflow stayed away
     """
 
+    operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(), SageMakerJobLink(), CloudWatchLogsLink())
     template_fields: Sequence[str] = (
         "uri",
         "entry_point",
@@ -127,6 +138,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.doc_md = self.doc_md or self._describe()
+        self.sagemaker_job_url = ""
+        self.cloudwatch_logs_url = ""
         self._attempt: Attempt | None = None
         self._finished: Run | None = None
 
@@ -141,66 +154,168 @@ class MLflowProjectOperator(MLflowRunOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Live the attempt's life; see :mod:`mlflow_projects.operators.attempt`."""
+        with self.tracking() as client:
+            previous = self._previous_try(context)
+            if left := self._left_running(context, client, previous):
+                run, handle = left
+                self._opened(context, client, run, handle)
+                attempt = self._new_attempt(context, client, self._step_of(run, context))
+                if self._defers:
+                    self._hand_over(context, run, handle)
+                return self._finish(attempt, lambda: attempt.attach(run, handle))
+            attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
+            if self._defers and self.backend in REMOTE_BACKENDS:
+                run, handle = self._watched(attempt, attempt.start)
+                self._hand_over(context, run, handle)
+            return self._finish(attempt, attempt.run)
+
+    def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Close the attempt whose job a trigger watched to its end, or to its deadline."""
+        state: Any = self._previous_try(context)  # what this very try left before it was deferred
+        run_id, handle = state["run_id"], dict(state["handle"])
+        with self.tracking() as client:
+            run = client.get_run(run_id)
+            self._show_links(context, client, run, handle)
+            attempt = self._new_attempt(context, client, self._step_of(run, context))
+            return self._finish(attempt, lambda: attempt.conclude(run, handle))
+
+    def _finish(self, attempt: Attempt, work: Callable[[], Run]) -> dict[str, Any]:
+        self._finished = self._watched(attempt, work)
+        return self.xcom_of(self._finished, "FINISHED")
+
+    def _watched(self, attempt: Attempt, work: Callable[[], T]) -> T:
+        """Do the work so that Airflow can stop it."""
+        self._attempt = attempt
+        try:
+            with stop_without_supervisor():
+                return work()
+        except AttemptKilledError as error:
+            raise AirflowException(f"The attempt was {error}.") from None
+        finally:
+            self._attempt = None
+
+    @property
+    def _defers(self) -> bool:
+        if self.deferrable is None:
+            return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+        return bool(self.deferrable)
+
+    def _hand_over(self, context: Context, run: Run, handle: Handle) -> NoReturn:
+        from mlflow_projects.triggers.sagemaker import SageMakerTrigger
+
+        # Airflow's own time-out of a deferral would neither stop the job nor call us (trap: defer(timeout=)).
+        deadline = handle["submitted"] + handle["deadline_seconds"]
+        if self.execution_timeout:
+            started: Any = context["ti"].start_date
+            deadline = min(deadline, (started + self.execution_timeout).timestamp())
+        trigger = SageMakerTrigger(handle, run.run_id, deadline, self.poll_interval, self.mlflow_conn_id)
+        self.defer(trigger=trigger, method_name="resume")
+
+    def _new_attempt(self, context: Context, client: TrackingClient, step: Step) -> Attempt:
         from airflow.sdk._shared.secrets_masker import redact
 
         def log(line: str) -> None:
             # Airflow's supervisor masks what a worker logs, but nobody does under `airflow dags test`.
             self.log.info("%s", redact(line))
 
-        with self.tracking() as client:
-            parent = None if self.parent_run_id else enclosing_parent(self, context)
-            step = Step(
-                uri=str(self.uri),
-                entry_point=self.entry_point,
-                version=None if self.version in (None, "", "None") else str(self.version),
-                parameters=self._mapping("parameters"),
-                backend=self.backend,
-                backend_config=self._mapping("backend_config"),
-                env_manager=None if self.env_manager in (None, "", "None") else str(self.env_manager),
-                run_name=self.run_name or self._default_run_name(context),
-                experiment_id=experiment_id_for(client, self.experiment_name, parent),
-                parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
-                supersedes=self._close_previous_try(context, client),
-                tags=self._mapping("tags"),
-                git_credentials=self._git_credentials(),
-            )
-            self._attempt = Attempt(
-                step=step,
-                task=identify(context),
-                client=client,
-                cache=cache_from_config(),
-                log=log,
-                redact=lambda text: str(redact(text)),
-                on_open=lambda run: self._opened(context, client, run),
-            )
-            try:
-                with stop_without_supervisor():
-                    run = self._attempt.run()
-            except AttemptKilledError as error:
-                raise AirflowException(f"The attempt was {error}.") from None
-            finally:
-                self._attempt = None
-        self._finished = run
-        return self.xcom_of(run, "FINISHED")
+        return Attempt(
+            step=step,
+            task=identify(context),
+            client=client,
+            cache=cache_from_config(),
+            log=log,
+            redact=lambda text: str(redact(text)),
+            on_open=lambda run, handle: self._opened(context, client, run, handle),
+            aws_conn_id=self.aws_conn_id,
+            poll_interval=self.poll_interval,
+        )
+
+    def _first_step(self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None) -> Step:
+        parent = None if self.parent_run_id else enclosing_parent(self, context)
+        return Step(
+            uri=str(self.uri),
+            entry_point=self.entry_point,
+            version=None if self.version in (None, "", "None") else str(self.version),
+            parameters=self._mapping("parameters"),
+            backend=self.backend,
+            backend_config=self._backend_config(),
+            env_manager=None if self.env_manager in (None, "", "None") else str(self.env_manager),
+            run_name=self.run_name or self._default_run_name(context),
+            experiment_id=experiment_id_for(client, self.experiment_name, parent),
+            parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
+            supersedes=self._close_previous_try(context, client, previous),
+            tags=self._mapping("tags"),
+            git_credentials=self._git_credentials(),
+        )
+
+    def _step_of(self, run: Run, context: Context) -> Step:
+        """Return as much of the step as the end of its record needs."""
+        return Step(
+            uri=str(self.uri),
+            entry_point=self.entry_point,
+            version=None,
+            parameters=self._mapping("parameters"),
+            backend=self.backend,
+            backend_config={},
+            env_manager=None,
+            run_name=self.run_name or self._default_run_name(context),
+            experiment_id=run.experiment_id,
+            parent_run_id=None,
+        )
+
+    def _backend_config(self) -> Mapping[str, Any]:
+        given = self._mapping("backend_config")
+        if self.backend != "sagemaker":
+            return given
+        text = conf.get("mlflow_projects", "sagemaker", fallback="") or "{}"
+        try:
+            defaults = json.loads(text)
+        except ValueError as error:
+            raise ProjectError(f"Airflow's option [mlflow_projects] sagemaker is no JSON: {error}.") from None
+        if not isinstance(defaults, dict):
+            raise ProjectError("Airflow's option [mlflow_projects] sagemaker must be a JSON object.")
+        return {**defaults, **given}
 
     def on_kill(self) -> None:
         """Stop the command; harmless when the attempt is over (Airflow calls this after a time-out too)."""
         if self._attempt:
             self._attempt.kill()
 
-    def _close_previous_try(self, context: Context, client: TrackingClient) -> str | None:
-        """Return the run of the try before this one; close it if its worker died before it could.
-
-        The id comes from Airflow's task state store: XComs are wiped before every try.
-        """
+    def _previous_try(self, context: Context) -> Mapping[str, Any] | None:
+        """Return what the try before this one left in Airflow's task state store: XComs are wiped before each try."""
         previous = context["task_state_store"].get(_STATE_KEY)
-        if not isinstance(previous, Mapping):
+        return previous if isinstance(previous, Mapping) else None
+
+    def _left_running(
+        self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None
+    ) -> tuple[Run, Handle] | None:
+        """Return run and handle of a job that goes on although its worker was lost, and take them over.
+
+        Nothing was fetched yet: a second job would be paid twice. After a Clear a person wants a new one.
+        """
+        handle = (previous or {}).get("handle")
+        if not previous or not handle or not _is_retry(previous, context["ti"]) or handle["backend"] != self.backend:
+            return None
+        run = client.get_run(str(previous["run_id"]))
+        if run.status not in OPEN_STATUSES or not job_exists(handle, self.log.info):
+            return None
+        number = str(context["ti"].try_number)
+        tries = run.tags.get(TRIES, run.tags.get(TRY_NUMBER, ""))
+        client.log_batch(run.run_id, tags={TRY_NUMBER: number, TRIES: f"{tries},{number}"})
+        self.log.info("An earlier try was lost, its job goes on: this try takes over run %s.", run.run_id)
+        return run, dict(handle)
+
+    def _close_previous_try(
+        self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None
+    ) -> str | None:
+        """Return the run of the try before this one; close it if its worker died before it could."""
+        if previous is None:
             return None
         run_id = str(previous["run_id"])
         reason = f"its worker was lost; superseded by try {context['ti'].try_number}"
-        # A Clear raises max_tries and may follow a success, which stays; a retry cannot follow one.
-        is_retry = previous.get("max_tries") == context["ti"].max_tries
-        if close_abandoned(client, run_id, reason, also_finished=is_retry):
+        # A Clear may follow a success, which stays; a retry cannot follow one.
+        is_retry = _is_retry(previous, context["ti"])
+        if close_abandoned(client, run_id, reason, self.stop_job, also_finished=is_retry):
             self.log.warning("Run %s of an earlier try did not end well; now KILLED.", run_id)
         return run_id
 
@@ -220,9 +335,26 @@ class MLflowProjectOperator(MLflowRunOperator):
         with self.tracking() as client:
             withdraw(client, self._finished, reason)
 
-    def _opened(self, context: Context, client: TrackingClient, run: Run) -> None:
-        context["task_state_store"].set(_STATE_KEY, _state_of(run, context["ti"]))
+    def _opened(self, context: Context, client: TrackingClient, run: Run, handle: Handle) -> None:
+        ti = context["ti"]
+        state: dict[str, Any] = {
+            "run_id": run.run_id,
+            "try_number": ti.try_number,
+            "max_tries": ti.max_tries,
+            "handle": handle,
+        }
+        context["task_state_store"].set(_STATE_KEY, state)
+        self._show_links(context, client, run, handle)
+
+    def _show_links(self, context: Context, client: TrackingClient, run: Run, handle: Handle) -> None:
         self.publish(context, client, run)
+        if handle.get("backend") == "sagemaker":
+            from mlflow_projects.backends.sagemaker.request import console_url, logs_url
+
+            self.sagemaker_job_url = console_url(handle["region"], handle["job_name"])
+            self.cloudwatch_logs_url = logs_url(handle["region"], handle["job_name"])
+            context["ti"].xcom_push(key=SageMakerJobLink().xcom_key, value=self.sagemaker_job_url)
+            context["ti"].xcom_push(key=CloudWatchLogsLink().xcom_key, value=self.cloudwatch_logs_url)
 
     def _mapping(self, name: str) -> Mapping[str, Any]:
         value = getattr(self, name)
@@ -260,37 +392,9 @@ class MLflowProjectOperator(MLflowRunOperator):
         return f"Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n{body}"
 
 
-class ArtifactReference(ResolveMixin):
-    """The URI of a step's artifact, known when that step has run."""
-
-    def __init__(self, operator: MLflowProjectOperator, path: str) -> None:
-        self.operator = operator
-        self.path = path.strip("/")
-
-    def iter_references(self) -> Iterable[tuple[Any, str]]:
-        """Tell Airflow which task this depends on."""
-        yield self.operator, "return_value"
-
-    def resolve(self, context: Mapping[str, Any]) -> str:
-        """Return the URI.
-
-        :raises AirflowFailException: the step left no run, because it was skipped, for example
-        """
-        result = context["ti"].xcom_pull(task_ids=self.operator.task_id)
-        if not isinstance(result, Mapping) or not result.get("artifact_uri"):
-            raise AirflowFailException(
-                f"Task {self.operator.task_id!r} left no MLflow run, so {self.path!r} of it cannot be used; "
-                "it was skipped or never ran."
-            )
-        return f"{result['artifact_uri'].rstrip('/')}/{self.path}".rstrip("/")
-
-    def __str__(self) -> str:
-        pulled = f"ti.xcom_pull(task_ids='{self.operator.task_id}')['artifact_uri']"
-        return f"{{{{ {pulled} }}}}/{self.path}".rstrip("/")
-
-
-def _state_of(run: Run, ti: Any) -> dict[str, Any]:
-    return {"run_id": run.run_id, "try_number": ti.try_number, "max_tries": ti.max_tries}
+def _is_retry(previous: Mapping[str, Any], ti: Any) -> bool:
+    """Tell a retry from a Clear, which raises max_tries."""
+    return bool(previous.get("max_tries") == ti.max_tries)
 
 
 def _one_cell(value: Any) -> str:

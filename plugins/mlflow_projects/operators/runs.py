@@ -136,7 +136,9 @@ class MLflowEndRunOperator(MLflowRunOperator):
         status: RunStatus = "FAILED" if culprits else "FINISHED"
         with self.tracking() as client:
             run = client.get_run(run_id)
-            for straggler in close_open_descendants(client, run, f"still open when {self.task_id} ran"):
+            for straggler in close_open_descendants(
+                client, run, f"still open when {self.task_id} ran", self.stop_job
+            ):
                 self.log.warning("Run %s (%s) was still open; now KILLED.", straggler.run_id, straggler.name)
             self._withdraw_failed(context, client, run)
             self._close(client, run, status, culprits)

@@ -72,18 +72,24 @@ def build_command(
     entry_point: EntryPoint,
     parameters: Parameters,
     download: Callable[[str, str], str],
+    localize: Callable[[str, str], str] | None = None,
 ) -> str:
     """Return the shell command of an entry point with its parameters.
 
     :param download: called with (artifact URI, name of a folder to create) for the value of a ``path``
         parameter that is not local; returns the local path
+    :param localize: called with (parameter's name, value) for a ``path`` value that is local; default: its
+        absolute path on this machine
     :raises ProjectError: a ``path`` value does not exist, or the command uses an unknown placeholder
     """
     values: dict[str, str] = {}
     for position, (name, parameter) in enumerate(entry_point.parameters.items()):
         value = parameters.declared[name]
         if parameter.type == "path":
-            value = _local_path(name, str(value), download, f"param_{position}")
+            if local_path_of(str(value)) is None:
+                value = download(str(value), f"param_{position}")
+            else:
+                value = (localize or existing_path)(name, str(value))
         values[name] = shlex.quote(str(value))
     try:
         command = entry_point.command.format(**values)
@@ -111,10 +117,12 @@ def local_path_of(uri: str) -> str | None:
     return None
 
 
-def _local_path(name: str, value: str, download: Callable[[str, str], str], folder: str) -> str:
+def existing_path(name: str, value: str) -> str:
+    """Return the absolute path that a ``path`` parameter means.
+
+    :raises ProjectError: no such file or folder
+    """
     local = local_path_of(value)
-    if local is None:
-        return download(value, folder)
     if not local or not Path(local).exists():  # "" would mean the worker's own folder
         raise ProjectError(f"Parameter {name!r} is the path {value!r}, but no such file or folder exists.")
     return os.path.abspath(local)  # noqa: PTH100  (Path.absolute keeps "..", MLflow's command does not)

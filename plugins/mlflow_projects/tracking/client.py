@@ -81,9 +81,14 @@ class TrackingClient(Protocol):
         """Return the active runs that match a filter in MLflow's search language, oldest first."""
 
     def log_batch(
-        self, run_id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Log parameters and tags, any number of them."""
+        """Log parameters, tags and metrics (as of now, step 0), any number of them."""
 
     def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
         """Set a run's status.

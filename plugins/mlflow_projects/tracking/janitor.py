@@ -13,6 +13,7 @@ from mlflow_projects.tracking.record import (
     REASON,
     ROLE,
     TASK_URL,
+    StopJob,
     close_open_descendants,
     now,
 )
@@ -32,11 +33,14 @@ class Closed:
     status: RunStatus
 
 
-def tidy(client: TrackingClient, dag_run_state: Callable[[str, str], str | None], airflow_url: str) -> list[Closed]:
+def tidy(
+    client: TrackingClient, dag_run_state: Callable[[str, str], str | None], airflow_url: str, stop: StopJob
+) -> list[Closed]:
     """Close the runs that are open although their DAG run ended; return them, children before parents.
 
     :param dag_run_state: returns Airflow's state of (dag id, run id), None if there is no such DAG run
     :param airflow_url: the base URL of this Airflow; runs of another one on the same tracking server stay
+    :param stop: called with each run before it is closed, to stop its job outside
     """
     query = f"{NOT_CLOSED} and tags.`{DAG_ID}` != ''"
     open_runs = [
@@ -52,14 +56,15 @@ def tidy(client: TrackingClient, dag_run_state: Callable[[str, str], str | None]
         if key not in states:
             states[key] = dag_run_state(*key)
         if states[key] in ("success", "failed", None):
-            closed += _close(client, run, states[key])
+            closed += _close(client, run, states[key], stop)
     return closed
 
 
-def _close(client: TrackingClient, run: Run, state: str | None) -> list[Closed]:
+def _close(client: TrackingClient, run: Run, state: str | None, stop: StopJob) -> list[Closed]:
     reason = f"closed by the janitor: the DAG run is {state or 'gone'}"
     status: RunStatus = _PARENT_STATUS[state] if run.tags.get(ROLE) == "parent" else "KILLED"
-    nested = close_open_descendants(client, run, reason)
+    nested = close_open_descendants(client, run, reason, stop)
+    stop(run)
     client.log_batch(run.run_id, tags={REASON: reason})
     client.update_run(run.run_id, status, now())
     dag_id, dag_run_id = run.tags[DAG_ID], run.tags.get(DAG_RUN_ID, "")

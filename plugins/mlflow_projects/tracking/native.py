@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,9 +75,14 @@ class NativeClient:
         return found
 
     def log_batch(
-        self, run_id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Metric, Param, RunTag
 
         every_param = [Param(key, value) for key, value in (params or {}).items()]
         every_tag = [RunTag(key, value) for key, value in (tags or {}).items()]
@@ -85,6 +91,9 @@ class NativeClient:
                 self._client.log_batch(run_id, params=every_param[start : start + _BATCH])
             for start in range(0, len(every_tag), _BATCH):
                 self._client.log_batch(run_id, tags=every_tag[start : start + _BATCH])
+            if metrics:
+                moment = int(time.time() * 1000)
+                self._client.log_batch(run_id, metrics=[Metric(key, x, moment, 0) for key, x in metrics.items()])
 
     def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
         with _translated():

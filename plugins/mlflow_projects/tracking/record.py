@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
@@ -33,9 +33,15 @@ REASON = "mlflow_projects.reason"
 OUTPUT_TAIL = "mlflow_projects.output_tail"
 EXIT_CODE = "mlflow_projects.exit_code"
 SUPERSEDES = "mlflow_projects.supersedes"
+# The handle (JSON) of the job outside, if there is one, so that whoever closes the run can stop it …
+JOB = "mlflow_projects.job"
+# … and the tries that watched it in turn, if a worker was lost meanwhile.
+TRIES = "mlflow_projects.tries"
 
 # A filter in MLflow's search language: runs that have not ended.
 NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
+
+StopJob = Callable[[Run], None]
 
 _MAX_TAG = 8000
 MAX_PARAM = 6000
@@ -124,12 +130,14 @@ class Outcome:
     :param reason: one sentence, "" for success
     :param output_tail: the last lines of the command's output
     :param exit_code: of the command, None if it never ran
+    :param metrics: what the attempt cost
     """
 
     status: RunStatus
     reason: str = ""
     output_tail: str = ""
     exit_code: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
         """Return the tags that explain the outcome; none for a plain success."""
@@ -196,8 +204,8 @@ class RunRecord:
         logged = self.client.get_run(self.run.run_id)
         missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
         tags = _present(outcome.tags())
-        if missing or tags:
-            self.client.log_batch(logged.run_id, params=missing, tags=tags)
+        if missing or tags or outcome.metrics:
+            self.client.log_batch(logged.run_id, params=missing, tags=tags, metrics=outcome.metrics)
         self.client.update_run(logged.run_id, outcome.status, now())
         return logged
 
@@ -244,11 +252,14 @@ def find_parent(client: TrackingClient, experiment_id: str, task: TaskIdentity) 
     return found[0] if found else None
 
 
-def close_abandoned(client: TrackingClient, run_id: str, reason: str, *, also_finished: bool = False) -> bool:
+def close_abandoned(
+    client: TrackingClient, run_id: str, reason: str, stop: StopJob, *, also_finished: bool = False
+) -> bool:
     """Set a run that nobody works on any more to KILLED, and before it what is open below it.
 
     A run that is closed, or does not exist, stays as it is.
 
+    :param stop: called with each run before it is closed, to stop its job outside
     :param also_finished: withdraw success too
     :return: True if the run was changed
     """
@@ -263,7 +274,8 @@ def close_abandoned(client: TrackingClient, run_id: str, reason: str, *, also_fi
         return True
     if run.status not in OPEN_STATUSES:
         return False
-    close_open_descendants(client, run, reason)
+    close_open_descendants(client, run, reason, stop)
+    stop(run)
     client.log_batch(run_id, tags={REASON: reason})
     client.update_run(run_id, "KILLED", now())
     return True
@@ -275,15 +287,18 @@ def withdraw(client: TrackingClient, run: Run, reason: str) -> None:
     client.update_run(run.run_id, "KILLED", run.end_time or now())
 
 
-def close_open_descendants(client: TrackingClient, root: Run, reason: str) -> list[Run]:
+def close_open_descendants(client: TrackingClient, root: Run, reason: str, stop: StopJob) -> list[Run]:
     """Set every run below ``root`` that is still open to KILLED, the lowest first; return those.
 
     Only the run's own experiment is searched, which is where its children are unless a step was given
     another ``experiment_name``.
+
+    :param stop: called with each run before it is closed, to stop its job outside
     """
     known = {run.run_id: run for run in client.search_runs([root.experiment_id], NOT_CLOSED)}
     below = [(depth, run) for run in list(known.values()) if (depth := _depth(client, known, run, root))]
     for _, run in sorted(below, key=lambda pair: -pair[0]):
+        stop(run)
         client.log_batch(run.run_id, tags={REASON: reason})
         client.update_run(run.run_id, "KILLED", now())
     return [run for _, run in below]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -127,9 +128,16 @@ class RestClient:
         return found
 
     def log_batch(
-        self, run_id: str, *, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
-        for key, pairs in (("params", _pairs(params or {})), ("tags", _pairs(tags or {}))):
+        moment = {"timestamp": int(time.time() * 1000), "step": 0}
+        points = [{**pair, **moment} for pair in _pairs(metrics or {})]
+        for key, pairs in (("params", _pairs(params or {})), ("tags", _pairs(tags or {})), ("metrics", points)):
             for start in range(0, len(pairs), _BATCH):
                 self._call("POST", "runs/log-batch", {"run_id": run_id, key: pairs[start : start + _BATCH]})
 
@@ -246,7 +254,7 @@ def _retry_after(answer: httpx.Response) -> float | None:
         return None
 
 
-def _pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
+def _pairs(mapping: Mapping[str, str] | Mapping[str, float]) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in mapping.items()]
 
 

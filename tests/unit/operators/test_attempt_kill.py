@@ -35,7 +35,7 @@ def kill_during(
     log: list[str] = []
     step = Step(uri, "main", None, parameters, "local", {}, env, "step", experiment, None)
     task = TaskIdentity("dag", "run", "task", 1, f"attempt {now()}")
-    attempt = Attempt(step, task, client, Cache(tmp_path / "cache"), log.append, str, lambda _: None)
+    attempt = Attempt(step, task, client, Cache(tmp_path / "cache"), log.append, str, lambda *_: None)
     previous = signal.signal(signal.SIGTERM, lambda *_: attempt.kill())
     timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import TrackingClient, connect
+from mlflow_projects.tracking.client import Run, TrackingClient, connect
 from mlflow_projects.tracking.record import (
     Outcome,
     RunRecord,
@@ -86,7 +86,9 @@ def test_stragglers_below_a_run_are_killed_lowest_first(client: TrackingClient) 
     client.update_run(finished.run_id, "FINISHED", now())
     below_finished = record(client, experiment, "below", parent_run_id=finished.run_id).open()
     stranger = record(client, experiment, "stranger").open()
-    closed = close_open_descendants(client, root, "the end")
+    stopped: list[Run] = []
+    closed = close_open_descendants(client, root, "the end", stopped.append)
+    assert {run.run_id for run in stopped} == {run.run_id for run in closed}
     assert {run.run_id for run in closed} == {child.run_id, grandchild.run_id, below_finished.run_id}
     statuses = [client.get_run(run.run_id).status for run in (root, child, grandchild, below_finished, stranger)]
     assert statuses == ["RUNNING", "KILLED", "KILLED", "KILLED", "RUNNING"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_projects.tracking.client import connect
+from mlflow_projects.tracking.client import Run, connect
 from mlflow_projects.tracking.janitor import tidy
 from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, now, resolve_experiment
 from mlflow_projects.tracking.settings import TrackingSettings
@@ -34,13 +34,15 @@ def test_what_is_open_gets_the_verdict_of_its_dag_run(
     client.update_run(done.run_id, "FINISHED", now())
     nested = client.create_run(experiment, "nested", now(), {"mlflow.parentRunId": done.run_id})
     foreign = record("foreign", "parent", None, airflow="http://another-airflow:8080").open()
-    closed = tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE)
+    stopped: list[Run] = []
+    closed = tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append)
 
     statuses = {run.name: client.get_run(run.run_id).status for run in (top, under, done, nested, foreign)}
     below = "RUNNING" if parent == "RUNNING" else "KILLED"
     assert statuses == {"top": parent, "under": step, "done": "FINISHED", "nested": below, "foreign": "RUNNING"}
     mine = [run for run in closed if run.dag_id == dag]
+    assert {run.run_id for run in mine if run.name != "top"} <= {run.run_id for run in stopped}, "jobs outside first"
     assert [run.name for run in mine][-1:] == ([] if parent == "RUNNING" else ["top"]), "the parent comes last"
     assert {run.name for run in mine} == (set() if parent == "RUNNING" else {"top", "under", "nested"})
-    assert tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE) == []
+    assert tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append) == []
     client.close()

@@ -1,0 +1,132 @@
+"""What becomes of a training job: its states as lines, its output, its verdict."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mlflow_projects.backends.base import JobStatus
+from mlflow_projects.backends.sagemaker.aws import Clients, aws_errors, error_code
+from mlflow_projects.backends.sagemaker.request import JOB_NAME_PREFIX, LOG_GROUP
+
+ENDED = ("Completed", "Failed", "Stopped")
+_EXIT_CODE = re.compile(r"exit code:? (\d+)")
+_STOPPED_BY_LIMIT = {
+    "MaxRuntimeExceeded": "it ran longer than 'max_run'",
+    "MaxWaitTimeExceeded": "it took longer than 'max_wait'",
+}
+# CloudWatch takes in lines late and out of order; so each look goes back a little and drops what was seen.
+_OVERLAP_MS = 30_000
+_REMEMBERED = 20_000
+_PAGES_AT_ONCE = 20
+
+
+def verdict(description: Mapping[str, Any]) -> JobStatus:
+    """Read DescribeTrainingJob's answer; a job that was stopped is never a success."""
+    state, name = description["TrainingJobStatus"], description["TrainingJobName"]
+    metrics = _cost(description)
+    if state == "Completed":
+        return JobStatus("succeeded", 0, metrics=metrics)
+    if state == "Failed":
+        reason = description.get("FailureReason") or "SageMaker gives no reason"
+        found = _EXIT_CODE.search(reason)
+        code = int(found[1]) if found else None
+        return JobStatus("failed", code, f"training job {name} failed: {reason}", metrics=metrics)
+    if state == "Stopped":
+        why = _STOPPED_BY_LIMIT.get(description.get("SecondaryStatus", ""), "somebody stopped it")
+        return JobStatus("stopped", None, f"training job {name} was stopped: {why}", metrics=metrics)
+    return JobStatus("running")
+
+
+def _cost(description: Mapping[str, Any]) -> dict[str, float]:
+    seconds = description.get("BillableTimeInSeconds")
+    if seconds is None:
+        return {}
+    instances = description.get("ResourceConfig", {}).get("InstanceCount", 1)
+    return {
+        "sagemaker/training_seconds": float(description.get("TrainingTimeInSeconds", 0)),
+        "sagemaker/billable_seconds": float(seconds),
+        "sagemaker/billable_instance_hours": seconds * instances / 3600,
+    }
+
+
+class Transitions:
+    """Turns states into one line per change."""
+
+    def __init__(self, name: str, submitted: float) -> None:
+        self._name, self._submitted = name, submitted
+        self._last = ""
+
+    def line(self, status: str, secondary: str = "") -> str | None:
+        """Return a line if the state is another than the last one, with the time since the submission."""
+        state = f"{status}, {secondary}" if secondary and secondary != status else status
+        if state == self._last:
+            return None
+        self._last = state
+        return f"Training job {self._name}: {state} ({max(0, time.time() - self._submitted):.0f} s)"
+
+
+class JobLogs:
+    """Reads the output of jobs from CloudWatch, with one request for however many jobs.
+
+    :param since: epoch seconds of the first line that matters
+    """
+
+    def __init__(self, clients: Clients, since: float) -> None:
+        self._clients = clients
+        self._from = int(since * 1000) - _OVERLAP_MS
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self.trouble = ""
+
+    def rewind(self, since: float) -> None:
+        """Read again from an earlier time on, for a job that began then."""
+        self._from = min(self._from, int(since * 1000) - _OVERLAP_MS)
+
+    def fetch(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Return new lines as (job, line), in order.
+
+        Trouble with CloudWatch never is trouble of the job: it is left in ``trouble``.
+        """
+        wanted = sorted(names)
+        if not wanted:
+            return []
+        # Several jobs share the start of their names; the others' lines are dropped.
+        prefix = f"{wanted[0]}/" if len(wanted) == 1 else JOB_NAME_PREFIX
+        query = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": prefix, "startTime": self._from}
+        lines, known = [], set(wanted)
+        try:
+            for _ in range(_PAGES_AT_ONCE):
+                answer = self._clients["logs"].filter_log_events(**query)
+                for event in answer["events"]:
+                    if self._is_new(event):
+                        job, _, host = event["logStreamName"].partition("/")
+                        if job in known:
+                            lines.append((job, _with_host(event["message"], host)))
+                if not (token := answer.get("nextToken")):
+                    break
+                query["nextToken"] = token
+            self.trouble = ""
+        except aws_errors() as error:
+            self._clients.forget_if_expired(error)
+            # No job has written yet: the group or its streams are not there.
+            self.trouble = "" if error_code(error) == "ResourceNotFoundException" else str(error)
+        return lines
+
+    def _is_new(self, event: Mapping[str, Any]) -> bool:
+        if event["eventId"] in self._seen:
+            return False
+        self._seen[event["eventId"]] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        self._from = max(self._from, event["timestamp"] - _OVERLAP_MS)
+        return True
+
+
+def _with_host(message: str, stream: str) -> str:
+    """Name the instance of lines that are not the first one's."""
+    host = stream.rpartition("-")[0]
+    text = message.rstrip("\n")
+    return text if host in ("", "algo-1") else f"[{host}] {text}"

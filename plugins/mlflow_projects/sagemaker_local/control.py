@@ -1,0 +1,148 @@
+"""The endpoint ``/_sagemaker_local`` by which tests order faults and look behind the scenes.
+
+=======  ================  ================================================================================
+method   path              what it does
+=======  ================  ================================================================================
+GET      ``/health``       answers 200
+POST     ``/faults``       orders a fault or a list of faults; see :class:`Fault` for the keys
+GET      ``/faults``       lists the faults still to come
+DELETE   ``/faults``       forgets them
+GET      ``/requests``     ``{"counts": {"sagemaker.DescribeTrainingJob": 3, …}, "create_training_job": […]}``
+DELETE   ``/requests``     begins to count anew
+GET      ``/jobs``         the jobs with their status and the process ids of their instances
+POST     ``/interrupt``    ``{"job": name}``: takes a spot job's instances away; it starts again
+=======  ================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+from mlflow_projects.sagemaker_local.lifecycle import Fleet
+from mlflow_projects.sagemaker_local.wire import Call, Environ, ServiceError, StartResponse, reply_json
+
+PREFIX = "/_sagemaker_local"
+_STATUS = {
+    "InternalServerError": 500,
+    "InternalFailure": 500,
+    "InternalError": 500,
+    "ServiceUnavailable": 503,
+    "SlowDown": 503,
+    "AccessDenied": 403,
+}
+
+
+@dataclasses.dataclass
+class Fault:
+    """A misbehaviour on order.
+
+    :param service: ``sagemaker``, ``s3``, ``logs``, ``sts``, ``secretsmanager``, ``ecr``, ``iam`` or ``*``
+    :param operation: such as ``DescribeTrainingJob``, or ``*``
+    :param error: the code to answer with; ``lost`` cuts the connection; empty lets the request through (late)
+    :param status: HTTP status; 0 takes the usual one of the code
+    :param times: how often; 0 for as often as happens within ``seconds``
+    :param seconds: from now on until the fault is over; 0 for no end
+    :param after: the operation takes effect, only its answer is wrong
+    :param delay: seconds by which the answer is late
+    """
+
+    service: str = "*"
+    operation: str = "*"
+    error: str = ""
+    message: str = ""
+    status: int = 0
+    times: int = -1
+    seconds: float = 0
+    after: bool = False
+    delay: float = 0
+
+    def __post_init__(self) -> None:
+        if self.times < 0:
+            self.times = 0 if self.seconds else 1
+        self.until = time.monotonic() + self.seconds if self.seconds else float("inf")
+
+    @property
+    def lost(self) -> bool:
+        """The client gets no answer at all."""
+        return self.error == "lost"
+
+    def as_error(self) -> ServiceError:
+        """Return the answer."""
+        message = self.message or f"{self.error} on order of a test"
+        return ServiceError(self.error, message, self.status or _STATUS.get(self.error, 400))
+
+
+class Control:
+    """Keeps the faults to come and the requests that came."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._counts: Counter[str] = Counter()
+        self._created: list[dict[str, Any]] = []
+
+    def seen(self, call: Call) -> None:
+        """Count a request."""
+        with self._lock:
+            self._counts[f"{call.service}.{call.operation}"] += 1
+        if (call.service, call.operation) == ("sagemaker", "CreateTrainingJob"):
+            try:
+                request = json.loads(call.body())
+            except ValueError:
+                return
+            with self._lock:
+                self._created.append(request)
+
+    def fault_for(self, call: Call) -> Fault | None:
+        """Take the first fault that is ordered for this request."""
+        with self._lock:
+            now = time.monotonic()
+            self._faults = [fault for fault in self._faults if fault.until > now]
+            for fault in self._faults:
+                if fault.service in ("*", call.service) and fault.operation in ("*", call.operation):
+                    if fault.times == 1:
+                        self._faults.remove(fault)
+                    elif fault.times:
+                        fault.times -= 1
+                    return fault
+        return None
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        """Serve the endpoint."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(PREFIX)
+        try:
+            given = json.loads(Call(environ).body() or b"null")
+            return reply_json(start_response, self._handle(method, path, given))
+        except (TypeError, ValueError, KeyError) as error:
+            return reply_json(start_response, {"error": f"{type(error).__name__}: {error}"}, 400)
+
+    def _handle(self, method: str, path: str, given: Any) -> object:
+        if path == "/health":
+            return {"ready": True}
+        if path == "/faults" and method == "POST":
+            ordered = [Fault(**fault) for fault in (given if isinstance(given, list) else [given])]
+            with self._lock:
+                self._faults += ordered
+        elif path == "/faults" and method == "DELETE":
+            with self._lock:
+                self._faults.clear()
+        elif path == "/requests" and method == "DELETE":
+            with self._lock:
+                self._counts.clear()
+                self._created.clear()
+        elif path == "/jobs":
+            return self._fleet.overview()
+        elif path == "/interrupt" and method == "POST":
+            self._fleet.interrupt(given["job"])
+        elif path not in ("/faults", "/requests"):
+            raise ValueError(f"there is no {method} {PREFIX}{path}")
+        with self._lock:
+            if path == "/requests":
+                return {"counts": dict(self._counts), "create_training_job": list(self._created)}
+            return {"faults": [dataclasses.asdict(fault) for fault in self._faults]}

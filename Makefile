@@ -6,6 +6,7 @@ PYTHON ?= python3
 DAG ?= echo_zip
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
+SAGEMAKER_PORT ?= 4599
 export DAG CONF ONLY AIRFLOW_PORT MLFLOW_PORT
 
 BIN := .venv/bin
@@ -18,6 +19,14 @@ help: ## Show this list
 .PHONY: demo
 demo: setup ## Run a DAG and show its MLflow runs (DAG=echo_zip, CONF='{"text": "hello", "num": 3}')
 	@$(BIN)/python tools/demo.py
+
+.PHONY: demo-sagemaker
+demo-sagemaker: setup-dev ## The same with every step as a training job, on a SageMaker stand-in, without AWS
+	@$(BIN)/python tools/demo_sagemaker.py
+
+.PHONY: sagemaker-local
+sagemaker-local: setup-dev ## Run the SageMaker stand-in until Ctrl-C (SAGEMAKER_PORT=4599)
+	@PYTHONPATH=plugins $(BIN)/python -m mlflow_projects.sagemaker_local --port $(SAGEMAKER_PORT)
 
 .PHONY: up
 up: setup ## Start Airflow and MLflow in the browser, until Ctrl-C (AIRFLOW_PORT=8080, MLFLOW_PORT=5000)
@@ -36,7 +45,7 @@ lint: setup-dev ## Check style (ruff) and types (mypy)
 .PHONY: faults
 faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', or N=200 SEED=7, STORE=postgresql)
 	@$(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(filter postgresql,$(STORE)),--postgresql)
+	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE))
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project, side by side

@@ -20,13 +20,22 @@ TASK_STARTS = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+)")
 
 
 def main() -> int:
-    dag, conf = os.environ.get("DAG") or "echo_zip", os.environ.get("CONF") or "{}"
+    return run(environment())
+
+
+def run(env: dict[str, str], more_conf: dict[str, str] | None = None) -> int:
+    """Run the DAG that DAG and CONF name in an environment; return the exit status.
+
+    :param more_conf: params that CONF may overrule
+    """
+    dag = os.environ.get("DAG") or "echo_zip"
     try:
-        if not isinstance(json.loads(conf), dict):
+        given = json.loads(os.environ.get("CONF") or "{}")
+        if not isinstance(given, dict):
             raise ValueError("not an object")
     except ValueError as error:
         return fail(f'CONF must be a JSON object such as \'{{"text": "hello", "num": 3}}\' ({error}).')
-    env = environment()
+    conf = json.dumps({**(more_conf or {}), **given})
     prepare(env)
     log = HOME / "logs" / f"demo-{dag}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

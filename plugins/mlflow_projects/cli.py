@@ -115,7 +115,7 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
                 f"[{colour}]{run.status}[/]",
                 seconds,
                 escape("\n".join(f"{key}={_short(value)}" for key, value in sorted(run.params.items()))),
-                escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()))),
+                escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()) if _is_shown(key))),
                 escape("\n".join(f"{file.path} ({file.size} B)" for file in node.artifacts)),
                 run.run_id,
             )
@@ -124,6 +124,11 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
 
 def _short(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else f"…{text[-limit:]}"
+
+
+def _is_shown(metric: str) -> bool:
+    """Leave out what a training job cost, but for one figure."""
+    return not metric.startswith("sagemaker/") or metric == "sagemaker/billable_seconds"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def _now(stack: Stack, dag_id: str, run_id: str, unrecorded: bool) -> list[str]:
     for task in stack.get(f"{base}/taskInstances?limit=200")["task_instances"]:
         if task["operator"] == "MLflowProjectOperator":
             problems += _attempts(stack, base, task, runs, unrecorded)
+    if stack.with_sagemaker:
+        problems += _jobs(stack, run_id)
     if left := stack.processes(run_id):
         problems.append(f"3: still alive: {[process.cmdline() for process in left]}")
     state = stack.dag_run(dag_id, run_id)
@@ -63,6 +66,8 @@ def _attempts(stack: Stack, base: str, task: dict[str, Any], runs: list[Any], un
             and run.data.tags.get("airflow.map_index") == str(index)
             and run.data.tags.get("airflow.try_number") == str(number)
         ]
+        if not of_try and any(_took_over(run, task, number) for run in runs):
+            continue  # its worker was lost, its job went on, and a later try followed it in the same run
         who = f"try {number} of {task['task_id']}[{index}] is {state}, its runs: {of_try}"
         if state == "success" and of_try != ["FINISHED"]:
             problems.append(f"2: {who}")
@@ -72,12 +77,35 @@ def _attempts(stack: Stack, base: str, task: dict[str, Any], runs: list[Any], un
     return problems
 
 
+def _took_over(run: Any, task: dict[str, Any], number: int) -> bool:
+    tags = run.data.tags
+    same = tags.get("airflow.task_id") == task["task_id"] and tags.get("airflow.map_index") == str(task["map_index"])
+    return same and str(number) in tags.get("mlflow_projects.tries", "").split(",")
+
+
+def _jobs(stack: Stack, run_id: str) -> list[str]:
+    """Look for jobs that still cost, and for attempts that paid twice."""
+    jobs = stack.jobs_of(run_id)
+    problems = [
+        f"6: job {job['TrainingJobName']} is {job['TrainingJobStatus']}"
+        for job in jobs
+        if job["TrainingJobStatus"] == "InProgress"
+    ]
+    paid = Counter(job["Environment"]["MLFLOW_RUN_ID"] for job in jobs)
+    return problems + [f"7: run {run} has {count} jobs" for run, count in paid.items() if count > 1]
+
+
 def leaks(stack: Stack) -> list[str]:
     """Return where the planted secret is found: logs, MLflow's database, Airflow's database."""
     places = []
     for file in stack.home.rglob("*"):
         if file.is_file() and file.suffix in (".log", ".json", ".txt") and SECRET in file.read_text(errors="replace"):
             places.append(f"5: {file.relative_to(stack.home)}")
+    if stack.with_sagemaker:
+        seen = str(stack.sagemaker.requests()) + str(
+            [stack.sagemaker.logs(job["name"]) for job in stack.sagemaker.jobs()]
+        )
+        places += ["5: a request for a training job, or its output"] if SECRET in seen else []
     if stack.databases:
         dumps = {uri: dumped(uri) for uri in stack.databases}
     else:

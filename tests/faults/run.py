@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.invariants import leaks, violations
+from tests.faults.jobs import JOB_FAULTS
 from tests.faults.randomly import run_randomly
 from tests.faults.stack import Stack
 from tests.faults.table import FAULTS, Fault
 
 AT_ONCE = 3
+TABLES = {"all": FAULTS + JOB_FAULTS, "local": FAULTS, "jobs": JOB_FAULTS}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ def cause(stack: Stack, fault: Fault) -> Verdict:
     except Exception as error:
         traceback.print_exc()
         problems = [f"{type(error).__name__}: {error}"]
+    finally:
+        if stack.with_sagemaker:
+            stack.sagemaker.no_faults()
     return Verdict(fault.name, airflow, statuses, left, time.monotonic() - start, problems)
 
 
@@ -90,12 +95,14 @@ def main() -> int:
     parser.add_argument("--random", type=int, default=0, metavar="N", help="cause N random faults instead")
     parser.add_argument("--seed", type=int, default=None, help="of the random faults; default: by the clock")
     parser.add_argument("--postgresql", action="store_true", help="Airflow's and MLflow's databases on PostgreSQL")
+    parser.add_argument("--table", choices=TABLES, default="all", help="which of the named faults")
     arguments = parser.parse_args()
     seed = int(time.time()) if arguments.seed is None else arguments.seed
-    faults = [fault for fault in FAULTS if arguments.only in fault.name]
+    faults = [fault for fault in TABLES[arguments.table] if arguments.only in fault.name]
+    with_sagemaker = any(fault.needs_sagemaker for fault in faults) and not arguments.random
     with tempfile.TemporaryDirectory(prefix="mlflow-projects-faults-") as folder:
         home = arguments.keep or Path(folder) / "home"
-        with Stack(home, seed, postgresql=arguments.postgresql) as stack:
+        with Stack(home, seed, postgresql=arguments.postgresql, with_sagemaker=with_sagemaker) as stack:
             if arguments.random:
                 broken_lines = run_randomly(stack, arguments.random, seed)
                 print("\n".join([*broken_lines, *leaks(stack)]))

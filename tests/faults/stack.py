@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 from tests.support.flaky import FlakyProxy, answer
+from tests.support.sagemaker import running_sagemaker
 from tests.support.servers import free_port, running_mlflow_server, running_postgresql, wait_until_answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,8 +28,8 @@ ENDED = ("success", "failed")
 class Stack:
     """Airflow's parts below ``home``; the steps reach MLflow through a proxy that misbehaves on order."""
 
-    def __init__(self, home: Path, seed: int = 0, *, postgresql: bool = False) -> None:
-        self.home, self.seed, self.postgresql = home, seed, postgresql
+    def __init__(self, home: Path, seed: int = 0, *, postgresql: bool = False, with_sagemaker: bool = False) -> None:
+        self.home, self.seed, self.postgresql, self.with_sagemaker = home, seed, postgresql, with_sagemaker
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
         self._mlflow_port = free_port()
         self._resources = contextlib.ExitStack()
@@ -77,10 +78,12 @@ class Stack:
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
+        if self.with_sagemaker:
+            self._add_sagemaker()
         if self.databases:
             self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.databases[0]
         subprocess.run([self._airflow(), "db", "migrate"], env=self.environment, check=True, capture_output=True)
-        for part in ("api-server", "dag-processor", "scheduler"):
+        for part in ("api-server", "dag-processor", "scheduler", *(["triggerer"] if self.with_sagemaker else [])):
             self.start(part)
         wait_until_answers(f"{self.url}/api/v2/monitor/health", self.parts["api-server"])
         token = httpx.get(f"{self.url}/auth/token", follow_redirects=True).json()["access_token"]
@@ -96,6 +99,7 @@ class Stack:
             "many",
             "random_4",
             "mlflow_projects_janitor",
+            "job_deferred",
         }
         self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 60, "the DAGs")
         return self
@@ -105,6 +109,45 @@ class Stack:
             self.kill(part)
         self._mlflow.close()
         self._resources.close()
+
+    def _add_sagemaker(self) -> None:
+        self.sagemaker = self._resources.enter_context(running_sagemaker(self.home / "sagemaker"))
+        stand_in = self.sagemaker
+        # The tracking server asks for no password, but the steps' connection has one: the job gets it as a secret.
+        secret = stand_in.client("secretsmanager").create_secret(Name="tracking", SecretString=SECRET)["ARN"]
+        settings = {
+            "role": stand_in.role,
+            "s3_uri": f"s3://{stand_in.bucket}/mlflow",
+            "image_uri": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.14.0-cpu-amzn2023-sagemaker",
+            "secret_environment": {"MLFLOW_TRACKING_PASSWORD": secret},
+        }
+        self.environment.update(
+            stand_in.environment,
+            AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER=json.dumps(settings),
+            AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC="1",
+            AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD="6",
+        )
+
+    def jobs_of(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the descriptions of all training jobs of a DAG run."""
+        runs = {run.info.run_id for run in self.runs(run_id)}
+        found = [self.sagemaker.describe(job["name"]) for job in self.sagemaker.jobs()]
+        return [job for job in found if job.get("Environment", {}).get("MLFLOW_RUN_ID") in runs]
+
+    def wait_job(self, run_id: str, *states: str) -> str:
+        """Wait until the DAG run has a training job in one of the states (default: it exists); return its name."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found[:] = [
+                job["TrainingJobName"]
+                for job in self.jobs_of(run_id)
+                if not states or {job["TrainingJobStatus"], job["SecondaryStatus"]} & set(states)
+            ]
+            return bool(found)
+
+        self.wait(look, 60, f"a job of {run_id}")
+        return found[-1]
 
     def _airflow(self) -> Path:
         return Path(sys.executable).with_name("airflow")

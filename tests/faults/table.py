@@ -32,6 +32,7 @@ class Fault:
     ends: str
     disturbs: bool = False
     unrecorded: bool = False
+    needs_sagemaker: bool = False
 
 
 FAULTS: list[Fault] = []

@@ -45,6 +45,7 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError
 
 _NO_SHA = "0" * 64
 _CREATE_TRIES = 4
+_SHORTEST_PAUSE = 1.0
 _SHOWN = 2000  # characters of a command
 _REFUSED = frozenset({"ValidationException", "AccessDeniedException", "AccessDenied", "NoSuchBucket"})
 _LATE_LOGS_SECONDS = 6
@@ -261,10 +262,15 @@ class SageMakerBackend:
             if not ended and time.time() > _deadline(handle):
                 self._log(f"Training job {name}: has not ended {handle['deadline_seconds']} s after its submission")
                 self.cancel(handle)
-            self._pause(0 if ended else self._poll_interval)
+            self._pause(0 if ended else self._next_look(handle))
         yield from self._late_lines(output, name)
         if self._cancelled:
             self._stopping.join(timeout=4)
+
+    def _next_look(self, handle: Handle) -> float:
+        """Return the seconds to wait: a young job is looked at more often, so that short steps stay short."""
+        age = time.time() - float(handle["submitted"])
+        return min(self._poll_interval, max(_SHORTEST_PAUSE, age / 10))
 
     def _late_lines(self, output: JobLogs, name: str) -> Iterator[str]:
         """Yield what CloudWatch takes in after the end."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlflow_projects.exceptions import ProjectError
+
+DEFAULT_CONNECTION = "aws_default"
 _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _EXPIRED = frozenset({"ExpiredTokenException", "ExpiredToken", "RequestExpired", "UnrecognizedClientException"})
 
@@ -34,10 +37,33 @@ class Clients:
                 retries={"mode": "standard", "max_attempts": 4},
             )
             hook: Any = AwsGenericHook(
-                aws_conn_id=self.aws_conn_id, client_type=service, region_name=self.region_name or None, config=config
+                aws_conn_id=self._connection(),
+                client_type=service,
+                region_name=self.region_name or None,
+                config=config,
             )
             self._made[service] = hook.get_conn()
         return self._made[service]
+
+    def _connection(self) -> str | None:
+        """Return the connection's id, or None if it is the default one and nobody made it.
+
+        :raises ProjectError: another one was named and does not exist
+        """
+        if not self.aws_conn_id:
+            return None
+        from airflow.sdk import BaseHook
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        try:
+            BaseHook.get_connection(self.aws_conn_id)
+        except AirflowNotFoundException:
+            if self.aws_conn_id == DEFAULT_CONNECTION:
+                return None
+            raise ProjectError(
+                f"There is no Airflow connection {self.aws_conn_id!r}; add it, or correct aws_conn_id."
+            ) from None
+        return self.aws_conn_id
 
     @property
     def region(self) -> str:

@@ -97,12 +97,11 @@ def _member(root: Path, path: Path) -> tarfile.TarInfo:
     member = tarfile.TarInfo(path.relative_to(root).as_posix())
     member.mode = 0o755 if information.st_mode & stat.S_IXUSR else 0o644
     if stat.S_ISLNK(information.st_mode):
-        link = path.readlink()
-        if link.is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+        if _leads_out(root, path):
             raise ProjectError(
                 f"{path} is a link that leads out of the project; put a copy of the file in its place."
             )
-        member.type, member.linkname = tarfile.SYMTYPE, link.as_posix()
+        member.type, member.linkname = tarfile.SYMTYPE, path.readlink().as_posix()
     elif stat.S_ISDIR(information.st_mode):
         member.type = tarfile.DIRTYPE
     elif stat.S_ISREG(information.st_mode):
@@ -110,3 +109,14 @@ def _member(root: Path, path: Path) -> tarfile.TarInfo:
     else:
         raise ProjectError(f"{path} is neither a file nor a folder; a SageMaker job cannot take it.")
     return member
+
+
+def _leads_out(root: Path, link: Path) -> bool:
+    """Tell whether a link leads out of the project, or in a circle; where it leads may be missing."""
+    try:
+        target = link.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        target = link.resolve()
+    except (OSError, RuntimeError):
+        return True
+    return link.readlink().is_absolute() or not target.is_relative_to(root.resolve())

@@ -1,0 +1,247 @@
+"""The named faults of training jobs, each with the worker watching and with a trigger watching."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+from mlflow_projects.backends.sagemaker.request import job_name
+from tests.faults.stack import Stack
+from tests.faults.table import Fault, patch_task
+
+JOB_FAULTS: list[Fault] = []
+MODES = ("watched", "deferred")
+LONG = "echo begun; sleep 90"
+
+Cause = Callable[[Stack, str], tuple[str, str]]
+
+
+def fault(name: str, ends: str, *, disturbs: bool = False, modes: tuple[str, ...] = MODES) -> Callable[[Cause], None]:
+    def add(function: Cause) -> None:
+        for mode in modes:
+
+            def do(stack: Stack, mode: str = mode) -> tuple[str, str]:
+                return function(stack, mode)
+
+            JOB_FAULTS.append(Fault(f"job {mode}: {name}", do, ends, disturbs, needs_sagemaker=True))
+
+    return add
+
+
+def run(stack: Stack, dag_id: str, command: str = "true", **conf: object) -> tuple[str, str]:
+    return dag_id, stack.trigger(dag_id, command=command, **conf)
+
+
+def worker_of(stack: Stack, dag_id: str, run_id: str) -> psutil.Process:
+    """Return the step's task process."""
+    stack.wait(lambda: bool(stack.task(dag_id, run_id)["pid"]), 60, "the task's process")
+    return psutil.Process(stack.task(dag_id, run_id)["pid"])
+
+
+def wait_until_deferred(stack: Stack, dag_id: str, run_id: str, mode: str) -> None:
+    if mode == "deferred":
+        stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "deferred", 60, "the deferral")
+
+
+def one_job(stack: Stack, run_id: str) -> None:
+    assert len(stack.jobs_of(run_id)) == 1, "a second job was paid for"
+
+
+@fault("nothing goes wrong", "success")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_{mode}", "echo fine")
+
+
+@fault("the project fails", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_{mode}", "echo last words; exit 3")
+
+
+@fault("the container cannot start, as its image is missing", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    account = stack.sagemaker.role.split(":")[4]
+    image = f"{account}.dkr.ecr.us-east-1.amazonaws.com/no-such-image:1"
+    return run(stack, f"job_{mode}", config={"image_uri": image})
+
+
+@fault("somebody stops the job in AWS", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", LONG)
+    name = stack.wait_job(run_id, "Training")
+    stack.sagemaker.client().stop_training_job(TrainingJobName=name)
+    return dag_id, run_id
+
+
+@fault("the job takes longer than max_run", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_{mode}", LONG, config={"max_run": 2})
+
+
+@fault("the job waits for ever and its deadline passes", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_{mode}", LONG, config={"max_run": 5, "max_queue_seconds": 0, "overrides": {
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600}}})  # fmt: skip
+
+
+@fault("a person marks the step failed while its job runs", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", LONG)
+    stack.wait_job(run_id, "Training")
+    wait_until_deferred(stack, dag_id, run_id, mode)
+    time.sleep(2)
+    patch_task(stack, dag_id, run_id, "failed")
+    return dag_id, run_id
+
+
+@fault("a person clears the step while its job runs", "success")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", "test $TRY = 2 || sleep 90")
+    stack.wait_job(run_id, "Training")
+    wait_until_deferred(stack, dag_id, run_id, mode)
+    time.sleep(2)
+    stack.clear(dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
+    stack.wait(lambda: len(stack.jobs_of(run_id)) == 2, 60, "the second job")
+    return dag_id, run_id
+
+
+@fault("execution_timeout while the job runs", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_limited_{mode}", LONG)
+
+
+@fault("dagrun_timeout while the job runs", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_short_run_{mode}", LONG)
+
+
+@fault("1 MB of parameters and a variable of 513 characters", "success")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    many = {f"key{number}": "x" * 50_000 for number in range(20)}
+    command = 'test ${#LONG} = 513 && test $(echo "$*" | wc -c) -gt 1000000'
+    return run(stack, f"job_{mode}", command, parameters=many, config={"environment": {"LONG": "v" * 513}})
+
+
+@fault("SIGKILL to the worker while it waits, then a retry", "success", modes=("watched",))
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_again_{mode}", "sleep 15")
+    stack.wait_job(run_id, "Training")
+    worker_of(stack, dag_id, run_id).kill()
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the worker while it waits, and no retry", "failed", modes=("watched",))
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", LONG)
+    stack.wait_job(run_id, "Training")
+    worker_of(stack, dag_id, run_id).kill()
+    return dag_id, run_id
+
+
+@fault("SIGKILL to the worker while the job is being created, then a retry", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    stack.sagemaker.faults(service="sagemaker", operation="CreateTrainingJob", delay=4, after=True)
+    dag_id, run_id = run(stack, f"job_again_{mode}", "sleep 15")
+    stack.wait_job(run_id)
+    worker_of(stack, dag_id, run_id).kill()
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("the triggerer is killed and started again", "success", disturbs=True, modes=("deferred",))
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", "sleep 12")
+    stack.wait_job(run_id, "Training")
+    wait_until_deferred(stack, dag_id, run_id, mode)
+    stack.kill("triggerer")
+    stack.start("triggerer")
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("ThrottlingException, again and again", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    stack.sagemaker.faults(
+        *(
+            {"service": "sagemaker", "operation": operation, "error": "ThrottlingException", "times": 6}
+            for operation in ("CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs")
+        )
+    )
+    dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("the service answers InternalServerError, and has made the job or not", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    create = {"service": "sagemaker", "operation": "CreateTrainingJob"}
+    stack.sagemaker.faults(
+        {**create, "error": "InternalServerError"}, {**create, "error": "InternalServerError", "after": True}
+    )
+    dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("the answer to the creation is lost", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    stack.sagemaker.faults(service="sagemaker", operation="CreateTrainingJob", error="lost", after=True)
+    dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+def unavailable(stack: Stack, mode: str, error: str, seconds: float) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", "sleep 5")
+    stack.wait_job(run_id, "Training")
+    stack.sagemaker.faults(service="*", operation="*", error=error, seconds=seconds)
+    time.sleep(seconds)
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("AWS cannot be asked for a minute", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return unavailable(stack, mode, "ServiceUnavailable", 60)
+
+
+@fault("the credentials are expired for a while", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return unavailable(stack, mode, "ExpiredTokenException", 10)
+
+
+@fault("CloudWatch cannot be asked", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    stack.sagemaker.faults(service="logs", operation="FilterLogEvents", error="ServiceUnavailable", seconds=15)
+    return run(stack, f"job_{mode}", "sleep 2")
+
+
+@fault("the upload to S3 fails half-way, then a retry", "success", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    stack.sagemaker.faults(
+        {"service": "s3", "operation": "PutObject", "error": ""},
+        {"service": "s3", "operation": "PutObject", "error": "InternalError", "times": 5},
+    )
+    dag_id, run_id = run(stack, f"job_again_{mode}", "true")
+    stack.wait_end(dag_id, run_id, 120)
+    one_job(stack, run_id)
+    return dag_id, run_id
+
+
+@fault("somebody else's job has the same name", "failed", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    stack.sagemaker.faults(service="s3", operation="PutObject", delay=4, times=2)
+    dag_id, run_id = run(stack, f"job_{mode}", "true")
+    stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "running", 60, "the task")
+    name = job_name(f"{dag_id}-step", stack.task(dag_id, run_id)["id"])
+    stack.sagemaker.client().create_training_job(**stack.sagemaker.request(name, ["true"]))
+    return dag_id, run_id

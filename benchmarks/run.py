@@ -52,6 +52,7 @@ MLFLOW_RUN = "mlflow run"
 BASH = "BashOperator(mlflow run)"
 PROJECTS = "mlflow.projects.run(), fresh process"
 NOTHING = "empty Airflow task"
+DESCRIBE = "one DescribeTrainingJob a look"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # so that the server is stopped too
     try:
         seconds, calls, imported = measure(rounds)
+        jobs = measure_jobs()
     except (RuntimeError, OSError) as error:
         sys.exit(f"The measurement is invalid: {error}")
     about = {"rounds": rounds, "machine": machine(), "versions": versions()}
@@ -96,6 +98,13 @@ def main() -> None:
         "tracking_calls_per_step": {**tracking_calls(calls), **about, "rounds": 1},
         "task_process_imports_mlflow": {
             "ours": imported, "limit": False, "peers": {}, "unit": "yes or no", **about, "rounds": 1,
+        },
+        "many_jobs_on_one_triggerer": {
+            "ours": {count: row["calls_per_minute"] for count, row in jobs.items()},
+            "limit": None,
+            "peers": {DESCRIBE: {count: row["one_describe_per_job_per_minute"] for count, row in jobs.items()}},
+            "memory_mb": {count: row["process_mb"] for count, row in jobs.items()},
+            "unit": "calls to AWS a minute, by number of jobs", **about, "rounds": 1,
         },
     }  # fmt: skip
     RESULT.write_text(json.dumps(rows, indent=2) + "\n")
@@ -127,6 +136,17 @@ def measure(rounds: int) -> tuple[dict[str, list[float]], dict[str, Counter[tupl
         if unfinished := unfinished_runs(server):
             raise RuntimeError(f"{unfinished} MLflow run(s) did not end as FINISHED.")
     return seconds, calls, imported
+
+
+def measure_jobs() -> dict[str, Any]:
+    """Return the figures of benchmarks/jobs.py, by number of jobs."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "jobs.py")],
+        env=clean_environment(), cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"The jobs could not be measured:\n{done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout))
 
 
 def clean_environment() -> dict[str, str]:
@@ -268,6 +288,14 @@ def show(rows: Mapping[str, Any], calls: Mapping[str, Counter[tuple[bool, str]]]
     totals = [sum(n for (is_ours, _), n in count.items() if is_ours == ours) for count, ours in columns]
     table.add_section()
     table.add_row("all", *map(str, totals))
+    console.print(table)
+    row = rows["many_jobs_on_one_triggerer"]
+    table = Table(title="Training jobs that one triggerer waits for")
+    for name in ("jobs", "calls to AWS a minute", "one Describe a look", "triggerer process MB"):
+        table.add_column(name, justify="right")
+    for count, number in row["ours"].items():
+        peer = row["peers"][DESCRIBE][count]
+        table.add_row(str(count), f"{number:g}", f"{peer:g}", f"{row['memory_mb'][count]:g}")
     console.print(table)
     imported = rows["task_process_imports_mlflow"]["ours"]
     console.print(f"Our task process imports mlflow: {'YES, it must not' if imported else 'no'}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 
 from mlflow_projects.backends.sagemaker.request import job_name
-from tests.faults.stack import Stack
+from tests.faults.stack import GONE_IMAGE, Stack
 from tests.faults.table import Fault, patch_task
 
 JOB_FAULTS: list[Fault] = []
@@ -46,7 +46,8 @@ def wait_until_deferred(stack: Stack, dag_id: str, run_id: str, mode: str) -> No
 
 
 def one_job(stack: Stack, run_id: str) -> None:
-    assert len(stack.jobs_of(run_id)) == 1, "a second job was paid for"
+    count = len(stack.jobs_of(run_id))
+    assert count == 1, f"{count} jobs, not one"
 
 
 @fault("nothing goes wrong", "success")
@@ -64,6 +65,11 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
     account = stack.sagemaker.role.split(":")[4]
     image = f"{account}.dkr.ecr.us-east-1.amazonaws.com/no-such-image:1"
     return run(stack, f"job_{mode}", config={"image_uri": image})
+
+
+@fault("the image cannot be pulled once the job has begun", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    return run(stack, f"job_{mode}", config={"image_uri": GONE_IMAGE})
 
 
 @fault("somebody stops the job in AWS", "failed")
@@ -202,7 +208,8 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 def unavailable(stack: Stack, mode: str, error: str, seconds: float) -> tuple[str, str]:
     dag_id, run_id = run(stack, f"job_{mode}", "sleep 5")
     stack.wait_job(run_id, "Training")
-    stack.sagemaker.faults(service="*", operation="*", error=error, seconds=seconds)
+    services = ("sagemaker", "logs", "sts")
+    stack.sagemaker.faults(*({"service": name, "error": error, "seconds": seconds} for name in services))
     time.sleep(seconds)
     stack.wait_end(dag_id, run_id, 120)
     one_job(stack, run_id)

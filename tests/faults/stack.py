@@ -22,6 +22,7 @@ from tests.support.servers import free_port, running_mlflow_server, running_post
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-8f3kq"
+GONE_IMAGE = "registry.example.com/gone:1"
 ENDED = ("success", "failed")
 
 
@@ -111,7 +112,9 @@ class Stack:
         self._resources.close()
 
     def _add_sagemaker(self) -> None:
-        self.sagemaker = self._resources.enter_context(running_sagemaker(self.home / "sagemaker"))
+        self.sagemaker = self._resources.enter_context(
+            running_sagemaker(self.home / "sagemaker", f"--missing-image={GONE_IMAGE}")
+        )
         stand_in = self.sagemaker
         # The tracking server asks for no password, but the steps' connection has one: the job gets it as a secret.
         secret = stand_in.client("secretsmanager").create_secret(Name="tracking", SecretString=SECRET)["ARN"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from mlflow import MlflowClient
 
 from tests.conftest import ROOT
 from tests.support.dagruns import mlflow_runs, run_dag
+from tests.support.gitserver import GitServer
 
 PROJECTS = ROOT / "tests" / "projects"
 MODES = ("job_watched", "job_deferred")
@@ -142,7 +145,7 @@ def test_bad_settings_are_refused_before_any_call(
 
         mask_secret("correct-horse-battery")
     if name in ("no role", "image"):
-        defaults = json.loads(__import__("os").environ["AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER"])
+        defaults = json.loads(os.environ["AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER"])
         defaults.pop("role" if name == "no role" else "image_uri")
         monkeypatch.setenv("AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER", json.dumps(defaults))
     sagemaker.forget_requests()
@@ -176,3 +179,58 @@ def test_the_password_of_the_tracking_server_comes_from_secrets_manager(
     everywhere = [result.log, spec, str(sagemaker.describe(name)), str(sagemaker.requests()), *sagemaker.logs(name)]
     assert not any(password in text for text in [*everywhere, str(run.data.tags), str(run.data.params)])
     assert any("I say ***" in line for line in sagemaker.logs(name))
+
+
+def test_neither_git_token_nor_aws_keys_reach_the_job(
+    tracking_uri: str, sagemaker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    token, key = "glpat-Zq83hfk2-private-token", "planted-aws-key-6Hq0vT"
+    work, bare = tmp_path / "work", tmp_path / "samples.git"
+    work.mkdir()
+    # The project tells all that it can see.
+    (work / "MLproject").write_text("entry_points: {main: {command: 'env; ls -a; cat /proc/*/cmdline'}}")
+    for command in (
+        "init --quiet --initial-branch=trunk",
+        "add .",
+        "-c user.name=t -c user.email=t@x commit -qm one",
+    ):
+        subprocess.run(["git", "-C", str(work), *command.split()], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(work), str(bare)], check=True)
+    monkeypatch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+    connection = {"conn_type": "git", "login": "me", "password": token}
+    monkeypatch.setenv("AIRFLOW_CONN_PRIVATE_GIT", json.dumps(connection))
+    sagemaker.forget_requests()
+    with GitServer(tmp_path, username="me", password=token) as server:
+        result = run_dag("job_private", {"uri": f"{server.url}/samples.git"})
+    assert result.state == "success", result.log[-3000:]
+    (run,) = steps(tracking_uri, result)
+    assert run.data.tags["mlflow.source.name"].endswith("/samples.git")
+    name = run.data.tags["sagemaker.job_name"]
+    (request,) = sagemaker.requests()["create_training_job"]
+    source = request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
+    files = sagemaker.unpacked(f"{source}project.tar.gz")
+    assert set(files) == {"MLproject"}, "without .git"
+    spec = sagemaker.get(f"s3://{sagemaker.bucket}/mlflow/jobs/{name}/spec.json").decode()
+    output = sagemaker.logs(name)
+    assert any("MLFLOW_RUN_ID" in line for line in output)
+    texts = [
+        str(request),
+        str(sagemaker.describe(name)),
+        spec,
+        str(files),
+        *output,
+        result.log,
+        str(run.to_dictionary()),
+    ]
+    assert [text[:100] for text in texts if token in text or key in text] == []
+
+
+def test_the_buttons_lead_to_the_job_and_its_output(tracking_uri: str, sagemaker: Any) -> None:
+    result = job("job_deferred", "true")
+    (run,) = steps(tracking_uri, result)
+    name = run.data.tags["sagemaker.job_name"]
+    links = result.links("parent.step")
+    assert links["SageMakerJobLink"].endswith(f"/sagemaker/home?region=us-east-1#/jobs/{name}")
+    assert name in links["CloudWatchLogsLink"]
+    assert run.info.run_id in links["MLflowRunLink"]

@@ -17,6 +17,8 @@ class TaskResult:
     try_number: int
     xcom: Any
     link: Any
+    job_link: Any = None
+    logs_link: Any = None
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class DagRunResult:
     state: str
     tasks: dict[str, TaskResult]
     log: str
+
+    def links(self, task: str) -> dict[str, Any]:
+        """Return the addresses of a task's buttons, by class."""
+        found = self.tasks[task]
+        return {
+            "MLflowRunLink": found.link,
+            "SageMakerJobLink": found.job_link,
+            "CloudWatchLogsLink": found.logs_link,
+        }
 
     def runs(self, tracking_uri: str) -> dict[str, Any]:
         """Return the MLflow runs of this DAG run by name, read through MLflow's own client."""
@@ -65,6 +76,8 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
                 try_number=instance.try_number,
                 xcom=value(instance, "return_value"),
                 link=value(instance, "_link_MLflowRunLink"),
+                job_link=value(instance, "_link_SageMakerJobLink"),
+                logs_link=value(instance, "_link_CloudWatchLogsLink"),
             )
             for instance in instances
         }

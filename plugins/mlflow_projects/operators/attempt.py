@@ -213,14 +213,20 @@ class Attempt:
         try:
             yield
         except (ProjectError, StepFailedError) as error:
+            # A job whose creation was never answered may be there; with a ProjectError, it is not ours.
+            if isinstance(error, StepFailedError):
+                self._cancel_remote()
             record.close(Outcome("FAILED", self.redact(str(error))))
             raise
         except BaseException as error:  # also Airflow's time-out and Ctrl-C: the record comes first
-            if self._backend and self._backend.remote and self._handle:
-                self._backend.cancel(self._handle)
+            self._cancel_remote()
             with contextlib.suppress(TrackingError):
                 record.close(Outcome("KILLED", self._reason(error), self._text(tail)))
             raise
+
+    def _cancel_remote(self) -> None:
+        if self._backend and self._backend.remote and self._handle:
+            self._backend.cancel(self._handle)
 
     def _follow(self, record: RunRecord) -> Run:
         """Stream the output to the job's end, then close the record."""

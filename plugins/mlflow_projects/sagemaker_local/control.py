@@ -48,7 +48,7 @@ class Fault:
     :param times: how often; 0 for as often as happens within ``seconds``
     :param seconds: from now on until the fault is over; 0 for no end
     :param after: the operation takes effect, only its answer is wrong
-    :param delay: seconds by which the answer is late
+    :param delay: seconds by which the answer is late; with ``after``, the operation itself is not
     """
 
     service: str = "*"

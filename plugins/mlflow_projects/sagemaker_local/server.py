@@ -88,9 +88,12 @@ class StandIn:
         return chunks
 
     def _misbehave(self, fault: Fault, call: Call, start_response: StartResponse) -> Iterable[bytes]:
-        time.sleep(fault.delay)
+        if not fault.after:
+            time.sleep(fault.delay)
         if not fault.error:
-            return self._serve(call, start_response)
+            chunks = list(self._serve(call, start_response))
+            time.sleep(fault.delay if fault.after else 0)
+            return chunks
         if fault.after:
             for _ in self._serve(call, lambda *_: None):
                 pass

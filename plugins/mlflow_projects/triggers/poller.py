@@ -105,18 +105,20 @@ class JobPoller:
     def _round(self, jobs: Mapping[str, _Watched]) -> dict[str, News]:
         """Ask once; runs in a thread."""
         states: dict[str, tuple[str, str]] = {}
+        lines: dict[str, list[str]] = {}
         trouble = ""
         try:
             states = self._changed(jobs)
+            for name, line in self._logs.fetch(jobs):
+                lines.setdefault(name, []).append(line)
+            if self._logs.trouble:
+                trouble = f"The output of training jobs, which go on, cannot be read: {self._logs.trouble}"
         except aws_errors() as error:
             self._clients.forget_if_expired(error)
             trouble = f"AWS cannot be asked about training jobs, which go on: {error}"
         except Exception as error:  # a trigger that fails would leave its job alone: no connection, for example
             self._clients.forget()
             trouble = f"AWS cannot be asked about training jobs, which go on: {type(error).__name__} {error}"
-        lines: dict[str, list[str]] = {}
-        for name, line in self._logs.fetch(jobs) if not trouble else ():
-            lines.setdefault(name, []).append(line)
         if trouble and time.monotonic() - self._trouble_shown < _TROUBLE_EVERY_SECONDS:
             trouble = ""
         elif trouble:
@@ -131,7 +133,8 @@ class JobPoller:
         """Return the states of jobs that changed since the last look; those of new ones in any case."""
         begin = time.time()
         newcomers = [watched for watched in jobs.values() if watched.is_new]
-        since = min([self._listed, *(watched.submitted for watched in newcomers)]) - _OVERLAP_SECONDS
+        looks = (watched.submitted if watched.is_new else self._listed for watched in jobs.values())
+        since = min(looks) - _OVERLAP_SECONDS
         if newcomers:
             self._logs.rewind(min(watched.submitted for watched in newcomers))
         query = {
@@ -156,5 +159,8 @@ class JobPoller:
         if time.monotonic() - watched.heard < _SILENCE_SECONDS:
             return {}
         watched.heard = time.monotonic()
-        found = self._clients["sagemaker"].describe_training_job(TrainingJobName=name)
+        try:
+            found = self._clients["sagemaker"].describe_training_job(TrainingJobName=name)
+        except aws_errors():  # the news of the list must not be lost for it
+            return {}
         return {name: (found["TrainingJobStatus"], found.get("SecondaryStatus", ""))}

@@ -8,7 +8,11 @@ from airflow.sdk import DAG
 
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
-for dag_id, deferrable in (("job_watched", False), ("job_deferred", True)):
+for dag_id, deferrable, git in (
+    ("job_watched", False, None),
+    ("job_deferred", True, None),
+    ("job_private", False, "private_git"),
+):
     with DAG(
         dag_id,
         schedule=None,
@@ -26,4 +30,5 @@ for dag_id, deferrable in (("job_watched", False), ("job_deferred", True)):
                 backend_config="{{ params.backend_config }}",
                 deferrable=deferrable,
                 poll_interval=0.2,
+                git_conn_id=git,
             )

@@ -44,7 +44,7 @@ from mlflow_projects.backends.sagemaker.watch import ENDED, JobLogs, Transitions
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 
 _NO_SHA = "0" * 64
-_CREATE_TRIES = 4
+_CREATE_TRIES = 6  # with pauses of 31 s in all, besides those of botocore
 _SHORTEST_PAUSE = 1.0
 _SHOWN = 2000  # characters of a command
 _REFUSED = frozenset({"ValidationException", "AccessDeniedException", "AccessDenied", "NoSuchBucket"})
@@ -165,7 +165,7 @@ class SageMakerBackend:
         return True
 
     def _create(self, clients: Clients, request: Mapping[str, Any], run_id: str) -> None:
-        """Create the job; after an answer that says nothing, look whether it is there before trying again."""
+        """Create the job. An answer that says nothing is no harm: the name makes a second creation impossible."""
         name = request["TrainingJobName"]
         for attempt in range(1, _CREATE_TRIES + 1):
             try:
@@ -175,19 +175,30 @@ class SageMakerBackend:
             except aws_errors() as error:
                 clients.forget_if_expired(error)
                 code = error_code(error)
-                if code in _REFUSED or (attempt == _CREATE_TRIES and code != "ResourceInUse") or self._cancelled:
-                    raise
-                found = _described(clients, name)
-                if found is not None:
-                    if found.get("Environment", {}).get("MLFLOW_RUN_ID") != run_id:
-                        raise ProjectError(
-                            f"There is a training job {name} already that belongs to somebody else; clear the "
-                            "task to try with another name."
-                        ) from None
+                if code == "ResourceInUse" and self._is_ours(clients, name, run_id):
                     self._log(f"Training job {name}: exists already, attached")
                     return
+                if code in _REFUSED or attempt == _CREATE_TRIES or self._cancelled:
+                    raise
                 self._log(f"Training job {name}: not created yet ({code or type(error).__name__}), trying again")
-                time.sleep(attempt)
+                self._pause(2 ** (attempt - 1))
+
+    @staticmethod
+    def _is_ours(clients: Clients, name: str, run_id: str) -> bool:
+        """Tell whether the job of that name works for this run; False if AWS cannot be asked now.
+
+        :raises ProjectError: it belongs to somebody else
+        """
+        try:
+            found = _described(clients, name)
+        except aws_errors():
+            return False
+        if found is not None and found.get("Environment", {}).get("MLFLOW_RUN_ID") != run_id:
+            raise ProjectError(
+                f"There is a training job {name} already that belongs to somebody else; clear the task to try with "
+                "another name."
+            )
+        return found is not None
 
     # --- the job
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlflow_projects.backends.base import Job
 from mlflow_projects.backends.environments import ENV_MANAGERS, read_python_environment
@@ -33,6 +34,12 @@ def check_environment(job: Job, settings: SageMakerSettings) -> None:
         raise ProjectError(
             f"A training job cannot reach the tracking store {uri!r}; use a tracking server (http or https), or name "
             "one in backend_config 'tracking_uri'."
+        )
+    if "@" in urlsplit(settings.tracking_uri).netloc:
+        raise ProjectError(
+            "backend_config: 'tracking_uri' holds a user or password, which a training job would show; put the user "
+            "into the Airflow connection and the password into AWS Secrets Manager "
+            "(secret_environment.MLFLOW_TRACKING_PASSWORD)."
         )
     for name in _SECRET_VARIABLES:
         if job.environment.get(name) and name not in settings.secret_environment:

@@ -59,7 +59,8 @@ def job_name(label: str, attempt_id: str) -> str:
 
 def build_request(plan: Plan) -> dict[str, Any]:
     """Return the arguments of CreateTrainingJob."""
-    given, base = plan.settings, plan.settings.s3_uri.rstrip("/")
+    given = plan.settings
+    base = f"s3://{bucket_of(given.s3_uri)}/{_prefix(given.s3_uri)}".rstrip("/")
     request: dict[str, Any] = {
         "TrainingJobName": plan.job_name,
         "AlgorithmSpecification": {
@@ -116,8 +117,9 @@ def build_request(plan: Plan) -> dict[str, Any]:
 
 def merge(base: Any, over: Any) -> Any:
     """Return ``base`` with ``over`` merged in: mappings key by key (None removes a key), all else replaced."""
-    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+    if not isinstance(over, Mapping):
         return over
+    base = base if isinstance(base, Mapping) else {}
     merged = {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -200,9 +202,14 @@ def _hyperparameters(parameters: Mapping[str, str]) -> dict[str, str]:
     short = {
         key: value
         for key, value in parameters.items()
-        if len(key) <= _MAX_HYPERPARAMETER and len(value) <= _MAX_HYPERPARAMETER and "\n" not in key + value
+        if len(key) <= _MAX_HYPERPARAMETER and len(value) <= _MAX_HYPERPARAMETER and not _has_lines(key + value)
     }
     return dict(list(short.items())[:_MAX_HYPERPARAMETERS])
+
+
+def _has_lines(text: str) -> bool:
+    """Tell whether a text holds a line break of any kind, which AWS's pattern ``.*`` does not take."""
+    return text.splitlines() not in ([], [text])
 
 
 def _present(**values: Any) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def verdict(description: Mapping[str, Any]) -> JobStatus:
         return JobStatus("succeeded", 0, metrics=metrics)
     if state == "Failed":
         reason = description.get("FailureReason") or "SageMaker gives no reason"
-        found = _EXIT_CODE.search(reason)
-        code = int(found[1]) if found else None
+        found = _EXIT_CODE.findall(reason)  # AWS's own stands last, after what the command wrote
+        code = int(found[-1]) if found else None
         return JobStatus("failed", code, f"training job {name} failed: {reason}", metrics=metrics)
     if state == "Stopped":
         why = _STOPPED_BY_LIMIT.get(description.get("SecondaryStatus", ""), "somebody stopped it")
@@ -78,7 +78,8 @@ class JobLogs:
     def __init__(self, clients: Clients, since: float) -> None:
         self._clients = clients
         self._from = int(since * 1000) - _OVERLAP_MS
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[str, int]] = OrderedDict()  # by id: stream and time
+        self._told: dict[str, int] = {}  # by stream: the time before which nothing is new any more
         self.trouble = ""
 
     def rewind(self, since: float) -> None:
@@ -101,10 +102,10 @@ class JobLogs:
             for _ in range(_PAGES_AT_ONCE):
                 answer = self._clients["logs"].filter_log_events(**query)
                 for event in answer["events"]:
-                    if self._is_new(event):
-                        job, _, host = event["logStreamName"].partition("/")
-                        if job in known:
-                            lines.append((job, _with_host(event["message"], host)))
+                    self._from = max(self._from, event["timestamp"] - _OVERLAP_MS)
+                    job, _, host = event["logStreamName"].partition("/")
+                    if job in known and self._is_new(event):
+                        lines.append((job, _with_host(event["message"], host)))
                 if not (token := answer.get("nextToken")):
                     break
                 query["nextToken"] = token
@@ -113,16 +114,23 @@ class JobLogs:
             self._clients.forget_if_expired(error)
             # No job has written yet: the group or its streams are not there.
             self.trouble = "" if error_code(error) == "ResourceNotFoundException" else str(error)
+        self._forget()
         return lines
 
     def _is_new(self, event: Mapping[str, Any]) -> bool:
-        if event["eventId"] in self._seen:
+        number, stream, moment = event["eventId"], event["logStreamName"], event["timestamp"]
+        told = self._told.get(stream, 0)
+        if number in self._seen or moment < told:
             return False
-        self._seen[event["eventId"]] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        self._from = max(self._from, event["timestamp"] - _OVERLAP_MS)
+        self._seen[number] = stream, moment
+        self._told[stream] = max(told, moment - _OVERLAP_MS)
         return True
+
+    def _forget(self) -> None:
+        """Keep memory small; what is forgotten must not be told again."""
+        while len(self._seen) > _REMEMBERED:
+            _, (stream, moment) = self._seen.popitem(last=False)
+            self._told[stream] = max(self._told[stream], moment + 1)
 
 
 def _with_host(message: str, stream: str) -> str:

@@ -40,12 +40,13 @@ from mlflow_projects.backends.sagemaker.request import (
 )
 from mlflow_projects.backends.sagemaker.settings import SageMakerSettings, settings_from
 from mlflow_projects.backends.sagemaker.validation import problems
-from mlflow_projects.backends.sagemaker.watch import ENDED, JobLogs, Transitions, verdict
+from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Transitions, verdict
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 
 _NO_SHA = "0" * 64
 _CREATE_TRIES = 6  # with pauses of 31 s in all, besides those of botocore
 _SHORTEST_PAUSE = 1.0
+_KNOWN_AFTER_SECONDS = 120  # by then, AWS knows a job everywhere
 _SHOWN = 2000  # characters of a command
 _REFUSED = frozenset({"ValidationException", "AccessDeniedException", "AccessDenied", "NoSuchBucket"})
 _LATE_LOGS_SECONDS = 6
@@ -106,6 +107,8 @@ class SageMakerBackend:
     def stage(self, job: Job) -> None:
         """Pack the project and put it on S3 with all that the job reads."""
         handle, settings = self.plan(job), settings_from(job.config)
+        if job.project.environment == "python_env" and job.env_manager is None:
+            self._log("The project's python_env is not installed: the image has what it needs, or set env_manager.")
         package = pack(job.project.root, job.workspace / FILE_NAME, settings.max_project_mb * 2**20)
         plan = self._plan(job, settings, package.sha256)
         with _explained(plan.job_name):
@@ -127,7 +130,10 @@ class SageMakerBackend:
             job_name=job_name(job.label, job.attempt_id),
             settings=settings,
             image_uri=choose_image(
-                job.project, settings.image_uri, settings.instance_type, settings.region_name or "us-east-1"
+                job.project,
+                settings.image_uri,
+                settings.instance_type,
+                self._region(settings.region_name) if isinstance(settings.image_uri, Mapping) else "",
             ),
             sha256=sha256,
             parameters=job.parameters.as_record(),
@@ -220,10 +226,18 @@ class SageMakerBackend:
             return dict(clients["sagemaker"].describe_training_job(TrainingJobName=handle["job_name"]))
         except aws_errors() as error:
             clients.forget_if_expired(error)
-            if time.monotonic() - self._trouble_shown > _TROUBLE_EVERY_SECONDS:
-                self._log(f"AWS cannot be asked about the training job, which goes on: {error}")
-                self._trouble_shown = time.monotonic()
+            is_old = time.time() - handle["submitted"] > _KNOWN_AFTER_SECONDS
+            if error_code(error) == "ValidationException" and is_old:
+                name = handle["job_name"]
+                return {"TrainingJobName": name, "TrainingJobStatus": "Stopped", "SecondaryStatus": DELETED}
+            self._tell(f"AWS cannot be asked about the training job, which goes on: {error}")
             return None
+
+    def _tell(self, trouble: str) -> None:
+        """Log what is wrong, but not at every look."""
+        if time.monotonic() - self._trouble_shown > _TROUBLE_EVERY_SECONDS:
+            self._log(trouble)
+            self._trouble_shown = time.monotonic()
 
     def exists(self, handle: Handle) -> bool:
         """Tell whether the job was ever submitted.
@@ -270,6 +284,8 @@ class SageMakerBackend:
                     self._log(line)
                 ended = found["TrainingJobStatus"] in ENDED
             yield from (line for _, line in output.fetch([name]))
+            if output.trouble:
+                self._tell(f"The job's output cannot be read from CloudWatch: {output.trouble}")
             if not ended and time.time() > _deadline(handle):
                 self._log(f"Training job {name}: has not ended {handle['deadline_seconds']} s after its submission")
                 self.cancel(handle)

@@ -61,11 +61,18 @@ def pack(root: Path, target: Path, max_bytes: int) -> Package:
                         "or raise the limit."
                     )
                 if member.isreg():
-                    with path.open("rb") as file:
+                    with _opened(path) as file:
                         archive.addfile(member, file)
                 else:
                     archive.addfile(member)
     return Package(path=target, sha256=hashing.digest.hexdigest(), size=target.stat().st_size, files=files)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ProjectError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 class _Hashing:

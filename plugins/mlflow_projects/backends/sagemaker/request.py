@@ -111,6 +111,11 @@ def build_request(plan: Plan) -> dict[str, Any]:
     }
     if "TrainingJobName" in given.overrides:
         raise ProjectError("backend_config: 'overrides' must not change TrainingJobName; it identifies the attempt.")
+    changed = given.overrides.get("Environment", {})
+    if not isinstance(changed, Mapping) or "MLFLOW_RUN_ID" in changed:
+        raise ProjectError(
+            "backend_config: 'overrides' must keep MLFLOW_RUN_ID in Environment; it shows whose job it is."
+        )
     merged: dict[str, Any] = merge(request, given.overrides)
     return merged
 

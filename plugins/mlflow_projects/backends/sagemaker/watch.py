@@ -12,11 +12,13 @@ from mlflow_projects.backends.base import JobStatus
 from mlflow_projects.backends.sagemaker.aws import Clients, aws_errors, error_code
 from mlflow_projects.backends.sagemaker.request import JOB_NAME_PREFIX, LOG_GROUP
 
+DELETED = "Deleted"  # our own word: Describe does not know the job any more
 ENDED = ("Completed", "Failed", "Stopped")
 _EXIT_CODE = re.compile(r"exit code:? (\d+)")
 _STOPPED_BY_LIMIT = {
     "MaxRuntimeExceeded": "it ran longer than 'max_run'",
     "MaxWaitTimeExceeded": "it took longer than 'max_wait'",
+    DELETED: "and deleted",
 }
 # CloudWatch takes in lines late and out of order; so each look goes back a little and drops what was seen.
 _OVERLAP_MS = 30_000
@@ -80,11 +82,13 @@ class JobLogs:
         self._from = int(since * 1000) - _OVERLAP_MS
         self._seen: OrderedDict[str, tuple[str, int]] = OrderedDict()  # by id: stream and time
         self._told: dict[str, int] = {}  # by stream: the time before which nothing is new any more
+        self._unread: dict[str, Any] | None = None  # where to go on in a long answer
         self.trouble = ""
 
     def rewind(self, since: float) -> None:
         """Read again from an earlier time on, for a job that began then."""
         self._from = min(self._from, int(since * 1000) - _OVERLAP_MS)
+        self._unread = None
 
     def fetch(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """Return new lines as (job, line), in order.
@@ -96,7 +100,10 @@ class JobLogs:
             return []
         # Several jobs share the start of their names; the others' lines are dropped.
         prefix = f"{wanted[0]}/" if len(wanted) == 1 else JOB_NAME_PREFIX
-        query = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": prefix, "startTime": self._from}
+        query: dict[str, Any] = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": prefix, "startTime": self._from}
+        if self._unread and self._unread["logStreamNamePrefix"] == prefix:
+            query = self._unread
+        self._unread = None
         lines, known = [], set(wanted)
         try:
             for _ in range(_PAGES_AT_ONCE):
@@ -109,6 +116,8 @@ class JobLogs:
                 if not (token := answer.get("nextToken")):
                     break
                 query["nextToken"] = token
+            else:
+                self._unread = query
             self.trouble = ""
         except aws_errors() as error:
             self._clients.forget_if_expired(error)

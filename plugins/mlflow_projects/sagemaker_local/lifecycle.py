@@ -35,6 +35,7 @@ class Life:
         self._trained = 0.0  # seconds of earlier starts, before interruptions
         self._starts = 0
         self.instances: list[Instance] = []
+        self._failed: Instance | None = None  # the first one; those that it ends fail after it
         self.thread = threading.Thread(target=self._run, name=job.name, daemon=True)
 
     def _run(self) -> None:
@@ -115,6 +116,7 @@ class Life:
         while True:
             codes = [instance.exit_code() for instance in self.instances]
             if None not in codes or any(codes):
+                self._failed = next((one for one, code in zip(self.instances, codes, strict=True) if code), None)
                 for instance in self.instances:  # one that failed ends the others
                     instance.kill()
                 self._wait_ended(10)
@@ -169,11 +171,10 @@ class Life:
 
     def _conclude(self, outcome: str) -> None:
         job = self._job
-        failed = next((instance for instance in self.instances if instance.exit_code()), None)
-        if not outcome and failed:
+        if not outcome and self._failed:
             with contextlib.suppress(Exception):
                 self._upload_output()
-            job.end("Failed", reason=self._failure_reason(failed))
+            job.end("Failed", reason=self._failure_reason(self._failed))
             return
         if not outcome:
             self._advance("Uploading")

@@ -53,7 +53,6 @@ def project_environment(tracking_uri: str, more: Mapping[str, str]) -> dict[str,
     return {
         **inherited_environment(os.environ),
         "MLFLOW_TRACKING_URI": tracking_uri,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         **more,
     }

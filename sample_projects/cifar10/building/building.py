@@ -22,7 +22,7 @@ import onnxruntime
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = "mlflow-projects-on-airflow"
+REPOSITORY = "mlflow-projects/cifar10"
 PORTS = {"grpc": 50051, "http": 8001}
 DESCRIPTION = ("classes", "mean", "std", "shape", "input", "output", "model_type")
 
@@ -90,8 +90,8 @@ def build(arguments: argparse.Namespace, name: str, run_id: str, server: Path) -
     try:
         with image.engine() as (client, address):
             image.require(client, arguments.base_image)
-            labels = {"mlflow_projects.role": "cifar10-server", "mlflow_projects.run_id": run_id}
-            built = image.build(client, arguments.dockerfile_path, server, name, arguments.base_image, labels)
+            settings = {"BASE_IMAGE": arguments.base_image, "RUN_ID": run_id}
+            built = image.build(client, arguments.dockerfile_path, server, name, settings)
             return {**built, "engine": address}, ""
     except image.UnavailableError as error:
         if arguments.mode == "image":

@@ -71,13 +71,15 @@ def require(client: docker.DockerClient, name: str) -> None:
 
 
 def build(
-    client: docker.DockerClient, dockerfile: Path, server: Path, name: str, base: str, labels: Mapping[str, str]
+    client: docker.DockerClient, dockerfile: Path, server: Path, name: str, settings: Mapping[str, str]
 ) -> dict[str, str]:
     """Build an image; return its name and id.
 
     :param server: the folder that becomes ``server/`` of the context; its ``requirements.txt`` is what is installed
+    :param settings: what the Dockerfile's ``ARG`` lines get, ``BASE_IMAGE`` among them
     :raises SystemExit: the build fails
     """
+    base = settings["BASE_IMAGE"]
     with tempfile.TemporaryDirectory() as temporary:
         wheels = Path(temporary) / "wheels"
         download_wheels(server / "requirements.txt", wheels, *_python_of(client, base))
@@ -85,7 +87,7 @@ def build(
     print(f"Building the image {name} from {base} ...", flush=True)
     with context:
         steps = client.api.build(
-            fileobj=context, custom_context=True, tag=name, buildargs={"BASE_IMAGE": base}, labels=dict(labels),
+            fileobj=context, custom_context=True, tag=name, buildargs=dict(settings),
             rm=True, forcerm=True, decode=True, timeout=TIMEOUT,
         )  # fmt: skip
         for step in steps:

@@ -2,12 +2,12 @@
 
 Four MLflow Projects as Airflow tasks, all children of one MLflow run, `cifar10`.
 
-| step | does | leaves |
+| step | does | its artifact `downstream_directory` |
 |---|---|---|
-| `preprocess` | turns a data set into PNG files by label; or takes them from an earlier run | `downstream_directory/train`, `/test` |
-| `train` | trains a network with PyTorch; a retry goes on at the last epoch | `downstream_directory/*.onnx`, `*.pth` |
-| `building` | puts the model and its server into a container image, or packs them as a process | `downstream_directory/server.json` |
-| `evaluate` | starts that server, sends it every test image, takes it down | accuracy, latencies, `downstream_directory/predictions.json` |
+| `preprocess` | makes PNG files by label of a data set, or takes those of an earlier run | `train`, `test` |
+| `train` | trains a network with PyTorch; a retry goes on after the last epoch | `*.onnx`, `*.pth` |
+| `building` | puts the model and its server into an image, or packs both as a process | `server.json` |
+| `evaluate` | starts that server, sends it every test image, takes it down | `predictions.json`, and metrics |
 
 Each step can be cleared and run again alone: it finds its input by artifact URI. `data = sample` with the model
 `simple` takes a minute and needs no network (`make demo DAG=cifar10`). More in `docs/cifar10.md`.
@@ -38,12 +38,11 @@ with DAG(
     params={
         "preprocess_data": Param("cifar10", type="string", minLength=1, title="Data set", section="preprocess",
                                  examples=["cifar10", "cifar100", "fashion-mnist", "sample"],
-                                 description="cifar10 and cifar100 are downloaded; fashion-mnist is Debian's package; "
-                                             "sample is generated; or the folder of CIFAR's own batches."),
+                                 description="cifar10 and cifar100 are downloaded, fashion-mnist is Debian's "
+                                             "package, sample is made here; or the folder of CIFAR's own batches."),
         "preprocess_downstream": Param("", type="string", title="Folder for the files", section="preprocess",
                                        description="On the worker. Empty: only the run's artifact is kept."),
         "preprocess_cached_data_id": Param("", type="string", title="Earlier preprocess run", section="preprocess",
-                                           pattern="^[0-9a-f]{0,32}$",
                                            description="MLflow run id; its files are taken instead of new ones."),
         "train_downstream": Param("", type="string", title="Folder for the model", section="train",
                                   description="On the worker. Empty: only the run's artifact is kept."),
@@ -53,8 +52,8 @@ with DAG(
                               description="How often the network sees all images."),
         "train_batch_size": Param(32, type="integer", minimum=1, maximum=4096, title="Batch size", section="train",
                                   description="Images of one step of the optimiser."),
-        "train_num_workers": Param(4, type="integer", minimum=0, maximum=64, title="Loader processes", section="train",
-                                   description="Processes that read images; 0: the training process itself."),
+        "train_num_workers": Param(4, type="integer", minimum=0, maximum=64, title="Loader processes",
+                                   section="train", description="Processes that read images; 0: the training process itself."),
         "train_learning_rate": Param(0.001, type="number", exclusiveMinimum=0, maximum=1, title="Learning rate",
                                      section="train", description="Of the optimiser Adam."),
         "train_model_type": Param("vgg11", type="string", enum=["simple", "vgg11", "vgg16"], title="Network",

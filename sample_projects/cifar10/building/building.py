@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import image
 import mlflow
 import onnxruntime
 from grpc_tools import protoc
+
+import image
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = "mlflow-projects/cifar10"

@@ -19,10 +19,11 @@ from urllib.parse import urlparse
 
 import mlflow
 import numpy as np
-import servers
-from client import Client
 from matplotlib.figure import Figure
 from PIL import Image
+
+import servers
+from client import Client
 
 BATCH = 256  # images of one request; 3 MiB
 

@@ -22,9 +22,10 @@ from typing import Any
 
 import docker
 import requests
-from client import Client
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+
+from client import Client
 
 IDLE_SECONDS = 60
 OPTIONS = [f"--idle-seconds={IDLE_SECONDS}"]

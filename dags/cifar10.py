@@ -53,7 +53,7 @@ with DAG(
         "train_batch_size": Param(32, type="integer", minimum=1, maximum=4096, title="Batch size", section="train",
                                   description="Images of one step of the optimiser."),
         "train_num_workers": Param(4, type="integer", minimum=0, maximum=64, title="Loader processes",
-                                   section="train", description="Processes that read images; 0: the training process itself."),
+                                   section="train", description="Processes that read images; 0: none but train."),
         "train_learning_rate": Param(0.001, type="number", exclusiveMinimum=0, maximum=1, title="Learning rate",
                                      section="train", description="Of the optimiser Adam."),
         "train_model_type": Param("vgg11", type="string", enum=["simple", "vgg11", "vgg16"], title="Network",

@@ -197,7 +197,7 @@ def remove(made: Any) -> None:
 def _runs(made: Any) -> bool:
     try:
         made.reload()
-    except docker.errors.NotFound:
+    except docker.errors.APIError:  # it is gone; Podman may say so with status 500
         return False
     return made.status in ("created", "initialized", "running")
 

@@ -90,6 +90,10 @@ class SageMakerBackend:
                 "secret_environment."
             )
 
+    def environment(self, job: Job) -> Mapping[str, str]:
+        """Return what is installed before the command, if anything."""
+        return {"mlflow.project.env": job.env_manager or "local"}
+
     def plan(self, job: Job) -> Handle:
         """Return what identifies the job."""
         settings = settings_from(job.config)

@@ -3,8 +3,6 @@
 import torch
 from torch import nn
 
-MODEL_TYPES = ("simple", "vgg11", "vgg16")
-
 # Output channels of the 3×3 convolutions, as in https://arxiv.org/abs/1409.1556, table 1; "pool" halves the picture.
 _VGG_LAYERS = {
     "vgg11": (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool"),
@@ -18,7 +16,7 @@ _VGG_LAYERS = {
 def build_network(model_type: str, classes: int) -> nn.Module:
     """Return an untrained network.
 
-    :param model_type: one of MODEL_TYPES
+    :param model_type: simple, vgg11 or vgg16
     :param classes: number of logits
     """
     if model_type == "simple":

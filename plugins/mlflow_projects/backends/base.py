@@ -39,6 +39,7 @@ class Job:
     :param task_key: of the task instance, the same for each of its attempts; safe as a file name
     :param artifact_uri: where the attempt's MLflow run keeps its artifacts; "" before it is open
     :param checkpoint: a folder on this machine that outlives the attempt, until one succeeds
+    :param checkpoint_days: when a remote backend may remove checkpoints of tasks that never succeeded
     :param redact: replaces known secrets in a text
     """
 
@@ -55,6 +56,7 @@ class Job:
     task_key: str = ""
     artifact_uri: str = ""
     checkpoint: Path | None = None
+    checkpoint_days: float = 14.0
     redact: Callable[[str], str] = field(default=str, repr=False)
 
 
@@ -122,6 +124,12 @@ class RemoteBackend(Backend, Protocol):
 
     def stop(self, handle: Handle) -> None:
         """Stop the job and return when that is asked for; harmless when it already ended."""
+
+    def clear_checkpoint(self, handle: Handle) -> None:
+        """Remove what only another attempt would have needed.
+
+        :raises StepFailedError: that cannot be done now
+        """
 
     def last_lines(self, handle: Handle, count: int) -> list[str]:
         """Return the last lines of the output."""

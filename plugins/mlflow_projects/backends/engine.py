@@ -69,6 +69,8 @@ def connected(environment: Mapping[str, str], timeout: float = _CONNECT_SECONDS)
     with contextlib.closing(client):
         try:
             yield client
+        except docker.errors.APIError:  # an answer, though requests makes it an OSError
+            raise
         except lost as error:
             raise StepFailedError(_silent(host, error)) from None
 
@@ -123,6 +125,7 @@ def _not_pulled(image: str, trouble: str) -> ProjectError | StepFailedError:
 
 
 def explained(error: Any) -> str:
+    """Return the engine's own words, on one line."""
     return " ".join(str(error.explanation or error).split())
 
 

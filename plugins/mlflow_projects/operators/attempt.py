@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlflow_projects.backends.base import Backend, Handle, Job, RemoteBackend, backend_named
+from mlflow_projects.backends.checkpoints import (
+    DEFAULT_DAYS,
+    VARIABLE,
+    Checkpoint,
+    CheckpointSettings,
+    kept_checkpoint,
+)
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -62,7 +69,7 @@ class Attempt:
     :param log: takes the lines of the command's output, and ours
     :param redact: replaces known secrets in a text
     :param on_open: called once the MLflow run is open, with the handle of the job outside, if there will be one
-    :param backend: where the command runs; None if there is no such backend
+    :param checkpoints: where a step keeps what its next attempt needs; None: nowhere
     """
 
     step: Step
@@ -74,10 +81,12 @@ class Attempt:
     on_open: Callable[[Run, Handle], None]
     aws_conn_id: str | None = None
     poll_interval: float = 10.0
+    checkpoints: CheckpointSettings | None = None
     _killed: bool = False
     _may_raise: bool = False
     _backend: Backend | None = None
     _handle: Handle | None = None
+    _checkpoint: Checkpoint | None = None
 
     def run(self) -> Run:
         """Live the whole life and return the run as it was at the end, FINISHED.
@@ -119,6 +128,8 @@ class Attempt:
             try:
                 backend = self._backend = self._named()
                 source, job = self._prepare(backend, stack.enter_context(self.cache.workspace()))
+                if not backend.remote:
+                    job = stack.enter_context(self._checkpointed(job))
                 handle = backend.plan(job)
             except (ProjectError, StepFailedError) as error:
                 self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
@@ -163,6 +174,7 @@ class Attempt:
             label=f"{self.task.dag_id}-{step.run_name}",
             attempt_id=self.task.attempt_id,
             task_key=self.task.key,
+            checkpoint_days=self.checkpoints.days if self.checkpoints else DEFAULT_DAYS,
             redact=self.redact,
         )
         backend.check(job)
@@ -170,6 +182,19 @@ class Attempt:
             if len(value) > MAX_PARAM:
                 self.log(f"Parameter {name!r} has {len(value)} characters; MLflow records the first {MAX_PARAM}.")
         return self._source_tags(fetched), job
+
+    @contextlib.contextmanager
+    def _checkpointed(self, job: Job) -> Iterator[Job]:
+        """Give the command its checkpoint folder; after the block, what is in it is safe."""
+        if self.checkpoints is None:
+            yield job
+            return
+        with contextlib.ExitStack() as stack:
+            with self._interruptible():
+                kept = kept_checkpoint(self.checkpoints, job.task_key, job.workspace, self.aws_conn_id, self.log)
+                checkpoint = self._checkpoint = stack.enter_context(kept)
+            variable = {VARIABLE: str(checkpoint.folder)}
+            yield replace(job, checkpoint=checkpoint.folder, environment={**job.environment, **variable})
 
     def _submit(self, backend: Backend, job: Job, handle: Handle) -> None:
         if not backend.remote:
@@ -267,7 +292,19 @@ class Attempt:
             raise AttemptKilledError(outcome.reason)
         if outcome.status != "FINISHED":
             raise StepFailedError(outcome.reason)
+        self._clear_checkpoint()
         return run
+
+    def _clear_checkpoint(self) -> None:
+        """Remove what only another attempt would have needed."""
+        assert self._backend is not None
+        try:
+            if self._checkpoint:
+                self._checkpoint.clear()
+            elif self._backend.remote and self._handle:
+                self._remote().clear_checkpoint(self._handle)
+        except (StepFailedError, OSError) as error:
+            self.log(f"The checkpoint stays, until it is old: {error}")
 
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""

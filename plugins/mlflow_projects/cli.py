@@ -14,11 +14,12 @@ from mlflow_projects.exceptions import ProjectError, TrackingError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlflow_projects.tracking.client import TrackingClient
+    from mlflow_projects.tracking.client import Artifact, TrackingClient
     from mlflow_projects.tracking.tree import RunNode
 
 _STATUS_COLOURS = {"FINISHED": "green", "FAILED": "red", "KILLED": "magenta", "RUNNING": "cyan"}
 _WIDTH_WITHOUT_TERMINAL = 150
+_MAX_FILES = 8  # of a run; the others are in MLflow
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,10 +117,17 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
                 seconds,
                 escape("\n".join(f"{key}={_short(value)}" for key, value in sorted(run.params.items()))),
                 escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()) if _is_shown(key))),
-                escape("\n".join(f"{file.path} ({file.size} B)" for file in node.artifacts)),
+                escape("\n".join(_shown_files(node.artifacts))),
                 run.run_id,
             )
     return table
+
+
+def _shown_files(files: Sequence[Artifact]) -> list[str]:
+    """Name a few files, those of the upper folders first, and say that there are more."""
+    upper = sorted(files, key=lambda file: file.path.count("/"))
+    more = ["… and more"] if len(upper) > _MAX_FILES else []
+    return [f"{file.path} ({file.size} B)" for file in upper[:_MAX_FILES]] + more
 
 
 def _short(text: str, limit: int = 40) -> str:

@@ -10,24 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.operators.models import (
+        MLflowBestRunOperator,
+        MLflowPromoteModelOperator,
+        MLflowRegisterModelOperator,
+    )
     from mlflow_projects.operators.project import MLflowProjectOperator
     from mlflow_projects.operators.run_group import mlflow_run
     from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
+    from mlflow_projects.sensors.model_version import MLflowModelVersionSensor
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MLflowBestRunOperator",
     "MLflowEndRunOperator",
     "MLflowHook",
+    "MLflowModelVersionSensor",
     "MLflowProjectOperator",
+    "MLflowPromoteModelOperator",
+    "MLflowRegisterModelOperator",
     "MLflowStartRunOperator",
     "mlflow_run",
 ]
 
 _HOMES = {
+    "MLflowBestRunOperator": "mlflow_projects.operators.models",
     "MLflowEndRunOperator": "mlflow_projects.operators.runs",
     "MLflowHook": "mlflow_projects.hooks.mlflow_hook",
+    "MLflowModelVersionSensor": "mlflow_projects.sensors.model_version",
     "MLflowProjectOperator": "mlflow_projects.operators.project",
+    "MLflowPromoteModelOperator": "mlflow_projects.operators.models",
+    "MLflowRegisterModelOperator": "mlflow_projects.operators.models",
     "MLflowStartRunOperator": "mlflow_projects.operators.runs",
     "mlflow_run": "mlflow_projects.operators.run_group",
 }

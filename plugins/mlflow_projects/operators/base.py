@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -88,7 +89,7 @@ class MLflowRunOperator(MLflowTrackingOperator):
             "artifact_uri": run.artifact_uri,
             "status": status,
             "run_name": run.name,
-            "metrics": dict(run.metrics),
+            "metrics": json_metrics(run.metrics),
             "mlflow_conn_id": self.mlflow_conn_id,
         }
 
@@ -122,11 +123,23 @@ def identify(context: Context) -> TaskIdentity:
     )
 
 
+def json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics as JSON can hold them, which XComs and events of assets are: NaN and infinity become None."""
+    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+
+
 def as_run_id(value: Any) -> str | None:
     """Return the run id in what a template rendered to: an id, or the XCom of a start or project task."""
     if isinstance(value, Mapping):
         value = value.get("run_id")
     return None if value in (None, "", "None") else str(value)
+
+
+def is_deferrable(argument: bool | None) -> bool:
+    """Return an operator's ``deferrable``, by default Airflow's own setting."""
+    if argument is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return bool(argument)
 
 
 def checkpoints_from_config() -> CheckpointSettings:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.operators.conditions import skip_unless
+    from mlflow_projects.operators.grid import ParameterGridOperator
     from mlflow_projects.operators.project import MLflowProjectOperator
     from mlflow_projects.operators.run_group import mlflow_run
     from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
@@ -21,7 +23,9 @@ __all__ = [
     "MLflowHook",
     "MLflowProjectOperator",
     "MLflowStartRunOperator",
+    "ParameterGridOperator",
     "mlflow_run",
+    "skip_unless",
 ]
 
 _HOMES = {
@@ -29,7 +33,9 @@ _HOMES = {
     "MLflowHook": "mlflow_projects.hooks.mlflow_hook",
     "MLflowProjectOperator": "mlflow_projects.operators.project",
     "MLflowStartRunOperator": "mlflow_projects.operators.runs",
+    "ParameterGridOperator": "mlflow_projects.operators.grid",
     "mlflow_run": "mlflow_projects.operators.run_group",
+    "skip_unless": "mlflow_projects.operators.conditions",
 }
 
 

@@ -160,7 +160,8 @@ def test_a_killed_serve_leaves_no_server(
     with project_environment("logistic_regression") as environment:
         process = subprocess.Popen(
             ["python", "serve.py", "--model-uri", f"runs:/{run_id}/model"],
-            cwd=SAMPLES / "logistic_regression", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=SAMPLES / "logistic_regression", env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             wait(lambda: any("uvicorn" in " ".join(found.cmdline()) for found in servers_of(run_id)))

@@ -12,16 +12,26 @@ if TYPE_CHECKING:
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
     from mlflow_projects.operators.conditions import skip_unless
     from mlflow_projects.operators.grid import ParameterGridOperator
+    from mlflow_projects.operators.models import (
+        MLflowBestRunOperator,
+        MLflowPromoteModelOperator,
+        MLflowRegisterModelOperator,
+    )
     from mlflow_projects.operators.project import MLflowProjectOperator
     from mlflow_projects.operators.run_group import mlflow_run
     from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
+    from mlflow_projects.sensors.model_version import MLflowModelVersionSensor
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MLflowBestRunOperator",
     "MLflowEndRunOperator",
     "MLflowHook",
+    "MLflowModelVersionSensor",
     "MLflowProjectOperator",
+    "MLflowPromoteModelOperator",
+    "MLflowRegisterModelOperator",
     "MLflowStartRunOperator",
     "ParameterGridOperator",
     "mlflow_run",
@@ -29,9 +39,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "MLflowBestRunOperator": "mlflow_projects.operators.models",
     "MLflowEndRunOperator": "mlflow_projects.operators.runs",
     "MLflowHook": "mlflow_projects.hooks.mlflow_hook",
+    "MLflowModelVersionSensor": "mlflow_projects.sensors.model_version",
     "MLflowProjectOperator": "mlflow_projects.operators.project",
+    "MLflowPromoteModelOperator": "mlflow_projects.operators.models",
+    "MLflowRegisterModelOperator": "mlflow_projects.operators.models",
     "MLflowStartRunOperator": "mlflow_projects.operators.runs",
     "ParameterGridOperator": "mlflow_projects.operators.grid",
     "mlflow_run": "mlflow_projects.operators.run_group",

@@ -45,6 +45,7 @@ PROVIDER_INFO: dict[str, Any] = {
         }
     ],
     "extra-links": [
+        "mlflow_projects.links.model.MLflowModelLink",
         "mlflow_projects.links.run.MLflowRunLink",
         "mlflow_projects.links.sagemaker.SageMakerJobLink",
         "mlflow_projects.links.sagemaker.CloudWatchLogsLink",

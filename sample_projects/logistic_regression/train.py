@@ -18,6 +18,7 @@ def main() -> None:
     with mlflow.start_run():
         model = LogisticRegression().fit(points, classes)
         score = model.score(points, classes)
+        mlflow.log_params({"C": model.C, "solver": model.solver})
         mlflow.log_metric("score", score)
         mlflow.sklearn.log_model(
             model,

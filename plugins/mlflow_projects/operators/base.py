@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -87,7 +88,7 @@ class MLflowRunOperator(MLflowTrackingOperator):
             "artifact_uri": run.artifact_uri,
             "status": status,
             "run_name": run.name,
-            "metrics": dict(run.metrics),
+            "metrics": json_metrics(run.metrics),
             "mlflow_conn_id": self.mlflow_conn_id,
         }
 
@@ -119,6 +120,11 @@ def identify(context: Context) -> TaskIdentity:
         logical_date=logical_date.isoformat() if logical_date else "",
         url=ti.log_url,
     )
+
+
+def json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics as JSON can hold them, which XComs and events of assets are: NaN and infinity become None."""
+    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}
 
 
 def as_run_id(value: Any) -> str | None:

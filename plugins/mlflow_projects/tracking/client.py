@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from mlflow_projects.tracking.registry import ModelRegistry
 from mlflow_projects.tracking.settings import TrackingSettings
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
@@ -51,8 +52,8 @@ class Artifact:
     size: int | None = None
 
 
-class TrackingClient(Protocol):
-    """Calls to a tracking server.
+class TrackingClient(ModelRegistry, Protocol):
+    """Calls to a tracking server and its model registry.
 
     Every method raises :class:`~mlflow_projects.exceptions.TrackingError` when the server refuses, and
     :class:`~mlflow_projects.exceptions.TrackingUnavailableError` when it stays away.

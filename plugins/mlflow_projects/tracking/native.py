@@ -13,12 +13,14 @@ from typing import Any
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.file_lock import file_lock
 from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.mlflow_errors import translated
+from mlflow_projects.tracking.registry_native import NativeRegistry
 from mlflow_projects.tracking.settings import TrackingSettings
 
 _BATCH = 100
 
 
-class NativeClient:
+class NativeClient(NativeRegistry):
     """A tracking store that MLflow's client reaches: a database, Databricks, SageMaker, …"""
 
     def __init__(self, settings: TrackingSettings) -> None:
@@ -29,7 +31,7 @@ class NativeClient:
             self._client = MlflowClient(tracking_uri=settings.uri)
 
     def experiment_id(self, name: str) -> str | None:
-        with _translated():
+        with translated():
             experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             return None
@@ -42,15 +44,15 @@ class NativeClient:
         return str(experiment.experiment_id)
 
     def create_experiment(self, name: str) -> str:
-        with _translated():
+        with translated():
             return str(self._client.create_experiment(name, artifact_location=self._artifact_location(name)))
 
     def create_run(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> Run:
-        with _translated():
+        with translated():
             return _run(self._client.create_run(experiment_id, start_time, dict(tags), name))
 
     def get_run(self, run_id: str) -> Run:
-        with _translated():
+        with translated():
             return _run(self._client.get_run(run_id))
 
     def search_runs(
@@ -60,7 +62,7 @@ class NativeClient:
         found: list[Run] = []
         token = None
         while len(found) < limit:
-            with _translated():
+            with translated():
                 page = self._client.search_runs(
                     list(experiment_ids),
                     query,
@@ -86,7 +88,7 @@ class NativeClient:
 
         every_param = [Param(key, value) for key, value in (params or {}).items()]
         every_tag = [RunTag(key, value) for key, value in (tags or {}).items()]
-        with _translated():
+        with translated():
             for start in range(0, len(every_param), _BATCH):
                 self._client.log_batch(run_id, params=every_param[start : start + _BATCH])
             for start in range(0, len(every_tag), _BATCH):
@@ -96,19 +98,19 @@ class NativeClient:
                 self._client.log_batch(run_id, metrics=[Metric(key, x, moment, 0) for key, x in metrics.items()])
 
     def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
-        with _translated():
+        with translated():
             if end_time is None:
                 self._client.update_run(run_id, status=status)
             else:
                 self._client.set_terminated(run_id, status=status, end_time=end_time)
 
     def list_artifacts(self, run_id: str, path: str = "") -> list[Artifact]:
-        with _translated():
+        with translated():
             files = self._client.list_artifacts(run_id, path or None)
         return [Artifact(path=f.path, is_dir=f.is_dir, size=None if f.is_dir else f.file_size) for f in files]
 
     def experiment_ids(self) -> list[str]:
-        with _translated():
+        with translated():
             return [str(experiment.experiment_id) for experiment in self._client.search_experiments()]
 
     def close(self) -> None:
@@ -119,12 +121,12 @@ class NativeClient:
         """Let one process at a time create a SQLite store; MLflow's migrations do not guard themselves."""
         database = self._sqlite_file()
         if database is None:
-            with _translated():
+            with translated():
                 yield
             return
         try:
             database.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(database.with_name(f"{database.name}.lock")), _translated():
+            with file_lock(database.with_name(f"{database.name}.lock")), translated():
                 if not database.exists():
                     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -159,16 +161,6 @@ class NativeClient:
 
 def _artifact_root(database: Path) -> Path:
     return database.parent / "mlartifacts"
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise TrackingError(str(error.message), error.error_code) from error
 
 
 def _run(run: Any) -> Run:

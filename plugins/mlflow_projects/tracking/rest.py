@@ -17,6 +17,7 @@ import tenacity
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.registry_rest import RestRegistry
 from mlflow_projects.tracking.settings import TrackingSettings
 
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
@@ -41,7 +42,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return min(max(backoff, asked or 0.0), _LONGEST_PAUSE * 2)
 
 
-class RestClient:
+class RestClient(RestRegistry):
     """A tracking server behind http(s)."""
 
     def __init__(self, settings: TrackingSettings) -> None:

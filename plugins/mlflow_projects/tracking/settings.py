@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
 
@@ -64,8 +64,15 @@ class TrackingSettings:
 
     def run_url(self, experiment_id: str, run_id: str) -> str:
         """Return the run's page in MLflow's UI, or "" where no UI is known (a bare database, say)."""
+        return self._page(f"experiments/{experiment_id}/runs/{run_id}")
+
+    def model_version_url(self, name: str, version: int) -> str:
+        """Return the page of a model's version in MLflow's UI, or "" where no UI is known."""
+        return self._page(f"models/{quote(name, safe='')}/versions/{version}")
+
+    def _page(self, route: str) -> str:
         base = self.ui_url or (self.uri if self.is_http else "")
-        return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if base else ""
+        return f"{base.rstrip('/')}/#/{route}" if base else ""
 
 
 def settings_from_environment(environment: Mapping[str, str] | None = None) -> TrackingSettings:

@@ -1,0 +1,106 @@
+"""What the operators and the sensor of model versions share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, BaseOperatorLink
+from airflow.sdk.definitions.asset import AssetRef
+from airflow.sdk.exceptions import AirflowFailException
+
+from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.links.model import MLflowModelLink
+from mlflow_projects.operators.base import MLflowTrackingOperator, json_metrics
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from mlflow_projects.tracking.client import Run, TrackingClient
+    from mlflow_projects.tracking.registry import ModelVersion
+    from mlflow_projects.tracking.settings import TrackingSettings
+
+
+class MLflowModelOperator(MLflowTrackingOperator):
+    """The base of tasks that stand for a model version, with a button to it and events for assets."""
+
+    operator_extra_links: Collection[BaseOperatorLink] = (MLflowModelLink(),)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_model_url = ""
+
+    def publish_model(self, context: Context, settings: TrackingSettings, version: Mapping[str, Any]) -> None:
+        """Make the "MLflow model" button work from now on."""
+        self.mlflow_model_url = settings.model_version_url(version["name"], version["version"])
+        context["ti"].xcom_push(key=MLflowModelLink().xcom_key, value=self.mlflow_model_url)
+        self.log.info("Model version %s: %s", version["uri"], self.mlflow_model_url or settings.uri)
+
+    def emit(self, context: Context, extra: Mapping[str, Any]) -> None:
+        """Say in the event of each asset in ``outlets`` which model version it is about."""
+        for outlet in self.outlets:
+            if isinstance(outlet, (Asset, AssetRef)):
+                context["outlet_events"][outlet].extra.update(extra)
+
+    def withhold_events(self) -> None:
+        """Let this success trigger nobody.
+
+        Airflow makes an event for each asset that is in the ``outlets`` of the task when it succeeds
+        (``airflow.sdk.execution_time.task_runner``); this object is the task instance's own copy of the task.
+        """
+        self.outlets = [outlet for outlet in self.outlets if not isinstance(outlet, (Asset, AssetRef))]
+
+
+def version_dict(version: ModelVersion, metrics: Mapping[str, float], mlflow_conn_id: str) -> dict[str, Any]:
+    """Return the XCom of a task that stands for a model version."""
+    return {
+        "name": version.name,
+        "version": version.version,
+        "run_id": version.run_id,
+        "source": version.source,
+        "uri": version.uri,
+        "metrics": json_metrics(metrics),
+        "mlflow_conn_id": mlflow_conn_id,
+    }
+
+
+def metrics_of(client: TrackingClient, version: ModelVersion) -> Mapping[str, float]:
+    """Return the metrics of the run that made a version; none if it is unknown or gone."""
+    if not version.run_id:
+        return {}
+    try:
+        return client.get_run(version.run_id).metrics
+    except TrackingError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+
+
+def existing_run(client: TrackingClient, run_id: str) -> Run:
+    """Return a run.
+
+    :raises ProjectError: there is none
+    """
+    try:
+        return client.get_run(run_id)
+    except TrackingError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            raise ProjectError(f"There is no run {run_id!r} at {client.settings.uri}; check the run's id.") from None
+        raise
+
+
+def as_version(value: Any, argument: str) -> int | None:
+    """Return the version number in what a template rendered to: a number, or the XCom of a model's task.
+
+    :raises AirflowFailException: it is neither
+    """
+    if isinstance(value, Mapping):
+        value = value.get("version")
+    if value in (None, "", "None"):
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise AirflowFailException(
+            f"{argument} must be a version number or the output of a task that registers a model, not {value!r}."
+        ) from None

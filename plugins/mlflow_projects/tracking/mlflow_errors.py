@@ -1,0 +1,19 @@
+"""MLflow's own errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow_projects.exceptions import TrackingError
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what MLflow's client raises as :class:`TrackingError` with MLflow's code."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(str(error.message), error.error_code) from error

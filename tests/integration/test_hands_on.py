@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.dagruns import DagRunResult, run_dag
-from tests.support.introduction import artifacts, children, histories, run_alone
+from tests.support.introduction import artifacts, children, histories, kinds_missing, run_alone
 
 STEPS = ("step2", "step3", "step4")
 PARAMETERS = {"Dence": "128", "Dropout": "0.1", "Activation": "relu"}
@@ -98,6 +98,12 @@ def test_the_dag_puts_all_steps_below_one_run_in_an_experiment_called_after_the_
     below = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(run.data.tags["airflow.task_id"] for run in below) == [f"hands_on.{step}" for step in STEPS]
     assert parent.info.status == "FINISHED"
+    missing = {run.data.tags["airflow.task_id"]: kinds_missing(mlflow_server, run) for run in below}
+    assert missing == {  # what the hands-on itself does not record
+        "hands_on.step2": ["artifacts"],
+        "hands_on.step3": [],
+        "hands_on.step4": ["params", "metrics", "artifacts"],
+    }
 
 
 def test_the_experiment_can_be_named(airflow_db: None) -> None:

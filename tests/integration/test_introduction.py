@@ -22,6 +22,7 @@ from tests.support.introduction import (
     SAMPLES,
     artifacts,
     histories,
+    kinds_missing,
     project_environment,
     run_alone,
 )
@@ -71,6 +72,7 @@ def test_quickstart_records_a_parameter_a_metric_three_times_and_a_file(server: 
     assert run.data.tags["mlflow.source.type"] == "PROJECT"
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
     assert run.data.tags["mlflow.user"]
+    assert kinds_missing(server, run) == []
 
 
 def test_wine_has_the_known_figures(wine: DagRunResult, server: str) -> None:
@@ -140,6 +142,15 @@ def test_logistic_regression_has_the_known_score_and_serves_its_model(
     assert invocation["question"] == {"dataframe_split": {"data": [[1], [-1]]}}
     assert invocation["answer"] == {"predictions": [1, 0]}
     assert servers_of(train.info.run_id) == []
+
+
+def test_the_steps_lack_none_of_the_seven_kinds_of_record(
+    wine: DagRunResult, logistic_regression: DagRunResult, server: str
+) -> None:
+    runs = [run_of(wine, "wine.train", server)]
+    runs += [run_of(logistic_regression, f"introduction.{step}", server) for step in ("train", "serve")]
+    assert {run.info.run_name: kinds_missing(server, run) for run in runs[1:]} == {"train": [], "serve": []}
+    assert kinds_missing(server, runs[0]) == []
 
 
 def servers_of(run_id: str) -> list[psutil.Process]:

@@ -79,3 +79,12 @@ def artifacts(tracking_uri: str, run: Any, folder: Path) -> dict[str, bytes]:
 
     root = Path(MlflowClient(tracking_uri).download_artifacts(run.info.run_id, "", str(folder)))
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def kinds_missing(tracking_uri: str, run: Any) -> list[str]:
+    """Return which of the seven kinds of record a run lacks."""
+    from mlflow_projects.tracking.client import connect
+    from mlflow_projects.tracking.kinds import kinds_missing_from
+    from mlflow_projects.tracking.settings import TrackingSettings
+
+    return kinds_missing_from(connect(TrackingSettings(tracking_uri)), run.info.run_id)

@@ -8,9 +8,10 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +117,16 @@ def test_wine_alone_reads_a_csv_file_registers_its_model_and_has_the_same_figure
     ("arguments", "words"),
     [
         (["train.py", "--data", "gone.csv"], "The wine data gone.csv cannot be read"),
-        (["train.py", "--data", "MLproject"], "lacks the column(s) fixed acidity"),
+        (["train.py", "--data", "OTHER_TABLE"], "lacks the column(s) fixed acidity"),
         (["train.py", "--l1-ratio", "1.5"], "--l1-ratio must be from 0 to 1, not 1.5"),
-        (["train.py", "--alpha", "nan"], "--alpha must be 0 or more, not nan"),
     ],
 )
-def test_wine_says_in_a_sentence_what_is_wrong(arguments: list[str], words: str, server: str) -> None:
+def test_wine_says_in_a_sentence_what_is_wrong(
+    arguments: list[str], words: str, server: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("height,weight\n1,2\n")
+    arguments = [part.replace("OTHER_TABLE", str(other)) for part in arguments]
     with project_environment("wine") as environment:
         done = subprocess.run(
             ["python", *arguments], cwd=SAMPLES / "wine", env=environment, capture_output=True, text=True, check=False
@@ -141,7 +146,7 @@ def test_logistic_regression_has_the_known_score_and_serves_its_model(
     invocation = json.loads(artifacts(server, serve, tmp_path)["invocation.json"])
     assert invocation["question"] == {"dataframe_split": {"data": [[1], [-1]]}}
     assert invocation["answer"] == {"predictions": [1, 0]}
-    assert servers_of(train.info.run_id) == []
+    assert processes_of(serve.info.run_id) == []
 
 
 def test_the_steps_lack_none_of_the_seven_kinds_of_record(
@@ -153,17 +158,17 @@ def test_the_steps_lack_none_of_the_seven_kinds_of_record(
     assert kinds_missing(server, runs[0]) == []
 
 
-def servers_of(run_id: str) -> list[psutil.Process]:
-    """Return the living processes that serve the model of a run, or ask for that."""
+def processes_of(run_id: str) -> list[psutil.Process]:
+    """Return the living processes that work for a run."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if f"runs:/{run_id}/model" in "\0".join([*process.cmdline(), *process.environ().values()]):
+            if process.environ().get("MLFLOW_RUN_ID") == run_id:
                 found.append(process)
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_serve_leaves_no_server(
     number: signal.Signals, logistic_regression: DagRunResult, server: str
 ) -> None:
@@ -175,14 +180,32 @@ def test_a_killed_serve_leaves_no_server(
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            wait(lambda: any("uvicorn" in " ".join(found.cmdline()) for found in servers_of(run_id)))
-            family = psutil.Process(process.pid).children(recursive=True)
+            wait(lambda: port_of_server(process.pid) is not None, "the server")
+            port, family = port_of_server(process.pid), psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, number)
-            assert process.wait(timeout=60) != 0
+            assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
         finally:
             process.kill()
-        wait(lambda: not any(found.is_running() and found.status() != "zombie" for found in family))
-    assert servers_of(run_id) == []
+        wait(lambda: not any(alive(found) for found in family), "the end of the server's processes")
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def port_of_server(pid: int) -> int | None:
+    """Return the port of the uvicorn below a process, once there is one."""
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if any(part.endswith("uvicorn") for part in command) and "--port" in command:
+                return int(command[command.index("--port") + 1])
+    return None
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_model_that_cannot_be_served_fails_at_once(server: str) -> None:
@@ -192,11 +215,11 @@ def test_a_model_that_cannot_be_served_fails_at_once(server: str) -> None:
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert "before it was ready" in done.stderr.splitlines()[-1] or "before it was ready" in done.stderr
+    assert "The server ended with exit status 1 before it was ready" in done.stderr
 
 
-def wait(condition: Any, seconds: float = 120) -> None:
+def wait(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
         time.sleep(0.2)

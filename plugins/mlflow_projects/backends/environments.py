@@ -28,6 +28,15 @@ from mlflow_projects.project.spec import Project
 
 ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
 
+# pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
+_UV_NAMES = {
+    "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
+    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
+    "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
+    "PIP_CERT": ("SSL_CERT_FILE",),
+}
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -141,7 +150,7 @@ class EnvironmentBuilder:
 
     def _run(self, project: Project, argv: Sequence[str], cwd: Path | None = None) -> None:
         last = ""
-        environment = {**self.environment, "PIP_NO_INPUT": "1"}
+        environment = {**uv_settings_from_pip(self.environment), **self.environment, "PIP_NO_INPUT": "1"}
         with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
             for line in tree.lines():
                 self.log(line)
@@ -151,6 +160,23 @@ class EnvironmentBuilder:
                     f"The environment of {project.environment_file or project.root} cannot be built: "
                     f"{' '.join(argv[:3])} … failed with {last!r}; its output is in the log above."
                 )
+
+
+def uv_settings_from_pip(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return uv's variables for what only pip was told: where packages come from. uv reads none of pip's settings.
+
+    Whatever is set for uv itself stays. pip looks at all indexes for the best version; uv takes the first index
+    that has the package, the extra ones before the default one.
+
+    :param environment: the variables of the worker
+    """
+    settings = {}
+    for pip_name, uv_names in _UV_NAMES.items():
+        value = environment.get(pip_name, "").strip()
+        if value and not any(environment.get(name) for name in uv_names):
+            separator = "," if pip_name == "PIP_FIND_LINKS" else " "
+            settings[uv_names[0]] = separator.join(value.split())
+    return settings
 
 
 def read_python_environment(project: Project) -> PythonEnvironment:

@@ -16,6 +16,7 @@ from mlflow_projects.backends.environments import (
     EnvironmentBuilder,
     choose_env_manager,
     read_python_environment,
+    uv_settings_from_pip,
 )
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
@@ -93,6 +94,32 @@ def test_a_changed_requirement_is_another_environment(tmp_path: Path, wheel: Pat
         with builder(tmp_path, []).activation(wanted, "uv") as activation:
             prefixes.add(answer(activation))
     assert len(prefixes) == 2
+
+
+def test_uv_finds_packages_where_pip_was_told_to_look(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: ['tiny==1.0', '--no-index']\n")
+    told = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_FIND"))}
+    told["PIP_FIND_LINKS"] = f"{tmp_path / 'project'} {wheel.parent}"
+    with EnvironmentBuilder(Cache(tmp_path / "cache"), told, [].append).activation(wanted, "uv") as activation:
+        assert answer(activation).startswith("42 ")
+
+
+def test_what_is_set_for_uv_itself_is_kept() -> None:
+    told = {
+        "PIP_FIND_LINKS": "/a  /b",
+        "PIP_INDEX_URL": "https://packages.example.com/simple",
+        "PIP_EXTRA_INDEX_URL": "https://one.example.com https://two.example.com",
+        "PIP_CERT": "/etc/ssl/company.pem",
+    }
+    assert uv_settings_from_pip(told) == {
+        "UV_FIND_LINKS": "/a,/b",
+        "UV_DEFAULT_INDEX": told["PIP_INDEX_URL"],
+        "UV_INDEX": told["PIP_EXTRA_INDEX_URL"],
+        "SSL_CERT_FILE": told["PIP_CERT"],
+    }
+    own = {"UV_FIND_LINKS": "/c", "UV_INDEX_URL": "x", "UV_EXTRA_INDEX_URL": "y", "SSL_CERT_FILE": "/z"}
+    assert uv_settings_from_pip({**told, **own}) == {}
+    assert uv_settings_from_pip({"PIP_FIND_LINKS": " "}) == {}
 
 
 def test_a_failed_build_says_why_and_leaves_nothing(tmp_path: Path) -> None:

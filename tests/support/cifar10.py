@@ -1,0 +1,58 @@
+"""The Python environments of the cifar10 projects, built once for all tests of a machine's session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mlflow_projects.backends.environments import EnvironmentBuilder
+from mlflow_projects.backends.local import inherited_environment
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.spec import load_project
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECTS = ROOT / "sample_projects" / "cifar10"
+# Large (PyTorch): shared by all test processes, those of pytest-xdist and of `make` among them. The cache locks.
+CACHE = Path(os.environ.get("CIFAR10_TEST_CACHE", ROOT / "build" / "cifar10-test-cache"))
+
+
+def project_python(name: str, log: Callable[[str], None] = print) -> Path:
+    """Return the Python of a project's environment, which is built if no test did so yet.
+
+    :param name: a folder of sample_projects/cifar10
+    """
+    builder = EnvironmentBuilder(Cache(CACHE), inherited_environment(os.environ), log)
+    with builder.activation(load_project(PROJECTS / name), "uv") as activation:
+        return Path(activation.variables["VIRTUAL_ENV"]) / "bin" / "python"
+
+
+def run_project(
+    name: str, tracking_uri: str, *arguments: str, timeout: float = 280, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a project's script alone, as ``python <name>.py …`` does; its output is in ``stdout``.
+
+    :param arguments: as on the command line
+    :param timeout: seconds
+    """
+    return subprocess.run(
+        [str(project_python(name)), f"{name}.py", *arguments],
+        cwd=PROJECTS / name,
+        env=project_environment(tracking_uri, environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+
+
+def project_environment(tracking_uri: str, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for a project that runs alone: none of Airflow's, no other run's."""
+    return {
+        **inherited_environment(os.environ),
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }

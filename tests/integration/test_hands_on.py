@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.cifar10 import CACHE
 from tests.support.dagruns import DagRunResult, run_dag
 from tests.support.introduction import artifacts, children, histories, kinds_missing, run_alone
 
@@ -16,6 +18,13 @@ STEPS = ("step2", "step3", "step4")
 PARAMETERS = {"Dence": "128", "Dropout": "0.1", "Activation": "relu"}
 ERRORS = {"mse": [(0, 100.0), (1, 80.0)], "rmse": [(0, 50.0), (1, 30.0)]}
 Runs = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_environments() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(CACHE))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +117,8 @@ def test_the_dag_puts_all_steps_below_one_run_in_an_experiment_called_after_the_
 
 def test_the_experiment_can_be_named(airflow_db: None) -> None:
     from mlflow_projects.operators.runs import MLflowStartRunOperator
-    from tests.support.dagruns import load_dag
+    from tests.support.cifar10 import CACHE
+from tests.support.dagruns import load_dag
 
     start = load_dag("hands_on").get_task("hands_on.start_run")
     assert isinstance(start, MLflowStartRunOperator)

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.cifar10 import CACHE
 from tests.support.dagruns import DagRunResult, run_dag
 from tests.support.introduction import (
     SAMPLES,
@@ -36,6 +37,7 @@ FIGURES = {"rmse": 0.7460550348172179, "mae": 0.576381895873763, "r2": 0.2113660
 def server(airflow_db: None, mlflow_server: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        patch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(CACHE))
         yield mlflow_server
 
 
@@ -121,9 +123,7 @@ def test_wine_alone_reads_a_csv_file_registers_its_model_and_has_the_same_figure
         (["train.py", "--l1-ratio", "1.5"], "--l1-ratio must be from 0 to 1, not 1.5"),
     ],
 )
-def test_wine_says_in_a_sentence_what_is_wrong(
-    arguments: list[str], words: str, server: str, tmp_path: Path
-) -> None:
+def test_wine_says_in_a_sentence_what_is_wrong(arguments: list[str], words: str, server: str, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("height,weight\n1,2\n")
     arguments = [part.replace("OTHER_TABLE", str(other)) for part in arguments]

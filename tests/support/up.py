@@ -16,10 +16,9 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import HOME, ROOT
+from tests.conftest import ROOT
+from tests.support.cifar10 import CACHE
 from tests.support.servers import free_port
-
-CACHE = "mlflow_projects_cache"
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,9 @@ class Up:
 
 @contextlib.contextmanager
 def running_up(home: Path) -> Iterator[Up]:
-    """Run ``make up`` in a home of its own, which shares the environments of this session; stop it all after."""
-    (HOME / CACHE).mkdir(exist_ok=True)
-    (home / CACHE).symlink_to(HOME / CACHE)
+    """Run ``make up`` in a home of its own, which shares the environments of all tests; stop it all after."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (home / "mlflow_projects_cache").symlink_to(CACHE)
     ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
     process = subprocess.Popen(
         [sys.executable, "tools/up.py"], cwd=ROOT, env={**os.environ, "DEMO_HOME": str(home), **ports},

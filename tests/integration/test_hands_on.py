@@ -117,8 +117,7 @@ def test_the_dag_puts_all_steps_below_one_run_in_an_experiment_called_after_the_
 
 def test_the_experiment_can_be_named(airflow_db: None) -> None:
     from mlflow_projects.operators.runs import MLflowStartRunOperator
-    from tests.support.cifar10 import CACHE
-from tests.support.dagruns import load_dag
+    from tests.support.dagruns import load_dag
 
     start = load_dag("hands_on").get_task("hands_on.start_run")
     assert isinstance(start, MLflowStartRunOperator)

@@ -83,15 +83,3 @@ def test_the_score_dag_runs_by_hand_too(first: DagRunResult, server: str, tmp_pa
     assert run.data.tags["wine.model_run_id"] == champion(server).run_id
     lines = artifacts(server, run, tmp_path)["predictions.csv"].decode().splitlines()
     assert (len(lines), lines[0].rsplit(",", 1)[1]) == (1600, "predicted")
-
-
-def test_a_sweep_without_values_is_refused(server: str) -> None:
-    from airflow.sdk.exceptions import AirflowFailException
-
-    from mlflow_projects import ParameterGridOperator
-
-    for given in ("[]", "0.5", "no JSON", None):
-        with pytest.raises(AirflowFailException, match="axis 'alpha' must be a list with at least one value"):
-            ParameterGridOperator(task_id="grid", axes={"alpha": given}).execute({})
-    grid = ParameterGridOperator(task_id="grid", axes={"a": "[1, 2]", "b": ["x", "y"]}, common={"c": 0})
-    assert grid.execute({}) == [{"c": 0, "a": a, "b": b} for a in (1, 2) for b in "xy"]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.operators.conditions import skip_unless
+    from mlflow_projects.operators.grid import ParameterGridOperator
     from mlflow_projects.operators.models import (
         MLflowBestRunOperator,
         MLflowPromoteModelOperator,
@@ -31,7 +33,9 @@ __all__ = [
     "MLflowPromoteModelOperator",
     "MLflowRegisterModelOperator",
     "MLflowStartRunOperator",
+    "ParameterGridOperator",
     "mlflow_run",
+    "skip_unless",
 ]
 
 _HOMES = {
@@ -43,7 +47,9 @@ _HOMES = {
     "MLflowPromoteModelOperator": "mlflow_projects.operators.models",
     "MLflowRegisterModelOperator": "mlflow_projects.operators.models",
     "MLflowStartRunOperator": "mlflow_projects.operators.runs",
+    "ParameterGridOperator": "mlflow_projects.operators.grid",
     "mlflow_run": "mlflow_projects.operators.run_group",
+    "skip_unless": "mlflow_projects.operators.conditions",
 }
 
 

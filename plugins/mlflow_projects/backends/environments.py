@@ -246,7 +246,7 @@ def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], l
         version = python or sys.executable
         return (
             [uv, "venv", "--quiet", "--no-project", "--python", version, str(folder)],
-            [uv, "pip", "install", "--no-progress", "--python", str(folder / "bin" / "python")],
+            [uv, "pip", "install", "--no-progress", "--compile-bytecode", "--python", str(folder / "bin" / "python")],
         )
     interpreter = _interpreter(python)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]

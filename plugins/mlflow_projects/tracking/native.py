@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingRefusedError
 from mlflow_projects.file_lock import file_lock
 from mlflow_projects.tracking.client import Artifact, Run, RunStatus
 from mlflow_projects.tracking.settings import TrackingSettings
@@ -19,14 +19,22 @@ _BATCH = 100
 
 
 class NativeClient:
-    """A tracking store that MLflow's client reaches: a database, Databricks, SageMaker, …"""
+    """A tracking store that MLflow's client reaches: a database, Databricks, SageMaker, …
+
+    :raises ProjectError: MLflow cannot use such a URI (or, for a file store, no longer wants to: it says how)
+    """
 
     def __init__(self, settings: TrackingSettings) -> None:
         self.settings = settings
         from mlflow import MlflowClient
 
-        with self._first_use():
-            self._client = MlflowClient(tracking_uri=settings.uri)
+        try:
+            with self._first_use():
+                self._client = MlflowClient(tracking_uri=settings.uri)
+        except TrackingError as error:
+            if error.code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise ProjectError(f"The tracking URI {settings.uri} cannot be used: {str(error).strip()}") from None
 
     def experiment_id(self, name: str) -> str | None:
         with _translated():
@@ -168,6 +176,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+            raise TrackingRefusedError(str(error.message)) from error
         raise TrackingError(str(error.message), error.error_code) from error
 
 

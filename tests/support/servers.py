@@ -60,7 +60,7 @@ def running_mlflow_server(
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=variables)
     try:
-        wait_until_answers(f"{uri}/health", process)
+        wait_until_answers(f"{uri}/health", process, 240)  # the first start makes many tables
         yield uri
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -32,3 +32,13 @@ class TrackingUnavailableError(TrackingError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="TEMPORARILY_UNAVAILABLE")
+
+
+class TrackingRefusedError(TrackingError):
+    """A login, a right or a certificate stands in the way; the same settings will fail again.
+
+    Operators turn it into ``AirflowFailException`` (no retry).
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="PERMISSION_DENIED")

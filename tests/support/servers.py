@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
+import pytest
+
+_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
 
 def free_port() -> int:
@@ -24,23 +27,40 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_mlflow_server(folder: Path, port: int | None = None, database: str = "") -> Iterator[str]:
+def running_mlflow_server(
+    folder: Path,
+    port: int | None = None,
+    database: str = "",
+    *,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    certificate: Path | None = None,
+) -> Iterator[str]:
     """Run a tracking server; yield its URI.
 
     :param database: SQLAlchemy URI; default: a SQLite database in ``folder``
+    :param options: more options of ``mlflow server``; default: artifacts are kept in ``folder``
+    :param environment: more variables for the server
+    :param certificate: a PEM file with key and certificate, for https
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    uri = f"http://127.0.0.1:{port}"
+    uri = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", database or f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination", f"{folder}/artifacts",
+        *(options or ["--artifacts-destination", f"{folder}/artifacts"]),
     ]  # fmt: skip
+    if certificate:
+        command += ["--uvicorn-opts", f"--ssl-certfile {certificate} --ssl-keyfile {certificate}"]
+    variables = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{folder}/mlflow.db",  # its password is not for `ps`
+        **(environment or {}),
+    }
     with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=variables)
     try:
-        wait_until_answers(f"{uri}/health", process)
+        wait_until_answers(f"{uri}/health", process, 240)  # the first start makes many tables
         yield uri
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -53,7 +73,7 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes], seconds: floa
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}"
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=2).status_code == 200:
+            if httpx.get(url, timeout=2, verify=False).status_code == 200:
                 return
         time.sleep(0.1)
     raise AssertionError(f"{url} does not answer after {seconds} s")
@@ -64,18 +84,24 @@ def find_postgresql() -> Path | None:
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 
-@contextlib.contextmanager
-def running_postgresql() -> Iterator[str]:
-    """Run PostgreSQL in a temporary folder; yield the SQLAlchemy URI of its databases, without a database's name.
+def _folder_of(user: str) -> tuple[Path, list[str]]:
+    """Return a temporary folder for a database server, and what starts a program as the user who owns it.
 
-    PostgreSQL refuses to run as root, so root runs it as Debian's user ``postgres``.
+    Database servers refuse to run as root, so root runs them as Debian's user for them.
     """
+    folder = Path(tempfile.mkdtemp(prefix=f"mlflow-projects-{user}-"))
+    if os.getuid() != 0:
+        return folder, []
+    shutil.chown(folder, user, user)
+    return folder, ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+
+
+@contextlib.contextmanager
+def running_postgresql(databases: Sequence[str] = ("airflow", "mlflow")) -> Iterator[str]:
+    """Run PostgreSQL in a temporary folder; yield the SQLAlchemy URI of its databases, without a database's name."""
     programs = find_postgresql()
     assert programs is not None, "PostgreSQL is missing: apt-get install postgresql"
-    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-postgresql-"))
-    if as_user:
-        shutil.chown(folder, "postgres", "postgres")
+    folder, as_user = _folder_of("postgres")
     port = free_port()
     quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(
@@ -88,12 +114,56 @@ def running_postgresql() -> Iterator[str]:
         while subprocess.run([programs / "pg_isready", *connection], check=False, **quiet).returncode:
             assert process.poll() is None, "PostgreSQL ended at once"
             time.sleep(0.1)
-        for name in ("airflow", "mlflow"):
+        for name in databases:
             subprocess.run([programs / "createdb", *connection, name], check=True, **quiet)
         yield f"postgresql+psycopg2://tests@127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_mariadb(database: str, password: str) -> Iterator[str]:
+    """Run MariaDB in a temporary folder with one database; yield that database's SQLAlchemy URI.
+
+    :param password: of the database's user, who comes over TCP
+    """
+    import pymysql
+
+    program, install = shutil.which("mariadbd", path=_SYSTEM_PATH), shutil.which("mariadb-install-db")
+    if not program or not install:
+        pytest.skip("MariaDB is missing: apt-get install mariadb-server")
+    folder, as_user = _folder_of("mysql")
+    port, socket_file, log = free_port(), folder / "socket", (folder / "log").open("ab")
+    try:
+        subprocess.run(
+            [*as_user, install, "--no-defaults", f"--datadir={folder}/data", "--skip-test-db",
+             "--auth-root-authentication-method=normal"],
+            check=True, cwd=folder, stdout=log, stderr=log,
+        )  # fmt: skip
+        process = subprocess.Popen(
+            [*as_user, program, "--no-defaults", f"--datadir={folder}/data", f"--socket={socket_file}",
+             f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={port}", "--skip-log-bin"],
+            cwd=folder, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            while True:
+                assert process.poll() is None, f"MariaDB ended at once: {(folder / 'log').read_text()}"
+                with contextlib.suppress(pymysql.err.OperationalError):
+                    connection = pymysql.connect(unix_socket=str(socket_file), user="root")
+                    break
+                time.sleep(0.1)
+            with connection, connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {database}")
+                cursor.execute("CREATE USER tests@'127.0.0.1' IDENTIFIED BY %s", (password,))
+                cursor.execute(f"GRANT ALL ON {database}.* TO tests@'127.0.0.1'")
+            yield f"mysql+pymysql://tests:{password}@127.0.0.1:{port}/{database}"
+        finally:
+            process.terminate()
+            process.wait()
+    finally:
+        log.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

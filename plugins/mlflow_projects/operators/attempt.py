@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from mlflow_projects.backends.base import Backend, Handle, Job, RemoteBackend, backend_named
+from mlflow_projects.backends.base import Backend, Handle, Job, JobStatus, RemoteBackend, backend_named
 from mlflow_projects.backends.checkpoints import (
     DEFAULT_DAYS,
     VARIABLE,
@@ -32,6 +32,7 @@ from mlflow_projects.tracking.record import JOB, MAX_PARAM, Outcome, RunRecord, 
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
+_FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended it
 
 
 class AttemptKilledError(Exception):
@@ -116,7 +117,7 @@ class Attempt:
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with self._closing(record, tail):
             tail.extend(self._remote().last_lines(handle, _TAIL_LINES))
-            outcome = self._judge(tail)
+            outcome = self._judge(record, tail)
         return self._end(record, outcome)
 
     @contextlib.contextmanager
@@ -263,10 +264,10 @@ class Attempt:
             for line in self._backend.logs(self._handle):
                 self.log(line)
                 tail.append(line)
-            outcome = self._judge(tail)
+            outcome = self._judge(record, tail)
         return self._end(record, outcome)
 
-    def _judge(self, tail: Iterable[str]) -> Outcome:
+    def _judge(self, record: RunRecord, tail: Iterable[str]) -> Outcome:
         """Ask for the job's verdict, when it is over."""
         assert self._backend is not None
         assert self._handle is not None
@@ -282,9 +283,20 @@ class Attempt:
             self._backend.cancel(self._handle)
             return Outcome("KILLED", self.redact(f"{name} did not end in time and was stopped."), self._text(tail))
         ended = "failed" if status.state == "failed" else "was stopped"
-        reason = self.redact(f"{name} {ended}: {status.reason.rstrip('.')}.")
+        why = [f"{name} {ended}: {status.reason.rstrip('.')}.", self._store_problem(record, status, tail)]
+        reason = self.redact(" ".join(filter(None, why)))
         verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
         return Outcome(verdict, reason, self._text(tail), status.exit_code, status.metrics, status.tags)
+
+    def _store_problem(self, record: RunRecord, status: JobStatus, tail: Iterable[str]) -> str:
+        """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""
+        assert self._backend is not None
+        assert record.run is not None
+        if self._backend.remote or status.exit_code is None or status.exit_code >= _FIRST_NOT_ITS_OWN:
+            return ""
+        from mlflow_projects.tracking.artifact_store import explain_failure
+
+        return explain_failure(self.client, record.run, "\n".join(tail))
 
     def _end(self, record: RunRecord, outcome: Outcome) -> Run:
         run = record.close(outcome)

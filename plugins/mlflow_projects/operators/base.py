@@ -14,7 +14,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mlflow_projects.backends.checkpoints import DEFAULT_DAYS, CheckpointSettings
-from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
+from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingRefusedError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.project.cache import DEFAULT_MAX_BYTES, Cache
@@ -51,7 +51,7 @@ class MLflowTrackingOperator(BaseOperator):
     def tracking(self) -> Iterator[TrackingClient]:
         """Yield a client for the tracking server; errors leave the block in Airflow's terms.
 
-        :raises AirflowFailException: the DAG, the project or a setting is wrong; no retry
+        :raises AirflowFailException: the DAG, the project, a setting or the login is wrong; no retry
         :raises AirflowException: everything that another try may mend
         """
         try:
@@ -60,7 +60,7 @@ class MLflowTrackingOperator(BaseOperator):
                 yield client
             finally:
                 client.close()
-        except ProjectError as error:
+        except (ProjectError, TrackingRefusedError) as error:
             raise AirflowFailException(str(error)) from None
         except (StepFailedError, TrackingError) as error:
             raise AirflowException(str(error)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.exceptions import TrackingError, TrackingRefusedError
 
 
 @contextmanager
@@ -16,4 +16,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+            raise TrackingRefusedError(str(error.message)) from error
         raise TrackingError(str(error.message), error.error_code) from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.file_lock import file_lock
 from mlflow_projects.tracking.client import Artifact, Run, RunStatus
 from mlflow_projects.tracking.mlflow_errors import translated
@@ -21,14 +21,22 @@ _BATCH = 100
 
 
 class NativeClient(NativeRegistry):
-    """A tracking store that MLflow's client reaches: a database, Databricks, SageMaker, …"""
+    """A tracking store that MLflow's client reaches: a database, Databricks, SageMaker, …
+
+    :raises ProjectError: MLflow cannot use such a URI (or, for a file store, no longer wants to: it says how)
+    """
 
     def __init__(self, settings: TrackingSettings) -> None:
         self.settings = settings
         from mlflow import MlflowClient
 
-        with self._first_use():
-            self._client = MlflowClient(tracking_uri=settings.uri)
+        try:
+            with self._first_use():
+                self._client = MlflowClient(tracking_uri=settings.uri)
+        except TrackingError as error:
+            if error.code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise ProjectError(f"The tracking URI {settings.uri} cannot be used: {str(error).strip()}") from None
 
     def experiment_id(self, name: str) -> str | None:
         with translated():

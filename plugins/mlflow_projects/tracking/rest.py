@@ -15,8 +15,14 @@ from typing import Any
 import httpx
 import tenacity
 
-from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.exceptions import (
+    ProjectError,
+    TrackingError,
+    TrackingRefusedError,
+    TrackingUnavailableError,
+)
 from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
 from mlflow_projects.tracking.settings import TrackingSettings
 
@@ -193,15 +199,13 @@ class RestClient(RestRegistry):
         except httpx.InvalidURL as error:
             raise ProjectError(f"The tracking URI {self.settings.uri} is no valid URL: {error}.") from None
         except httpx.HTTPError as error:
+            if sentence := refused_certificate(self.settings, error):
+                raise TrackingRefusedError(sentence) from None
             raise _TemporaryError(str(error) or type(error).__name__) from None
         if answer.status_code in _TEMPORARY and not _is_final(answer):
             raise _TemporaryError(f"HTTP {answer.status_code}", _retry_after(answer))
-        if answer.status_code in (401, 403):
-            raise TrackingError(
-                f"The MLflow tracking server at {self.settings.uri} refuses the user or token "
-                f"(HTTP {answer.status_code}); check the connection's login and password.",
-                "PERMISSION_DENIED",
-            )
+        if answer.status_code in (401, 403) and not _is_of_artifact_store(answer):
+            raise TrackingRefusedError(refused_login(self.settings, answer))
         if answer.is_error:
             raise _refusal(answer)
         try:
@@ -238,6 +242,14 @@ def _is_final(answer: httpx.Response) -> bool:
         "INTERNAL_ERROR",
         "TEMPORARILY_UNAVAILABLE",
     )
+
+
+def _is_of_artifact_store(answer: httpx.Response) -> bool:
+    """Tell whether it is not us whom somebody refuses, but the tracking server, at its S3.
+
+    MLflow passes such a refusal on with the same status (source: mlflow.store.artifact.s3_artifact_repo).
+    """
+    return str(_refusal(answer)).startswith("Failed to list artifacts")
 
 
 def _refusal(answer: httpx.Response) -> TrackingError:

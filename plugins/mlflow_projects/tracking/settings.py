@@ -10,8 +10,8 @@ from urllib.parse import quote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
 
-# MLflow's own default: a database in the current folder.
-DEFAULT_URI = "sqlite:///mlflow.db"
+_DEFAULT_URI = "sqlite:///mlflow.db"
+_OLD_DEFAULT_URI = "./mlruns"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def settings_from_environment(environment: Mapping[str, str] | None = None) -> T
 
     return normalized(
         TrackingSettings(
-            uri=env.get("MLFLOW_TRACKING_URI") or DEFAULT_URI,
+            uri=env.get("MLFLOW_TRACKING_URI") or _default_uri(),
             username=env.get("MLFLOW_TRACKING_USERNAME", ""),
             password=env.get("MLFLOW_TRACKING_PASSWORD", ""),
             token=env.get("MLFLOW_TRACKING_TOKEN", ""),
@@ -102,6 +102,15 @@ def settings_from_environment(environment: Mapping[str, str] | None = None) -> T
             max_retries=int(number("MLFLOW_HTTP_REQUEST_MAX_RETRIES", TrackingSettings.max_retries)),
         )
     )
+
+
+def _default_uri() -> str:
+    """Return MLflow's own default: a database in this folder, or the file store that an older MLflow left there.
+
+    Source: mlflow.tracking._tracking_service.utils._get_default_tracking_uri.
+    """
+    has_runs = any(file.parent.name.isdigit() for file in Path(_OLD_DEFAULT_URI).glob("*/meta.yaml"))
+    return _OLD_DEFAULT_URI if has_runs else _DEFAULT_URI
 
 
 def normalized(settings: TrackingSettings) -> TrackingSettings:

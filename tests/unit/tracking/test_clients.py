@@ -160,7 +160,7 @@ def test_a_server_that_stays_away_is_named_after_the_retries() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (answer(401), "refuses the user or token"),
+        (answer(401), "refuses a request without user or token"),
         (answer(200, body=b"<html>a login page</html>"), "not as an MLflow tracking server"),
         (answer(404, body=b"nothing here"), "HTTP 404"),
     ],

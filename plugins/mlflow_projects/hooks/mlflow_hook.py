@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from mlflow_projects.tracking.client import TrackingClient
+
+_SECONDS_OF_A_TEST = 10.0
 
 
 class MLflowHook(BaseHook):
@@ -69,9 +72,12 @@ class MLflowHook(BaseHook):
         return connect(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the server for its experiments."""
+        """Ask the server for its experiments, once and without a task's patience: a person waits."""
+        from mlflow_projects.tracking.client import connect
+
         try:
-            client = self.get_conn()
+            seconds = min(self.settings.timeout, _SECONDS_OF_A_TEST)
+            client = connect(replace(self.settings, timeout=seconds, max_retries=0))
             try:
                 count = len(client.experiment_ids())
             finally:

@@ -44,7 +44,7 @@ _INTERPRETER = re.compile(r"python[\d.]*|bash|sh")
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Finding:
     """A problem at a line of a file; its text is what editors understand as a place to jump to.
 
@@ -103,7 +103,7 @@ def lint_project(root: Path) -> Report:
         return Report(root, [Finding(file, error.line or 1, _without_place(error, file))], None)
     linter = _Linter(root, file, content)
     linter.look()
-    return Report(root, sorted(linter.findings), linter.environment)
+    return Report(root, sorted(linter.findings, key=lambda finding: (finding.file, finding.line)), linter.environment)
 
 
 class _Lines:

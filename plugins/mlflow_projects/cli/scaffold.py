@@ -46,16 +46,18 @@ parser.add_argument("--noise", type=float)
 options = parser.parse_args()
 
 chance = random.Random(7)
-xs = [chance.random() for _ in range(options.rows)]
-ys = [2 * x + 1 + chance.gauss(0, options.noise) for x in xs]
+points = []
+for _ in range(options.rows):
+    x = chance.random()
+    points.append((x, 2 * x + 1 + chance.gauss(0, options.noise)))
 
 slope, offset = 0.0, 0.0
 with mlflow.start_run():  # continues the run that Airflow opened
     for epoch in range(20):
-        for x, y in zip(xs, ys):
+        for x, y in points:
             error = slope * x + offset - y
             slope, offset = slope - 0.1 * error * x, offset - 0.1 * error
-        loss = sum((slope * x + offset - y) ** 2 for x, y in zip(xs, ys)) / len(xs)
+        loss = sum((slope * x + offset - y) ** 2 for x, y in points) / len(points)
         mlflow.log_metric("loss", loss, step=epoch)
     mlflow.log_dict({"slope": slope, "offset": offset}, "model/line.json")
 print(f"y = {slope:.2f} x + {offset:.2f}")

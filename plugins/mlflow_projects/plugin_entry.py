@@ -2,8 +2,8 @@
 
 Airflow 3.3 loads the files of the plugins folder first, then the entry points. A plugin whose name is known by then
 is an import error in the UI, and in a task process it makes Airflow forget the entry points after it
-(``airflow.sdk.plugins_manager``). So where the plugins folder holds our file too, the entry point is no plugin; what is
-no plugin, Airflow passes over in silence.
+(``airflow.sdk.plugins_manager``). So where the plugins folder holds our file too, the entry point is no plugin;
+what is no plugin, Airflow passes over in silence.
 """
 
 from __future__ import annotations

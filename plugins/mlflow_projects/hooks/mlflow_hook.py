@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from mlflow_projects.tracking.client import TrackingClient
 
-_SECONDS_OF_A_TEST = 10.0
+
+_TEST_SECONDS = 10.0
 
 
 class MLflowHook(BaseHook):
@@ -72,12 +73,12 @@ class MLflowHook(BaseHook):
         return connect(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the server for its experiments, once and without a task's patience: a person waits."""
+        """Ask the server for its experiments, once and with little patience: a person waits at the button."""
         from mlflow_projects.tracking.client import connect
 
         try:
-            seconds = min(self.settings.timeout, _SECONDS_OF_A_TEST)
-            client = connect(replace(self.settings, timeout=seconds, max_retries=0))
+            settings = replace(self.settings, timeout=min(_TEST_SECONDS, self.settings.timeout), max_retries=0)
+            client = connect(settings)
             try:
                 count = len(client.experiment_ids())
             finally:

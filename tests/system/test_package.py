@@ -122,12 +122,22 @@ def test_from_an_empty_folder_to_the_first_green_run(installation: Installation,
     assert "0 run(s) closed." in run("mlflow-projects", "janitor")
 
 
-def test_a_server_that_is_away_is_told_at_once(installation: Installation) -> None:
-    away = "http://127.0.0.1:9"
-    printed = installation.run("mlflow-projects", "check", status=1, AIRFLOW_CONN_OTHER=f"mlflow://{away[7:]}")
-    assert re.search(r"error +other: The MLflow tracking server at http://127.0.0.1:9 cannot be used", printed), (
-        printed
-    )
+def test_what_is_wrong_with_a_connection_is_told_at_once(installation: Installation, mlflow_server: str) -> None:
+    variables = {
+        "AIRFLOW_CONN_MLFLOW_DEFAULT": mlflow_server,  # of type http, as the provider of Astronomer had it
+        "AIRFLOW_CONN_AWAY": "mlflow://127.0.0.1:9",
+        "AIRFLOW_CONN_BROKEN": '{"conn_type": "mlflow", "password": "MY-TOKEN"',
+    }
+    printed = installation.run("mlflow-projects", "check", status=1, **variables)
+    for expected in (
+        r"warning +connection mlflow_default is of type 'http', not 'mlflow'",
+        rf"ok +mlflow_default: MLflow answers at {mlflow_server}",
+        r"error +away: The MLflow tracking server at http://127.0.0.1:9 cannot be used",
+        r"error +the variable AIRFLOW_CONN_BROKEN holds no connection",
+        r"2 error\(s\), 1 warning\(s\)\.",
+    ):
+        assert re.search(expected, printed), printed
+    assert "MY-TOKEN" not in printed
 
 
 def test_airflow_knows_our_options(installation: Installation) -> None:

@@ -16,7 +16,9 @@ def inspect_connections() -> Iterator[Remark]:
     """Yield a remark for each connection of type ``mlflow``, or for what counts in its place."""
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
 
-    types = dict(_types_in_environment())
+    types, unreadable = _types_in_environment()
+    for name in unreadable:
+        yield Remark(Level.ERROR, f"the variable {name} holds no connection; it must be a URI or a JSON object.")
     try:
         types = {**_types_in_database(), **types}
         read_connections_from_database()
@@ -58,16 +60,23 @@ def _types_in_database() -> dict[str, str]:
         raise _NoDatabaseError(f"Airflow's database cannot be read ({type(error).__name__}).") from None
 
 
-def _types_in_environment() -> Iterator[tuple[str, str]]:
+def _types_in_environment() -> tuple[dict[str, str], list[str]]:
+    """Return the type of each connection by its id, and the variables that hold none."""
+    from airflow.sdk.exceptions import AirflowException
     from airflow.secrets.environment_variables import EnvironmentVariablesBackend
 
     backend = EnvironmentVariablesBackend()
-    for name in os.environ:
-        if name.startswith(_PREFIX):
-            conn_id = name.removeprefix(_PREFIX).lower()
+    types, unreadable = {}, []
+    for name in filter(lambda name: name.startswith(_PREFIX), os.environ):
+        conn_id = name.removeprefix(_PREFIX).lower()
+        try:
             connection = backend.get_connection(conn_id)
-            if connection is not None:
-                yield conn_id, str(connection.conn_type)
+        except (AirflowException, ValueError, TypeError):  # what Connection.from_uri and from_json raise
+            unreadable.append(name)
+            continue
+        if connection is not None:
+            types[conn_id] = str(connection.conn_type)
+    return types, unreadable
 
 
 def _fallback() -> Iterator[Remark]:

@@ -16,16 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
-    """Look once, close, and print what was closed."""
+    """Look once, close, and print what was closed.
+
+    :raises ProjectError: Airflow has no database, so there is nothing to compare with
+    """
     from airflow.configuration import conf
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     from mlflow_projects.backends.base import stop_job_of
-    from mlflow_projects.cli.airflow_side import read_connections_from_database
+    from mlflow_projects.cli.airflow_side import database_is_made, read_connections_from_database
+    from mlflow_projects.exceptions import ProjectError
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
     from mlflow_projects.tracking.janitor import tidy
+
+    if not database_is_made():
+        raise ProjectError("Airflow has no database here; set AIRFLOW_HOME, or make it with: airflow db migrate")
 
     def state(dag_id: str, run_id: str) -> str | None:
         with create_session() as session:

@@ -48,7 +48,7 @@ class DagRunResult:
 
 
 def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
-    """Run a DAG of the repository or of tests/integration/dags in this process."""
+    """Run a DAG of the repository, of tests/integration/dags or of docs/migrating.md in this process."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -90,7 +90,7 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
 def load_dag(dag_id: str) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
-    for folder in ("repository", "tests"):
+    for folder in ("repository", "tests", "migrating/dags"):
         for file in sorted((HOME / "dags" / folder).glob("*.py")):
             bag = DagBag(str(file), bundle_path=Path(HOME / "dags"), bundle_name="dags-folder")
             assert not bag.import_errors, bag.import_errors

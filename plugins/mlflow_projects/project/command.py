@@ -61,7 +61,7 @@ def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[s
     declared = {}
     for name, parameter in entry_point.parameters.items():
         declared[name] = given.get(name, parameter.default)
-        _check_type(where, parameter, declared[name])
+        check_type(where, parameter, declared[name])
     extra = {key: value for key, value in given.items() if key not in declared}
     parameters = Parameters(declared=declared, extra=extra)
     _check_recordable(where, parameters.as_record())
@@ -113,6 +113,34 @@ def check_length(entry_point: EntryPoint, command: str) -> None:
         )
 
 
+def check_type(where: str, parameter: Parameter, value: Any) -> None:
+    """Check a value against its parameter's type.
+
+    :param where: begins the error's sentence
+    :raises ProjectError: the value is not of that type
+    """
+    text = str(value)
+    if parameter.type in ("int", "float"):
+        try:
+            {"int": int, "float": float}[parameter.type](text)
+        except ValueError:
+            raise ProjectError(
+                f"{where}: parameter {parameter.name!r} must be of type {parameter.type}, not {text[:100]!r}."
+            ) from None
+    if parameter.type in ("uri", "path"):
+        try:
+            scheme = urlparse(text).scheme
+        except ValueError as error:
+            raise ProjectError(
+                f"{where}: parameter {parameter.name!r} is no valid {parameter.type} ({error}): {text[:100]!r}."
+            ) from None
+        if parameter.type == "uri" and not scheme:
+            raise ProjectError(
+                f"{where}: parameter {parameter.name!r} must be a URI with a scheme such as s3://, "
+                f"not {text[:100]!r}."
+            )
+
+
 def is_recordable(key: str) -> bool:
     """Tell whether MLflow takes a parameter of that name (mlflow.utils.validation)."""
     path_like = key in ("", ".") or key.startswith(("/", "..")) or posixpath.normpath(key) != key
@@ -136,29 +164,6 @@ def existing_path(name: str, value: str) -> str:
     if not local or not Path(local).exists():  # "" would mean the worker's own folder
         raise ProjectError(f"Parameter {name!r} is the path {value!r}, but no such file or folder exists.")
     return os.path.abspath(local)  # noqa: PTH100  (Path.absolute keeps "..", MLflow's command does not)
-
-
-def _check_type(where: str, parameter: Parameter, value: Any) -> None:
-    text = str(value)
-    if parameter.type in ("int", "float"):
-        try:
-            {"int": int, "float": float}[parameter.type](text)
-        except ValueError:
-            raise ProjectError(
-                f"{where}: parameter {parameter.name!r} must be of type {parameter.type}, not {text[:100]!r}."
-            ) from None
-    if parameter.type in ("uri", "path"):
-        try:
-            scheme = urlparse(text).scheme
-        except ValueError as error:
-            raise ProjectError(
-                f"{where}: parameter {parameter.name!r} is no valid {parameter.type} ({error}): {text[:100]!r}."
-            ) from None
-        if parameter.type == "uri" and not scheme:
-            raise ProjectError(
-                f"{where}: parameter {parameter.name!r} must be a URI with a scheme such as s3://, "
-                f"not {text[:100]!r}."
-            )
 
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:

@@ -22,6 +22,20 @@ EnvironmentKind = Literal["python_env", "conda_env", "docker_env"]
 _ENVIRONMENT_KEYS: tuple[EnvironmentKind, ...] = ("python_env", "conda_env", "docker_env")
 
 
+class SpecError(ProjectError):
+    """An MLproject file that cannot be used.
+
+    :param message: begins with the file's path
+    :param key: where in the file, as keys from the top; empty for the file as a whole
+    :param line: the line, counted from 1, if only the YAML parser knows it
+    """
+
+    def __init__(self, message: str, key: tuple[str, ...] = (), line: int | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.line = line
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A declared parameter of an entry point."""
@@ -94,19 +108,14 @@ def load_project(root: Path) -> Project:
     """
     if not root.is_dir():
         raise ProjectError(f"{root} is not a folder; a project is a folder with an MLproject file.")
-    file = next((f for f in sorted(root.iterdir()) if f.name.lower() == "mlproject" and f.is_file()), None)
-    content = _read_yaml(file) if file else {}
+    file = mlproject_file(root)
+    content = read_yaml(file) if file else {}
     entry_points = {
-        str(name): _entry_point(file, str(name), value)
-        for name, value in _mapping(file, "entry_points", content.get("entry_points")).items()
+        str(name): parse_entry_point(file, str(name), value)
+        for name, value in mapping_of(file, ("entry_points",), content.get("entry_points")).items()
     }
-    if content.get("databricks_spark_job") is not None:
-        raise ProjectError(f"{file}: 'databricks_spark_job' runs on Databricks only; declare 'entry_points' instead.")
-    environment, environment_file = _environment(root, file, content)
+    environment, environment_file = find_environment(root, file, content)
     docker_env = content.get("docker_env") if environment == "docker_env" else None
-    if environment == "docker_env" and not (isinstance(docker_env, dict) and docker_env.get("image")):
-        raise ProjectError(f"{file}: 'docker_env' needs an 'image'.")
-    _check_docker_lists(file, docker_env or {})
     return Project(
         root=root,
         file=file,
@@ -118,84 +127,109 @@ def load_project(root: Path) -> Project:
     )
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def mlproject_file(root: Path) -> Path | None:
+    """Return the MLproject file of a folder, its name in any case of letters, or None."""
+    return next((f for f in sorted(root.iterdir()) if f.name.lower() == "mlproject" and f.is_file()), None)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read an MLproject file.
+
+    :raises SpecError: it cannot be read, or is no YAML mapping
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"{file} cannot be read: {error}.") from None
+        raise SpecError(f"{file} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"{file}:{mark.line + 1}" if mark else str(file)
+        line = mark.line + 1 if mark else None
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ProjectError(f"{line}: not valid YAML ({problem}); mend this line.") from None
+        where = f"{file}:{line}" if line else str(file)
+        raise SpecError(f"{where}: not valid YAML ({problem}); mend this line.", line=line) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ProjectError(f"{file}: the file must be a mapping with 'name' and 'entry_points'.")
+        raise SpecError(f"{file}: the file must be a mapping with 'name' and 'entry_points'.")
     return content
 
 
-def _mapping(file: Path | None, key: str, value: Any) -> dict[Any, Any]:
+def mapping_of(file: Path | None, key: tuple[str, ...], value: Any) -> dict[Any, Any]:
+    """Return the value of a key that must be a mapping; nothing is an empty one.
+
+    :raises SpecError: it is something else
+    """
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ProjectError(f"{file}: '{key}' must be a mapping, not {type(value).__name__}.")
+        raise SpecError(f"{file}: {_named(key)} must be a mapping, not {type(value).__name__}.", key)
     return value
 
 
-def _entry_point(file: Path | None, name: str, value: Any) -> EntryPoint:
-    key = f"entry_points.{name}"
-    content = _mapping(file, key, value)
+def parse_entry_point(file: Path | None, name: str, value: Any) -> EntryPoint:
+    """Read one item of ``entry_points``.
+
+    :raises SpecError: no command, or a parameter that cannot be used
+    """
+    key = ("entry_points", name)
+    content = mapping_of(file, key, value)
     command = content.get("command")
     if not isinstance(command, str) or not command.strip():
-        raise ProjectError(f"{file}: '{key}.command' is missing; give the command line to run.")
+        raise SpecError(f"{file}: {_named((*key, 'command'))} is missing; give the command line to run.", key)
     parameters = {
-        str(parameter): _parameter(file, f"{key}.parameters.{parameter}", str(parameter), declared)
-        for parameter, declared in _mapping(file, f"{key}.parameters", content.get("parameters")).items()
+        str(parameter): parse_parameter(file, (*key, "parameters", str(parameter)), declared)
+        for parameter, declared in mapping_of(file, (*key, "parameters"), content.get("parameters")).items()
     }
     return EntryPoint(name=name, command=command, parameters=parameters)
 
 
-def _parameter(file: Path | None, key: str, name: str, declared: Any) -> Parameter:
+def parse_parameter(file: Path | None, key: tuple[str, ...], declared: Any) -> Parameter:
+    """Read one item of an entry point's ``parameters``.
+
+    :param key: where it stands; the last part is the parameter's name
+    :raises SpecError: neither a type nor a mapping, or an unknown type
+    """
     if isinstance(declared, str):
-        parameter = Parameter(name=name, type=declared)
+        parameter = Parameter(name=key[-1], type=declared)
     elif isinstance(declared, dict):
-        parameter = Parameter(name=name, type=declared.get("type", "string"), default=declared.get("default"))
+        parameter = Parameter(name=key[-1], type=declared.get("type", "string"), default=declared.get("default"))
     else:
-        raise ProjectError(f"{file}: '{key}' must be a type or a mapping with 'type' and 'default'.")
+        raise SpecError(f"{file}: {_named(key)} must be a type or a mapping with 'type' and 'default'.", key)
     if parameter.type not in PARAMETER_TYPES:
-        raise ProjectError(
-            f"{file}: '{key}' has the unknown type {parameter.type!r}; use one of {', '.join(PARAMETER_TYPES)}."
+        raise SpecError(
+            f"{file}: {_named(key)} has the unknown type {parameter.type!r}; "
+            f"use one of {', '.join(PARAMETER_TYPES)}.",
+            key,
         )
     return parameter
 
 
-def _check_docker_lists(file: Path | None, docker_env: Mapping[str, Any]) -> None:
-    for key, kinds, form in (
-        ("volumes", (str,), "strings such as '/host/path:/container/path'"),
-        ("environment", (str, list), "variable names to copy, or of [name, value] lists to set"),
-    ):
-        value = docker_env.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(item, kinds) for item in value):
-            raise ProjectError(f"{file}: 'docker_env.{key}' must be a list of {form}.")
-
-
-def _environment(
+def find_environment(
     root: Path, file: Path | None, content: Mapping[str, Any]
 ) -> tuple[EnvironmentKind | None, Path | None]:
+    """Return which environment a project declares, and the file that defines it.
+
+    :raises SpecError: more than one is declared, the file is missing, or ``docker_env`` is incomplete
+    """
+    if content.get("databricks_spark_job") is not None:
+        raise SpecError(
+            f"{file}: 'databricks_spark_job' runs on Databricks only; declare 'entry_points' instead.",
+            ("databricks_spark_job",),
+        )
     declared = [key for key in _ENVIRONMENT_KEYS if key in content]
     if len(declared) > 1:
-        raise ProjectError(f"{file}: {' and '.join(map(repr, declared))} exclude each other; keep one.")
+        raise SpecError(f"{file}: {' and '.join(map(repr, declared))} exclude each other; keep one.", (declared[1],))
     if declared == ["docker_env"]:
+        _check_docker(file, content["docker_env"])
         return "docker_env", None
     for key in declared:
         if not content[key]:
             continue
         if not isinstance(content[key], str):
-            raise ProjectError(f"{file}: '{key}' must be the name of a file in the project.")
+            raise SpecError(f"{file}: '{key}' must be the name of a file in the project.", (key,))
         path = root / content[key]
         if not path.is_file():
-            raise ProjectError(f"{file}: '{key}' names {content[key]!r}, but {path} does not exist.")
+            raise SpecError(f"{file}: '{key}' names {content[key]!r}, but {path} does not exist.", (key,))
         return key, path
     # MLflow also takes these files when the MLproject does not mention them.
     if (root / "python_env.yaml").is_file():
@@ -203,3 +237,19 @@ def _environment(
     if (root / "conda.yaml").is_file():
         return "conda_env", root / "conda.yaml"
     return None, None
+
+
+def _check_docker(file: Path | None, docker_env: Any) -> None:
+    if not (isinstance(docker_env, dict) and docker_env.get("image")):
+        raise SpecError(f"{file}: 'docker_env' needs an 'image'.", ("docker_env",))
+    for key, kinds, form in (
+        ("volumes", (str,), "strings such as '/host/path:/container/path'"),
+        ("environment", (str, list), "variable names to copy, or of [name, value] lists to set"),
+    ):
+        value = docker_env.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, kinds) for item in value):
+            raise SpecError(f"{file}: 'docker_env.{key}' must be a list of {form}.", ("docker_env", key))
+
+
+def _named(key: tuple[str, ...]) -> str:
+    return f"'{'.'.join(key)}'"

@@ -48,6 +48,13 @@ class TrackingSettings:
         """Tell whether the server is reached through MLflow's REST API."""
         return self.uri.startswith(("http://", "https://"))
 
+    def missing_database(self) -> Path | None:
+        """Return the SQLite file that the URI names if it is not there, or None; to connect would make it."""
+        if not self.uri.startswith("sqlite:///") or self.uri == "sqlite:///:memory:":
+            return None
+        file = Path(self.uri.removeprefix("sqlite:///"))
+        return None if file.exists() else file
+
     def environment(self) -> dict[str, str]:
         """Return the variables with which MLflow's client in an entry point reaches the same server."""
         variables = {

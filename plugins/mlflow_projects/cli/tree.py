@@ -1,15 +1,12 @@
-"""The console command ``mlflow-projects``."""
+"""``mlflow-projects tree``: the MLflow runs of a DAG run."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_projects import __version__
-from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.exceptions import TrackingError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,40 +14,34 @@ if TYPE_CHECKING:
     from mlflow_projects.tracking.client import Artifact, TrackingClient
     from mlflow_projects.tracking.tree import RunNode
 
+HELP = "show the MLflow runs of a DAG run as a table"
 _STATUS_COLOURS = {"FINISHED": "green", "FAILED": "red", "KILLED": "magenta", "RUNNING": "cyan"}
 _WIDTH_WITHOUT_TERMINAL = 150
 _MAX_FILES = 8  # of a run; the others are in MLflow
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sub-command; return 0 for success, 1 for an error that was printed in one sentence."""
-    parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    tree = commands.add_parser("tree", help="show the MLflow runs of a DAG run as a table")
-    tree.add_argument("dag_id")
-    tree.add_argument("run_id", nargs="?", help="the DAG run; default: the newest one that MLflow knows")
-    commands.add_parser("janitor", help="close MLflow runs that are open although their DAG run ended")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.command == "janitor":
-            return _janitor()
-        return _tree(arguments.dag_id, arguments.run_id)
-    except (ProjectError, TrackingError) as error:
-        print(f"mlflow-projects: {error}", file=sys.stderr)
-        return 1
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what may follow the sub-command's name."""
+    parser.add_argument("dag_id", metavar="DAG_ID")
+    parser.add_argument(
+        "run_id", metavar="RUN_ID", nargs="?", help="the DAG run; default: the newest one that MLflow knows"
+    )
 
 
-def _tree(dag_id: str, run_id: str | None) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table.
+
+    :raises TrackingError: the tracking server cannot be asked, or holds no such run
+    """
     from rich.console import Console
 
+    from mlflow_projects.cli.airflow_side import tracking_settings
     from mlflow_projects.tracking.client import connect
-    from mlflow_projects.tracking.settings import settings_from_environment
     from mlflow_projects.tracking.tree import last_dag_run_id, run_tree
 
-    settings = settings_from_environment()
-    database = Path(settings.uri.removeprefix("sqlite:///"))
-    if settings.uri.startswith("sqlite:///") and not database.exists():
+    dag_id, run_id = arguments.dag_id, arguments.run_id
+    settings = tracking_settings()
+    if database := settings.missing_database():
         raise TrackingError(f"There is no database {database}; name the right one in MLFLOW_TRACKING_URI.")
     client = connect(settings)
     try:
@@ -65,36 +56,6 @@ def _tree(dag_id: str, run_id: str | None) -> int:
         console.print(_table(client, f"{dag_id} · {dag_run_id}", tops))
     finally:
         client.close()
-    return 0
-
-
-def _janitor() -> int:
-    from airflow.configuration import conf
-    from airflow.models.dagrun import DagRun
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    from mlflow_projects.backends.base import stop_job_of
-    from mlflow_projects.hooks.mlflow_hook import MLflowHook
-    from mlflow_projects.tracking.client import Run
-    from mlflow_projects.tracking.janitor import tidy
-
-    def state(dag_id: str, run_id: str) -> str | None:
-        with create_session() as session:
-            found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
-        return None if found is None else str(found)
-
-    def stop(run: Run) -> None:
-        stop_job_of(run, print)
-
-    client = MLflowHook().get_conn()
-    try:
-        closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"), stop)
-    finally:
-        client.close()
-    for run in closed:
-        print(f"{run.status:8} {run.run_id}  {run.name}  ({run.dag_id} {run.dag_run_id})")
-    print(f"{len(closed)} run(s) closed.")
     return 0
 
 
@@ -137,7 +98,3 @@ def _short(text: str, limit: int = 40) -> str:
 def _is_shown(metric: str) -> bool:
     """Leave out what a training job cost, but for one figure."""
     return not metric.startswith("sagemaker/") or metric == "sagemaker/billable_seconds"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The console command ``mlflow-projects``: ``new``, ``check``, ``tree`` and ``janitor``, each a module of that name.
+
+Nothing but the standard library loads before a sub-command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mlflow_projects import __version__
+from mlflow_projects.cli import check, janitor, new, tree
+from mlflow_projects.exceptions import ProjectError, TrackingError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command; return 0 for success, 1 for an error that was printed in one sentence."""
+    parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in (("new", new), ("check", check), ("tree", tree), ("janitor", janitor)):
+        command = commands.add_parser(
+            name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}."
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except (ProjectError, TrackingError) as error:
+        print(f"mlflow-projects: {error}", file=sys.stderr)
+        return 1
+    return status

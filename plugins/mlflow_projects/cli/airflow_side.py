@@ -1,0 +1,45 @@
+"""What the sub-commands ask Airflow, outside of any task."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_projects.tracking.settings import TrackingSettings
+
+
+def database_is_made() -> bool:
+    """Tell whether Airflow's database may be asked; ask no SQLite file into being."""
+    from airflow.configuration import conf
+
+    uri = conf.get("database", "sql_alchemy_conn")
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
+def read_connections_from_database() -> None:
+    """Let hooks of this process read connections from Airflow's database, as Airflow's own servers do.
+
+    Without a task, Airflow 3.3 looks at environment variables and secrets backends only, unless the process says what
+    it is (``ensure_secrets_backend_loaded`` in ``airflow.sdk.execution_time.supervisor``).
+    """
+    if database_is_made():
+        os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+
+def tracking_settings() -> TrackingSettings:
+    """Return how a person at this shell reaches the tracking server.
+
+    ``MLFLOW_TRACKING_URI`` counts first, because it needs no Airflow; then the connection ``mlflow_default``.
+
+    :raises ProjectError: a setting holds what it cannot hold
+    """
+    from mlflow_projects.tracking.settings import settings_from_environment
+
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return settings_from_environment()
+    from mlflow_projects.hooks.mlflow_hook import MLflowHook
+
+    read_connections_from_database()
+    return MLflowHook().settings

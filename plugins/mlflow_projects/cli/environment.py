@@ -1,0 +1,122 @@
+"""What the tasks of this environment find: Python, Airflow, MLflow, the plugin, and programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Collection, Iterator
+from importlib import metadata
+from pathlib import Path
+
+from mlflow_projects import __version__
+from mlflow_projects.cli.remark import Level, Remark
+from mlflow_projects.project.spec import EnvironmentKind
+
+_OLDEST_PYTHON, _NEWEST_PYTHON = (3, 10), (3, 13)
+_OLDEST = {"apache-airflow-core": ("Airflow", (3, 3)), "mlflow": ("MLflow", (3, 17))}
+_DISTRIBUTION = "mlflow-projects-on-airflow"
+_PLUGIN = "mlflow_projects"
+
+
+def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterator[Remark]:
+    """Yield a remark for each part.
+
+    :param declared: the environments that projects declare; a program that they need must be there
+    """
+    yield _python()
+    versions = list(_versions())
+    yield from versions
+    if not any(remark.level is Level.ERROR for remark in versions):
+        yield _provider()
+        yield _plugin()
+    yield _program("git", "projects in git need it", needed=False)
+    yield _program("uv", "python_env needs it", needed="python_env" in declared)
+    yield _program("conda", "only projects with conda_env need it", needed="conda_env" in declared)
+    yield _container_engine(needed="docker_env" in declared)
+
+
+def _python() -> Remark:
+    text = f"Python {platform.python_version()} ({sys.executable})"
+    if _OLDEST_PYTHON <= sys.version_info[:2] <= _NEWEST_PYTHON:
+        return Remark(Level.OK, text)
+    oldest, newest = (".".join(map(str, version)) for version in (_OLDEST_PYTHON, _NEWEST_PYTHON))
+    return Remark(Level.ERROR, f"{text}: Python {oldest} to {newest} is needed.")
+
+
+def _versions() -> Iterator[Remark]:
+    for distribution, (name, oldest) in _OLDEST.items():
+        wanted = ".".join(map(str, oldest))
+        try:
+            found = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            yield Remark(Level.ERROR, f"{name} is not installed here; {name} {wanted} or later is needed.")
+            continue
+        if tuple(int(part) for part in found.split(".")[:2]) < oldest:
+            yield Remark(Level.ERROR, f"{name} {found} is too old; {name} {wanted} or later is needed.")
+        else:
+            yield Remark(Level.OK, f"{name} {found}")
+
+
+def _provider() -> Remark:
+    """Look for the provider, without which the connection type has no form and ``connections add`` no type."""
+    found = [
+        dist.version
+        for dist in metadata.distributions()
+        if (dist.metadata["Name"] or "").lower() == _DISTRIBUTION
+        and any(entry.group == "apache_airflow_provider" for entry in dist.entry_points)
+    ]
+    if not found:
+        return Remark(
+            Level.WARNING,
+            f"{_DISTRIBUTION} is not installed as a package: steps run, but the form of the connection and our "
+            "options of airflow.cfg are unknown to Airflow; pip install it.",
+        )
+    if len(found) > 1:
+        return Remark(
+            Level.ERROR,
+            f"{_DISTRIBUTION} is installed {len(found)} times ({', '.join(found)}); "
+            "uninstall it, then install it once.",
+        )
+    return Remark(Level.OK, f"provider {_DISTRIBUTION} {__version__}")
+
+
+def _plugin() -> Remark:
+    from airflow import plugins_manager
+
+    sources = [str(info["source"]) for info in plugins_manager.get_plugin_info(["source"]) if info["name"] == _PLUGIN]
+    errors = [
+        f"{place}: {error}"
+        for place, error in plugins_manager.get_import_errors().items()
+        if _PLUGIN in f"{place}{error}"
+    ]
+    if errors:
+        return Remark(Level.ERROR, f"Airflow cannot load the plugin {_PLUGIN} ({'; '.join(errors)}).")
+    if not sources:
+        return Remark(
+            Level.ERROR,
+            f"Airflow does not find the plugin {_PLUGIN}: runs would stay open when a person ends a task; "
+            f"pip install {_DISTRIBUTION}, or copy plugins/ with its .airflowignore.",
+        )
+    if len(sources) > 1:
+        return Remark(Level.ERROR, f"Airflow finds the plugin {_PLUGIN} {len(sources)} times ({', '.join(sources)}).")
+    return Remark(Level.OK, f"plugin {_PLUGIN} from {sources[0].partition(': EntryPoint')[0]}")
+
+
+def _program(name: str, why: str, *, needed: bool) -> Remark:
+    """Look where tasks look: beside this Python, then on the PATH."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found:
+        return Remark(Level.OK, f"{name} ({found})")
+    return Remark(Level.ERROR if needed else Level.NOTE, f"{name} is not here; {why}.")
+
+
+def _container_engine(*, needed: bool) -> Remark:
+    host = os.environ.get("DOCKER_HOST")
+    found = next(filter(None, map(shutil.which, ("docker", "podman"))), None)
+    if host or found:
+        return Remark(Level.OK, f"container engine ({f'DOCKER_HOST={host}' if host else found})")
+    level = Level.ERROR if needed else Level.NOTE
+    return Remark(level, "no container engine (docker or podman) is here; only projects with docker_env need one.")

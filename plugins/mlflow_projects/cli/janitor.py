@@ -1,0 +1,54 @@
+"""``mlflow-projects janitor``: the DAG of that name, as a command."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_projects.tracking.client import Run
+
+HELP = "close MLflow runs that are open although their DAG run ended"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what may follow the sub-command's name: nothing."""
+
+
+def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
+    """Look once, close, and print what was closed.
+
+    :raises ProjectError: Airflow has no database, so there is nothing to compare with
+    """
+    from airflow.configuration import conf
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from mlflow_projects.backends.base import stop_job_of
+    from mlflow_projects.cli.airflow_side import database_is_made, read_connections_from_database
+    from mlflow_projects.exceptions import ProjectError
+    from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.tracking.janitor import tidy
+
+    if not database_is_made():
+        raise ProjectError("Airflow has no database here; set AIRFLOW_HOME, or make it with: airflow db migrate")
+
+    def state(dag_id: str, run_id: str) -> str | None:
+        with create_session() as session:
+            found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        return None if found is None else str(found)
+
+    def stop(run: Run) -> None:
+        stop_job_of(run, print)
+
+    read_connections_from_database()
+    client = MLflowHook().get_conn()
+    try:
+        closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"), stop)
+    finally:
+        client.close()
+    for one in closed:
+        print(f"{one.status:8} {one.run_id}  {one.name}  ({one.dag_id} {one.dag_run_id})")
+    print(f"{len(closed)} run(s) closed.")
+    return 0

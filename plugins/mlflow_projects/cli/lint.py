@@ -1,0 +1,313 @@
+"""What is wrong with a project's folder, each problem with file and line, before any task runs it.
+
+The rules are those of :mod:`mlflow_projects.project`, which stops at the first problem; here all are collected. An
+error makes a task fail. A warning is what MLflow accepts, but what is hardly meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.command import check_type, is_recordable
+from mlflow_projects.project.spec import (
+    EntryPoint,
+    EnvironmentKind,
+    Parameter,
+    Project,
+    SpecError,
+    find_environment,
+    mapping_of,
+    mlproject_file,
+    parse_entry_point,
+    parse_parameter,
+    read_yaml,
+)
+
+Key = tuple[str, ...]
+
+_TOP_KEYS = ("name", "entry_points", "python_env", "conda_env", "docker_env", "databricks_spark_job")
+_ENTRY_POINT_KEYS = ("parameters", "command")
+_PARAMETER_KEYS = ("type", "default")
+_DOCKER_KEYS = ("image", "volumes", "environment")
+_INTERPRETER = re.compile(r"python[\d.]*|bash|sh")
+_SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem at a line of a file; its text is what editors understand as a place to jump to.
+
+    :param line: counted from 1
+    :param is_error: False for a warning
+    """
+
+    file: Path
+    line: int
+    message: str
+    is_error: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {'error' if self.is_error else 'warning'}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was found in one project.
+
+    :param environment: what the project declares, if that could be told
+    """
+
+    root: Path
+    findings: Sequence[Finding]
+    environment: EnvironmentKind | None
+
+
+def find_projects(path: Path) -> list[Path]:
+    """Return every folder at or below a path that holds an MLproject file, in order of their names.
+
+    :param path: a folder, or an MLproject file; hidden folders and those of tools are not entered
+    """
+    if path.is_file() and path.name.lower() == "mlproject":
+        return [path.parent]
+    found = []
+    for folder, below, files in os.walk(path):
+        below[:] = sorted(name for name in below if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
+        if any(name.lower() == "mlproject" for name in files):
+            found.append(Path(folder))
+    return found
+
+
+def lint_project(root: Path) -> Report:
+    """Look for every problem of a project.
+
+    :param root: a folder with an MLproject file
+    :raises ProjectError: it holds none
+    """
+    file = mlproject_file(root)
+    if file is None:
+        raise ProjectError(f"{root} holds no MLproject file.")
+    try:
+        content = read_yaml(file)
+    except SpecError as error:
+        return Report(root, [Finding(file, error.line or 1, _without_place(error, file))], None)
+    linter = _Linter(root, file, content)
+    linter.look()
+    return Report(root, sorted(linter.findings, key=lambda finding: (finding.file, finding.line)), linter.environment)
+
+
+class _Lines:
+    """The line of each key of a YAML file."""
+
+    def __init__(self, file: Path) -> None:
+        self._top = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+
+    def of(self, key: Key) -> int:
+        """Return the line of a key, or of the nearest one above it that the file spells out."""
+        node, line = self._top, 1
+        for part in key:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            found = next(((k, value) for k, value in pairs if k.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        return line
+
+    def repeated(self) -> Iterator[tuple[int, str, int]]:
+        """Yield (line, key, line of the first) of every key that its mapping has twice."""
+        todo, seen = [self._top], set()
+        while todo:
+            node = todo.pop()
+            if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                todo += node.value
+                continue
+            first: dict[str, int] = {}
+            for key, value in node.value:
+                todo.append(value)
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
+                    yield line, key.value, first[key.value]
+
+
+class _Linter:
+    def __init__(self, root: Path, file: Path, content: Mapping[str, Any]) -> None:
+        self.root, self.file, self.content = root, file, content
+        self.lines = _Lines(file)
+        self.findings: list[Finding] = []
+        self.environment: EnvironmentKind | None = None
+
+    def look(self) -> None:
+        for line, key, first in self.lines.repeated():
+            self.findings.append(
+                Finding(self.file, line, f"'{key}' is given twice (also in line {first}); keep one.")
+            )
+        self._unknown_keys((), self.content, _TOP_KEYS)
+        try:
+            entry_points = mapping_of(self.file, ("entry_points",), self.content.get("entry_points"))
+        except SpecError as error:
+            entry_points = {}
+            self._spec_error(error)
+        else:
+            if not entry_points:
+                self._warn((), "no entry point is declared; a task must then name a .py or .sh file as entry_point.")
+        for name, value in entry_points.items():
+            self._entry_point(str(name), value)
+        self._environment()
+
+    def _entry_point(self, name: str, value: Any) -> None:
+        key = ("entry_points", name)
+        try:
+            content = mapping_of(self.file, key, value)
+            declared = mapping_of(self.file, (*key, "parameters"), content.get("parameters"))
+        except SpecError as error:
+            self._spec_error(error)
+            return
+        self._unknown_keys(key, content, _ENTRY_POINT_KEYS)
+        for parameter, declaration in declared.items():
+            self._parameter((*key, "parameters", str(parameter)), declaration)
+        try:
+            entry_point = parse_entry_point(self.file, name, {**content, "parameters": None})
+        except SpecError as error:
+            self._spec_error(error)
+            return
+        self._command((*key, "command"), entry_point, [str(parameter) for parameter in declared])
+
+    def _parameter(self, key: Key, declaration: Any) -> None:
+        if isinstance(declaration, dict):
+            self._unknown_keys(key, declaration, _PARAMETER_KEYS)
+        try:
+            parameter = parse_parameter(self.file, key, declaration)
+        except SpecError as error:
+            self._spec_error(error)
+            return
+        if not is_recordable(parameter.name):
+            self._error(key, f"MLflow does not take the parameter name {parameter.name!r}; take another one.")
+        if parameter.default is not None:
+            self._default((*key, "default"), parameter)
+
+    def _default(self, key: Key, parameter: Parameter) -> None:
+        try:
+            check_type(f"the default of '{'.'.join(key[:-1])}'", parameter, parameter.default)
+        except ProjectError as error:
+            self._error(key, str(error))
+
+    def _command(self, key: Key, entry_point: EntryPoint, declared: Sequence[str]) -> None:
+        command = entry_point.command
+        try:
+            fields = [field for _, field, _, _ in string.Formatter().parse(command) if field is not None]
+            names = {re.split(r"[.\[]", field, maxsplit=1)[0] for field in fields}
+            command.format(**dict.fromkeys([*names, *declared], "1"))
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            self._error(key, f"the command cannot be filled in ({error}); a literal brace is written twice.")
+            return
+        for name in sorted(names - set(declared)):
+            self._error(
+                key,
+                f"the command uses {{{name}}}, but '{name}' is no parameter of '{entry_point.name}'; declare it, or "
+                "write a literal brace twice.",
+            )
+        for name in declared:
+            if name not in names:
+                self._warn(
+                    ("entry_points", entry_point.name, "parameters", name),
+                    f"the command of '{entry_point.name}' does not use the parameter '{name}', so its value has no "
+                    f"effect; write {{{name}}} into the command, or remove it.",
+                )
+        for script in _scripts(command):
+            if not (self.root / script).is_file():
+                self._error(key, f"the command runs {script!r}, but the project holds no such file.")
+            elif script.startswith("./") and not os.access(self.root / script, os.X_OK):
+                self._error(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
+
+    def _environment(self) -> None:
+        from mlflow_projects.backends.environments import read_python_environment
+
+        try:
+            self.environment, file = find_environment(self.root, self.file, self.content)
+        except SpecError as error:
+            self._spec_error(error)
+            return
+        docker_env = self.content.get("docker_env")
+        if self.environment == "docker_env" and isinstance(docker_env, dict):
+            self._unknown_keys(("docker_env",), docker_env, _DOCKER_KEYS)
+        if self.environment != "python_env" or file is None:
+            return
+        project = Project(self.root, self.file, None, {}, self.environment, file)
+        try:
+            wanted = read_python_environment(project).requirements
+        except ProjectError as error:
+            self.findings.append(Finding(file, 1, _without_place(error, file)))
+            return
+        if not any(line.lower().startswith("mlflow") for line in wanted) and self._imports_mlflow():
+            message = "'mlflow' is missing in 'dependencies', but a script of the project imports it."
+            self.findings.append(Finding(file, 1, message, is_error=False))
+
+    def _imports_mlflow(self) -> bool:
+        pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
+        scripts = self.root.glob("*.py")
+        return any(pattern.search(script.read_text(encoding="utf-8", errors="replace")) for script in scripts)
+
+    def _unknown_keys(self, key: Key, content: Mapping[Any, Any], known: Sequence[str]) -> None:
+        for name in map(str, content):
+            if name in known:
+                continue
+            place = f" in '{'.'.join(key)}'" if key else ""
+            if meant := difflib.get_close_matches(name, known, n=1):
+                self._error((*key, name), f"unknown key '{name}'{place}; do you mean '{meant[0]}'?")
+            else:
+                self._warn(
+                    (*key, name), f"unknown key '{name}'{place}, which MLflow ignores; it knows {_listed(known)}."
+                )
+
+    def _spec_error(self, error: SpecError) -> None:
+        self._error(error.key, _without_place(error, self.file))
+
+    def _error(self, key: Key, message: str) -> None:
+        self.findings.append(Finding(self.file, self.lines.of(key), message))
+
+    def _warn(self, key: Key, message: str) -> None:
+        self.findings.append(Finding(self.file, self.lines.of(key), message, is_error=False))
+
+
+def _scripts(command: str) -> Iterator[str]:
+    """Yield the files that a command line runs, as far as they can be told without running it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return
+    if "cd" in words:
+        return
+    if words and words[0].startswith("./"):
+        yield words[0]
+    expected = False
+    for word in words:
+        if _INTERPRETER.fullmatch(PurePath(word).name):
+            expected = True
+        elif expected and word in ("-c", "-m"):
+            expected = False
+        elif expected and not word.startswith("-"):
+            expected = False
+            if not set(word) & set("{}$*`;&|<>") and not PurePath(word).is_absolute():
+                yield word
+
+
+def _without_place(error: ProjectError, file: Path) -> str:
+    """Return an error's sentence without the file and line that it begins with."""
+    return re.sub(rf"^{re.escape(str(file))}(:\d+)?:? ", "", str(error))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)

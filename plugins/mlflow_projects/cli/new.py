@@ -1,0 +1,104 @@
+"""``mlflow-projects new``: a project and its DAG, ready to run and to be changed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from pathlib import Path
+
+from mlflow_projects.exceptions import ProjectError
+
+HELP = "make a project and a DAG that runs at once"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LONGEST_NAME = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what may follow the sub-command's name."""
+    parser.add_argument("project", metavar="PROJECT", help="its name, also that of the DAG and of the experiment")
+    parser.add_argument("--dags", metavar="FOLDER", type=Path, help="for the DAG; default: Airflow's DAGs folder")
+    parser.add_argument(
+        "--projects", metavar="FOLDER", type=Path, help="for the project; default: 'projects' beside the DAGs folder"
+    )
+    parser.add_argument(
+        "--python-env",
+        action="store_true",
+        help="give the project an environment of its own (python_env.yaml), which the first run builds",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the files and print what to type next.
+
+    :raises ProjectError: the name cannot be used, a file is there already, or a folder cannot be written
+    """
+    from airflow.configuration import conf
+
+    from mlflow_projects.cli import scaffold
+
+    name = arguments.project
+    _check_name(name)
+    airflows = Path(conf.get("core", "dags_folder")).expanduser().absolute()
+    dags = (arguments.dags or airflows).expanduser().absolute()
+    project = (arguments.projects or dags.parent / "projects").expanduser().absolute() / name
+    dag = dags / f"{name}.py"
+    files = {
+        **{project / file: text for file, text in scaffold.project_files(name, arguments.python_env).items()},
+        dag: scaffold.dag_file(name, scaffold.path_expression(project, dag)),
+    }
+    _write(files, project)
+    print("Made:")
+    for file in files:
+        print(f"  {_short(file)}")
+    print("\nNext:")
+    for command in _next(name, project, None if dags == airflows else dags):
+        print(f"  {command}")
+    return 0
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is no DAG id, no folder's name, or the name of a module."""
+    from importlib.util import find_spec
+
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+        raise ProjectError(
+            f"{name[:_LONGEST_NAME]!r} cannot be a project's name; use a letter, then letters, digits, '_' and '-', "
+            f"at most {_LONGEST_NAME} characters."
+        )
+    found = find_spec(name)
+    if found is not None and found.origin is not None:
+        raise ProjectError(f"{name!r} is the name of a Python module that is installed here; take another name.")
+
+
+def _write(files: dict[Path, str], project: Path) -> None:
+    taken = [path for path in (project, *files) if path.exists()]
+    if taken:
+        raise ProjectError(f"{taken[0]} is there already; nothing was written. Take another name, or remove it.")
+    for file, text in files.items():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ProjectError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def _next(name: str, project: Path, dags: Path | None) -> list[str]:
+    """Return the commands to type.
+
+    :param dags: the DAGs folder, if it is not Airflow's
+    """
+    from mlflow_projects.cli.airflow_side import database_is_made
+
+    commands = [f"mlflow-projects check {shlex.quote(_short(project))}", f"airflow dags test {name}"]
+    if not database_is_made():
+        commands.insert(1, "airflow db migrate")
+    if dags:
+        commands.insert(0, f"export AIRFLOW__CORE__DAGS_FOLDER={shlex.quote(str(dags))}")
+    return [*commands, f"mlflow-projects tree {name}"]
+
+
+def _short(path: Path) -> str:
+    """Return a path as seen from this folder, if it is below it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

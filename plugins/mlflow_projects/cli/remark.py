@@ -1,0 +1,26 @@
+"""A line of what ``mlflow-projects check`` found out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Level(Enum):
+    """How much a remark matters; only an error makes the command fail."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One sentence, and how much it matters."""
+
+    level: Level
+    text: str
+
+    def __str__(self) -> str:
+        return f"  {self.level.value:8} {self.text}"

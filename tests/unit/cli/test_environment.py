@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from mlflow_projects import plugin_entry
+from mlflow_projects.cli.environment import inspect_environment
+from mlflow_projects.cli.remark import Level, Remark
+from mlflow_projects.plugin import MLflowProjectsPlugin
+
+
+def about(remarks: list[Remark], word: str) -> Remark:
+    (found,) = [remark for remark in remarks if remark.text.startswith(word)]
+    return found
+
+
+def test_a_missing_program_is_an_error_only_where_a_project_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    remarks = list(inspect_environment({None, "python_env"}))
+    assert {remark.level for remark in remarks} == {Level.OK, Level.NOTE}
+    assert about(remarks, "uv (").level is Level.OK, "beside this Python, as tasks find it"
+    assert about(remarks, "conda is not here").level is Level.NOTE
+    assert about(remarks, "no container engine").level is Level.NOTE
+    remarks = list(inspect_environment({"conda_env", "docker_env"}))
+    assert about(remarks, "conda is not here").level is Level.ERROR
+    assert about(remarks, "no container engine").level is Level.ERROR
+
+
+def test_the_plugin_is_found_once_where_it_is_installed_and_in_the_plugins_folder() -> None:
+    found = about(list(inspect_environment(())), "plugin ")
+    assert found == Remark(Level.OK, "plugin mlflow_projects from $PLUGINS_FOLDER/mlflow_projects_plugin.py")
+
+
+def test_the_entry_point_is_a_plugin_unless_the_plugins_folder_holds_our_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "mlflow_projects_plugin", raising=False)
+    assert plugin_entry.plugin is MLflowProjectsPlugin
+    monkeypatch.setitem(sys.modules, "mlflow_projects_plugin", types.ModuleType("mlflow_projects_plugin"))
+    assert plugin_entry.plugin is None
+    with pytest.raises(AttributeError, match="has no attribute 'other'"):
+        _ = plugin_entry.other

@@ -1,0 +1,200 @@
+"""Each problem is told with the line that an editor can jump to."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_projects.cli import main
+from mlflow_projects.cli.lint import find_projects, lint_project
+from tests.conftest import ROOT
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str, **files: str) -> Path:
+        root = tmp_path / "project"
+        root.mkdir()
+        for name, content in {"MLproject": textwrap.dedent(text), "train.py": "import mlflow\n", **files}.items():
+            (root / name).write_text(content, encoding="utf-8")
+        return root
+
+    return write
+
+
+def told(root: Path) -> list[str]:
+    """Return every finding without the folder's own path."""
+    return [str(finding).replace(f"{root}/", "") for finding in lint_project(root).findings]
+
+
+# id: (MLproject text, beginnings of the findings in order)
+PROJECTS: dict[str, tuple[str, list[str]]] = {
+    "nothing wrong": (
+        """\
+        name: good
+        entry_points:
+          main:
+            parameters:
+              rows: {type: int, default: 3}
+              data: {type: path}
+            command: "python train.py --rows {rows} --data {data}"
+        """,
+        [],
+    ),
+    "bad YAML": ("name: x\nentry_points: {main: [\n", ["MLproject:3: error: not valid YAML ("]),
+    "a list": ("- a\n", ["MLproject:1: error: the file must be a mapping"]),
+    "several problems at once": (
+        """\
+        name: bad
+        entry_points:
+          main:
+            parameters:
+              rows: {type: integer}
+              rate: {type: float, default: fast}
+              seed: {type: int, defualt: 3}
+            command: "python train.py --rows {rows} --rate {rate} --seed {seed} --depth {depth}"
+          other:
+            comand: "python train.py"
+          third: python train.py
+        """,
+        [
+            "MLproject:5: error: 'entry_points.main.parameters.rows' has the unknown type 'integer';",
+            "MLproject:6: error: the default of 'entry_points.main.parameters.rate': parameter 'rate' must be of "
+            "type float, not 'fast'.",
+            "MLproject:7: error: unknown key 'defualt' in 'entry_points.main.parameters.seed'; do you mean",
+            "MLproject:8: error: the command uses {depth}, but 'depth' is no parameter of 'main'; declare it,",
+            "MLproject:9: error: 'entry_points.other.command' is missing; give the command line to run.",
+            "MLproject:10: error: unknown key 'comand' in 'entry_points.other'; do you mean 'command'?",
+            "MLproject:11: error: 'entry_points.third' must be a mapping, not str.",
+        ],
+    ),
+    "a mistyped top key": (
+        'entrypoints:\n  main: {command: "python train.py"}\n',
+        [
+            "MLproject:1: error: unknown key 'entrypoints'; do you mean 'entry_points'?",
+            "MLproject:1: warning: no entry point is declared;",
+        ],
+    ),
+    "what MLflow ignores": (
+        'owner: ada\nentry_points:\n  main: {command: "python train.py"}\n',
+        ["MLproject:1: warning: unknown key 'owner', which MLflow ignores; it knows 'name', 'entry_points',"],
+    ),
+    "a parameter without effect": (
+        'entry_points:\n  main:\n    parameters:\n      rows: int\n    command: "python train.py"\n',
+        ["MLproject:4: warning: the command of 'main' does not use the parameter 'rows', so its value has"],
+    ),
+    "a key given twice": (
+        'name: a\nentry_points:\n  main: {command: "python train.py"}\nname: b\n',
+        ["MLproject:4: error: 'name' is given twice (also in line 1); keep one."],
+    ),
+    "braces": (
+        """entry_points:\n  main:\n    command: "python train.py '{ }}'"\n""",
+        ["MLproject:3: error: the command cannot be filled in ("],
+    ),
+    "a positional brace": (
+        """entry_points:\n  main:\n    command: "python train.py {}"\n""",
+        ["MLproject:3: error: the command cannot be filled in ("],
+    ),
+    "missing scripts": (
+        """\
+        entry_points:
+          a: {command: "python -u tain.py --file {{x}}"}
+          b: {command: "./start.sh now"}
+          c: {command: "cd sub && python unknown.py"}
+          d: {command: "python -m package.module; bash -c 'exit 3'; python -c 'print(1)'"}
+          e: {command: "FAST=1 python3.11 $HOME/x.py /x/y.py && bash ./run.sh"}
+        """,
+        [
+            "MLproject:2: error: the command runs 'tain.py', but the project holds no such file.",
+            "MLproject:3: error: the command runs './start.sh', but the project holds no such file.",
+            "MLproject:6: error: the command runs './run.sh', but the project holds no such file.",
+        ],
+    ),
+    "a missing environment file": (
+        'name: x\npython_env: env.yaml\nentry_points: {main: {command: "python train.py"}}\n',
+        ["MLproject:2: error: 'python_env' names 'env.yaml', but "],
+    ),
+    "two environments": (
+        "python_env: a.yaml\nconda_env: b.yaml\nentry_points: {main: {command: x}}\n",
+        ["MLproject:2: error: 'python_env' and 'conda_env' exclude each other; keep one."],
+    ),
+    "docker_env": (
+        "docker_env:\n  volumes: /a:/b\n  imag: x\nentry_points: {main: {command: x}}\n",
+        [
+            "MLproject:1: error: 'docker_env' needs an 'image'.",
+        ],
+    ),
+    "a merged mapping": (
+        "x: &same\n  command: python nowhere.py\nentry_points:\n  main:\n    <<: *same\n",
+        [
+            "MLproject:1: warning: unknown key 'x'",
+            "MLproject:4: error: the command runs 'nowhere.py'",
+        ],
+    ),
+    "a parameter that MLflow cannot record": (
+        'entry_points:\n  main:\n    parameters: {"a$b": string}\n    command: "python train.py"\n',
+        [
+            "MLproject:3: error: MLflow does not take the parameter name 'a$b'; take another one.",
+            "MLproject:3: warning: the command of 'main' does not use the parameter 'a$b'",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), PROJECTS.values(), ids=PROJECTS.keys())
+def test_every_problem_has_its_line(write: Write, text: str, expected: list[str]) -> None:
+    found = told(write(text))
+    assert len(found) == len(expected), found
+    for line, beginning in zip(found, expected, strict=True):
+        assert line.startswith(beginning), found
+
+
+ENVIRONMENTS = {
+    "no YAML": ("python: [\n", "env.yaml:1: error: cannot be read as YAML: "),
+    "no list": ("dependencies: mlflow\n", "env.yaml:1: error: 'dependencies' must be a list of requirements."),
+    "without mlflow": ("dependencies: [numpy]\n", "env.yaml:1: warning: 'mlflow' is missing in 'dependencies'"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), ENVIRONMENTS.values(), ids=ENVIRONMENTS.keys())
+def test_the_environment_file_is_read_too(write: Write, content: str, expected: str) -> None:
+    text = "python_env: env.yaml\nentry_points: {main: {command: python train.py}}\n"
+    (found,) = told(write(text, **{"env.yaml": content}))
+    assert found.startswith(expected)
+
+
+def test_the_samples_of_this_repository_are_clean() -> None:
+    roots = find_projects(ROOT / "sample_projects")
+    assert len(roots) >= 2
+    assert [str(finding) for root in roots for finding in lint_project(root).findings] == []
+
+
+def test_projects_are_found_below_a_folder_and_by_their_file(tmp_path: Path) -> None:
+    for name in ("b", "a", "a/inner", ".hidden", "node_modules/x"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "MLproject").write_text("name: x\n")
+    below = [tmp_path / name for name in ("a", "a/inner", "b")]
+    assert find_projects(tmp_path) == below
+    assert find_projects(tmp_path / "b" / "MLproject") == [tmp_path / "b"]
+
+
+def test_lint_only_prints_places_and_fails_on_errors_but_not_on_warnings(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write("owner: ada\nentry_points: {main: {command: python nowhere.py}}\n")
+    monkeypatch.chdir(root.parent)
+    assert main(["check", "--lint-only"]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert re.match(r"project/MLproject:1: warning: unknown key 'owner'", first)
+    assert re.match(r"project/MLproject:2: error: the command runs 'nowhere.py'", second)
+    assert last == "1 error(s), 1 warning(s)."
+    (root / "nowhere.py").touch()
+    assert main(["check", "--lint-only", "project"]) == 0
+    assert main(["check", "--lint-only", "elsewhere"]) == 1
+    assert "elsewhere does not exist." in capsys.readouterr().out

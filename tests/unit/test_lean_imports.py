@@ -39,7 +39,8 @@ def loaded_by(code: str, tmp_path: Path) -> list[str]:
 MODULES = """
 import pkgutil, importlib, mlflow_projects
 for module in pkgutil.walk_packages(mlflow_projects.__path__, "mlflow_projects."):
-    importlib.import_module(module.name)
+    if module.name != "mlflow_projects.ui.app":  # loaded by the API server only
+        importlib.import_module(module.name)
 """
 
 DAGS = """

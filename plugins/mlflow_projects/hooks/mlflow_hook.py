@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from mlflow_projects.tracking.client import TrackingClient
+
+
+_TEST_SECONDS = 10.0
 
 
 class MLflowHook(BaseHook):
@@ -69,9 +73,12 @@ class MLflowHook(BaseHook):
         return connect(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the server for its experiments."""
+        """Ask the server for its experiments, once and with little patience: a person waits at the button."""
+        from mlflow_projects.tracking.client import connect
+
         try:
-            client = self.get_conn()
+            settings = replace(self.settings, timeout=min(_TEST_SECONDS, self.settings.timeout), max_retries=0)
+            client = connect(settings)
             try:
                 count = len(client.experiment_ids())
             finally:

@@ -38,6 +38,7 @@ MAX_COMPARED_RUNS = 1000
 # No more calls for one answer are begun after this time.
 _SECONDS = 10.0
 _MAX_DEPTH = 10
+_CLOCK_SKEW = 3_600_000  # milliseconds
 
 
 def tree(client: TrackingClient, dag_id: str, dag_run: DagRunRecord) -> dict[str, Any]:
@@ -88,7 +89,8 @@ def comparison(client: TrackingClient, dag_id: str, dag_runs: Sequence[DagRunRec
     values: dict[str, dict[str, float | str]] = {dag_run.run_id: {} for dag_run in dag_runs}
     notes: list[str] = []
     if dag_runs:
-        query = f"tags.`{DAG_ID}` = {quoted(dag_id)} and attributes.start_time >= {dag_runs[-1].start}"
+        since = dag_runs[-1].start - _CLOCK_SKEW
+        query = f"tags.`{DAG_ID}` = {quoted(dag_id)} and attributes.start_time >= {since}"
         runs = client.search_runs(client.experiment_ids(), query, limit=MAX_COMPARED_RUNS, newest_first=True)
         if len(runs) == MAX_COMPARED_RUNS:
             notes.append(f"Only the newest {MAX_COMPARED_RUNS} MLflow runs are compared.")

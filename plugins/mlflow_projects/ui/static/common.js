@@ -91,12 +91,20 @@ export function duration(milliseconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-export function moment(milliseconds) {
-  const at = new Date(milliseconds);
-  const two = (part) => String(part).padStart(2, "0");
-  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}`;
+// The time zone that the person chose in Airflow, which keeps it as JSON; else the browser's own.
+function timeZone() {
+  try {
+    const zone = JSON.parse(localStorage.getItem("timezone")) ?? undefined;
+    new Intl.DateTimeFormat("en", { timeZone: zone });
+    return zone;
+  } catch {
+    return undefined;
+  }
 }
+
+const clock = new Intl.DateTimeFormat("sv-SE", { timeZone: timeZone(), dateStyle: "short", timeStyle: "short" });
+
+export const moment = (milliseconds) => clock.format(milliseconds);
 
 export const badge = (status) => el("span", { class: "badge", "data-status": status.toLowerCase() }, status.toLowerCase());
 

@@ -1,0 +1,32 @@
+"""DAGs for the tests in the browser."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, Param
+
+from mlflow_projects import MLflowProjectOperator, mlflow_run
+
+PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+
+with DAG(
+    "curves",
+    schedule=None,
+    default_args={"retries": 1, "retry_delay": timedelta(0)},
+    params={"gate": Param("none", type="string"), "code": Param(0, type="integer")},
+):
+    with mlflow_run("training", experiment_name="curves"):
+        train = MLflowProjectOperator(
+            task_id="train", uri=f"{PROJECTS}/curves", parameters={"gate": "{{ params.gate }}", "steps": 60}
+        )
+        check = MLflowProjectOperator(
+            task_id="check", uri=f"{PROJECTS}/curves", parameters={"code": "{{ params.code }}", "steps": 5}
+        )
+        train >> check
+
+# Its runs are made by the test: twenty nights in a second.
+with DAG("nightly", schedule=None):
+    with mlflow_run("nightly", experiment_name="nightly"):
+        MLflowProjectOperator(task_id="train", uri=f"{PROJECTS}/curves")

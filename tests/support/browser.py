@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
-WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 420, "height": 900}
+WIDE, TABLET, NARROW = ({"width": width, "height": 900} for width in (1440, 900, 420))
 _ARGUMENTS = (
     "--no-sandbox",  # root may not use it
     "--disable-gpu",

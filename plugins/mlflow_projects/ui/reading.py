@@ -89,7 +89,7 @@ def comparison(client: TrackingClient, dag_id: str, dag_runs: Sequence[DagRunRec
     values: dict[str, dict[str, float | str]] = {dag_run.run_id: {} for dag_run in dag_runs}
     notes: list[str] = []
     if dag_runs:
-        since = dag_runs[-1].start - _CLOCK_SKEW
+        since = dag_runs[-1].due - _CLOCK_SKEW
         query = f"tags.`{DAG_ID}` = {quoted(dag_id)} and attributes.start_time >= {since}"
         runs = client.search_runs(client.experiment_ids(), query, limit=MAX_COMPARED_RUNS, newest_first=True)
         if len(runs) == MAX_COMPARED_RUNS:
@@ -105,20 +105,11 @@ def comparison(client: TrackingClient, dag_id: str, dag_runs: Sequence[DagRunRec
     if len(names) > MAX_SERIES:
         notes.append(f"{MAX_SERIES} of {len(names)} metrics can be chosen.")
         names = names[:MAX_SERIES]
-    return {
-        "series": names,
-        "dag_runs": [
-            {
-                "run_id": run.run_id,
-                "state": run.state,
-                "start": run.start,
-                "end": run.end,
-                "values": values[run.run_id],
-            }
-            for run in reversed(dag_runs)
-        ],
-        "notes": notes,
-    }
+    shown = [
+        {"run_id": run.run_id, "state": run.state, "due": run.due, "values": values[run.run_id]}
+        for run in reversed(dag_runs)
+    ]
+    return {"series": names, "dag_runs": shown, "notes": notes}
 
 
 def _run_of(client: TrackingClient, dag_id: str, dag_run_id: str, mlflow_run_id: str) -> Run:

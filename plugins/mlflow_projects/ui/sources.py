@@ -48,14 +48,16 @@ class PageProblem(Exception):
 class DagRunRecord:
     """A DAG run as Airflow's database has it.
 
-    :param start: milliseconds since 1970 of its start, or of the moment it was due
+    :param due: when it could start at the earliest, milliseconds since 1970
+    :param start: milliseconds since 1970, None while it is queued
     :param end: milliseconds since 1970, None while it runs
     """
 
     run_id: str
     state: str
-    start: int
-    end: int | None
+    due: int
+    start: int | None = None
+    end: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -80,7 +82,8 @@ def last_dag_runs(dag_id: str, *, limit: int, run_id: str | None = None) -> list
             DagRunRecord(
                 str(run.run_id),
                 str(run.state),
-                _milliseconds(run.start_date or run.run_after),
+                _milliseconds(run.run_after),
+                _milliseconds(run.start_date) if run.start_date else None,
                 _milliseconds(run.end_date) if run.end_date else None,
             )
             for run in session.scalars(query)

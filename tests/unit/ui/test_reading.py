@@ -24,7 +24,7 @@ def client(mlflow_server: str) -> Iterator[TrackingClient]:
 
 
 def dag_run(run_id: str, start: int | None = None) -> DagRunRecord:
-    return DagRunRecord(run_id, "success", start or now(), now())
+    return DagRunRecord(run_id, "success", start or now())
 
 
 def made(client: TrackingClient, dag_id: str, run_id: str, task: str, **tags: str) -> Run:

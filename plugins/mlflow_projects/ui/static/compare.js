@@ -48,7 +48,7 @@ function verdict(judged) {
 }
 
 function tile(judged, chosen, choose) {
-  const points = judged.runs.map((run, n) => [n, run.value, run.start]).filter((point) => point[1] !== undefined);
+  const points = judged.runs.map((run, n) => [n, run.value, run.due]).filter((point) => point[1] !== undefined);
   const [task, metric] = judged.name.split(" · ");
   return el(
     "button",
@@ -71,7 +71,7 @@ function rows(judged) {
       "tr",
       {},
       el("th", { scope: "row" }, link(run.run_id, tab, { inside: true })),
-      el("td", {}, moment(run.start)),
+      el("td", { class: "due" }, moment(run.due)),
       el("td", {}, badge(run.state)),
       el("td", { class: "value" }, run.value === undefined ? "–" : number(run.value)),
       el("td", { class: "value" }, difference),
@@ -114,7 +114,7 @@ function show(content) {
 
   function paint() {
     const width = Math.max(280, Math.floor(plot.clientWidth));
-    plot.replaceChildren(chosen.last === undefined ? "" : runPlot(chosen.name, chosen.runs, chosen.usual, width));
+    plot.replaceChildren(chosen.last === undefined ? "" : runPlot(chosen, width));
   }
 
   const unusual = judged.filter((one) => one.unusual).length;
@@ -139,7 +139,7 @@ function show(content) {
         "table",
         { class: "runs" },
         el("caption", {}, "Newest first"),
-        el("thead", {}, el("tr", {}, ["DAG run", "Start", "State", "Value", "Against the run before"].map((name) => el("th", { scope: "col" }, name)))),
+        el("thead", {}, el("tr", {}, ["DAG run", "Due", "State", "Value", "Against the run before"].map((name) => el("th", { scope: "col", class: name.toLowerCase() }, name)))),
         values,
       ),
     ),

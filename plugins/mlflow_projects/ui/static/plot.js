@@ -42,13 +42,14 @@ function ticks(least, most, wanted) {
   return found;
 }
 
-// One point for each DAG run; ``runs`` is [{start, state, run_id, value}], value undefined where there is none.
-export function runPlot(name, runs, middle, width) {
+// One point for each of ``runs``, [{due, state, run_id, value}], with no value where a run has none; a broken line
+// where the median of the earlier ones (``usual``) is.
+export function runPlot({ name, runs, usual, unusual }, width) {
   const height = 240;
   const [left, right, top, bottom] = [64, 18, 14, 30];
   const values = runs.map((run) => run.value).filter((value) => value !== undefined);
-  let least = Math.min(...values, middle ?? Infinity);
-  let most = Math.max(...values, middle ?? -Infinity);
+  let least = Math.min(...values, usual ?? Infinity);
+  let most = Math.max(...values, usual ?? -Infinity);
   const room = (most - least) * 0.08 || Math.abs(most) * 0.05 || 1;
   least -= room;
   most += room;
@@ -64,25 +65,26 @@ export function runPlot(name, runs, middle, width) {
   );
   const placed = runs.map((run, n) => [run, n]).filter(([run]) => run.value !== undefined);
   const dots = runs.map((run, n) => {
-    const words = `${moment(run.start)}, ${run.state}: ${run.value === undefined ? "no value" : number(run.value)}`;
-    const attributes = { "data-status": run.state, class: n === runs.length - 1 ? "dot last" : "dot" };
+    const words = `${moment(run.due)}, ${run.state}: ${run.value === undefined ? "no value" : number(run.value)}`;
+    const newest = n === runs.length - 1;
+    const attributes = { "data-status": run.state, class: newest && unusual ? "dot unusual" : "dot" };
     if (run.value === undefined) {
       const at = `M${x(n) - 4},${height - bottom - 8}l8,8m0,-8l-8,8`;
       return svg("path", { ...attributes, d: at }, svg("title", {}, words));
     }
-    const r = n === runs.length - 1 ? 6 : 4;
+    const r = newest ? 6 : 4;
     return svg("circle", { ...attributes, cx: x(n), cy: y(run.value), r }, svg("title", {}, words));
   });
   const labelled = runs.length < 3 || width < 480 ? [0, runs.length - 1] : [0, Math.floor((runs.length - 1) / 2), runs.length - 1];
   const days = [...new Set(labelled)].map((n) => {
     const anchor = runs.length === 1 ? "middle" : n === 0 ? "start" : n === runs.length - 1 ? "end" : "middle";
-    return svg("text", { x: x(n), y: height - 8, "text-anchor": anchor }, moment(runs[n].start));
+    return svg("text", { x: x(n), y: height - 8, "text-anchor": anchor }, moment(runs[n].due));
   });
   return svg(
     "svg",
     { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${name} of the last ${runs.length} DAG runs; the table below holds the values` },
     ...grid,
-    middle === null ? null : svg("line", { class: "median", x1: left, x2: width - right, y1: y(middle), y2: y(middle) }),
+    usual === null ? null : svg("line", { class: "median", x1: left, x2: width - right, y1: y(usual), y2: y(usual) }),
     svg("polyline", { class: "trend", points: line(placed.map(([run, n]) => [x(n), y(run.value)])) }),
     ...dots,
     ...days,

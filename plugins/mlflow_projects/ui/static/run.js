@@ -129,7 +129,7 @@ function summarize(content) {
   for (const run of content.runs) count[run.status.toLowerCase()] = (count[run.status.toLowerCase()] ?? 0) + 1;
   const parts = Object.entries(count).map(([status, many]) => `${many} ${status}`);
   const { dag_run: dagRun } = content;
-  const time = dagRun.end ? ` after ${duration(dagRun.end - dagRun.start)}` : "";
+  const time = dagRun.end && dagRun.start ? ` after ${duration(dagRun.end - dagRun.start)}` : "";
   const none = dagRun.ended ? "It has no MLflow runs." : "No MLflow run has been opened yet.";
   summary.replaceChildren(
     "DAG run ",

@@ -47,7 +47,9 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def running_airflow(home: Path, dag_files: list[Path], private_dags: list[str]) -> Iterator[Deployment]:
+def running_airflow(
+    home: Path, dag_files: list[Path], private_dags: list[str], more_environment: dict[str, str]
+) -> Iterator[Deployment]:
     """Run API server, scheduler and DAG processor below a folder; the DAGs start unpaused.
 
     :param private_dags: what the user "outsider" may not see
@@ -95,6 +97,7 @@ def running_airflow(home: Path, dag_files: list[Path], private_dags: list[str]) 
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "TESTS_PRIVATE_DAGS": ",".join(private_dags),
+            **more_environment,
         }
         program = Path(sys.executable).with_name("airflow")
         subprocess.run([program, "db", "migrate"], env=environment, check=True, capture_output=True)

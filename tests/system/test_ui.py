@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -40,7 +40,9 @@ NIGHTS = 20
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     dag_files = [ROOT / "dags" / "echo_zip.py", ROOT / "tests" / "system" / "dags" / "ui.py"]
     home = tmp_path_factory.mktemp("ui")
-    with running_airflow(home, dag_files, private_dags=["echo_zip", "nightly"]) as running:
+    shutil.copytree(ROOT / "tests" / "projects" / "curves", home / "projects" / "curves")
+    gate = {"TESTS_GATE": str(home / "gate")}
+    with running_airflow(home, dag_files, ["echo_zip", "nightly"], gate) as running:
         wait(lambda: dags_of(running) == {"curves", "echo_zip", "nightly"}, "the DAGs")
         yield running
 
@@ -51,17 +53,11 @@ def airflow(deployment: Deployment) -> Iterator[httpx.Client]:
         yield http
 
 
-@pytest.fixture(scope="module")
-def gate(deployment: Deployment) -> Path:
-    """A file for which the step of the DAG run ``gated`` waits half way."""
-    return deployment.home / "gate"
-
-
 @pytest.fixture(scope="module", autouse=True)
-def runs(airflow: httpx.Client, gate: Path) -> dict[str, str]:
+def runs(airflow: httpx.Client) -> dict[str, str]:
     """Start what takes long before the first test: a run that waits, and one whose second step fails."""
     return {
-        "gated": trigger(airflow, "curves", gate=str(gate)),
+        "waiting": trigger(airflow, "curves", waits="yes"),
         "failed": trigger(airflow, "curves", code=3),
     }
 
@@ -106,7 +102,9 @@ def test_a_filled_form_starts_echo_zip_and_leads_to_mlflow_and_back(
     lines.blur()
     start.click()
     form.wait_for(state="hidden")
-    run_id = wait(lambda: [run["dag_run_id"] for run in dag_runs(airflow, "echo_zip")], "the DAG run")[0]
+    # The DAG has a schedule, so there may be a run of last night too.
+    manual = wait(lambda: [run for run in dag_runs(airflow, "echo_zip") if run["run_type"] == "manual"], "the run")
+    run_id = manual[0]["dag_run_id"]
     assert ended(airflow, "echo_zip", run_id) == "success"
 
     tab = open_tab(page, "echo_zip", run_id)
@@ -128,9 +126,9 @@ def test_a_filled_form_starts_echo_zip_and_leads_to_mlflow_and_back(
 
 
 def test_the_tab_and_the_button_work_while_the_step_runs(
-    page: Any, airflow: httpx.Client, deployment: Deployment, runs: dict[str, str], gate: Path
+    page: Any, airflow: httpx.Client, deployment: Deployment, runs: dict[str, str]
 ) -> None:
-    run_id = runs["gated"]
+    run_id = runs["waiting"]
     tab = open_tab(page, "curves", run_id)
     train = tab.locator(".run", has=tab.get_by_role("heading", name="train", exact=True))
     train.locator("svg.sparkline").nth(1).wait_for()
@@ -146,7 +144,7 @@ def test_the_tab_and_the_button_work_while_the_step_runs(
     shoot(button_page, "task_button")
     button_page.close()
 
-    gate.touch()
+    (deployment.home / "gate").touch()
     tab.get_by_text("DAG run success").wait_for(timeout=2 * PATIENCE)  # the page was not reloaded
     assert cards(tab)["evaluate <b>not bold</b>"] == "finished", "a nested run, and its name is text"
     wait(lambda: table(train, "files") == {"model/weights.txt": "4.00 kB"}, "the artifact")
@@ -168,6 +166,7 @@ def test_a_failed_run_says_why_in_dark_and_narrow(
         failed.first.get_by_text("Last lines of output").click()
         assert "The curves are drawn." in failed.first.locator("pre").inner_text()
         assert text_colour(tab) == (236, 238, 242)
+        tab.locator("svg.sparkline").first.wait_for()
         shoot(page, "run_dark")
         page.evaluate("document.documentElement.classList.remove('dark')")
         wait(lambda: text_colour(tab) == (24, 33, 47), "the page to follow Airflow's toggle")
@@ -233,6 +232,7 @@ def test_the_connection_form_explains_itself_and_its_test_button_works(page: Any
     address.fill(deployment.mlflow_url)
     form.get_by_role("button", name="Extra Fields", exact=True).click()
     form.get_by_text("What your browser calls the server, if not the tracking URI; for links.").wait_for()
+    page.wait_for_timeout(600)  # until the form stands still
     shoot(page, "connection_form")
     form.get_by_role("button", name="Save").click()
     form.wait_for(state="hidden")

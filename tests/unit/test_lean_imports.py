@@ -76,6 +76,7 @@ from pathlib import Path
 library = [name for name, module in sys.modules.items()
            if "/plugins/mlflow_projects/" in str(getattr(module, "__file__", "")) and "." not in name]
 assert library in ([], ["mlflow_projects"]), library
+assert "mlflow_projects.ui.app" not in sys.modules, "the web app belongs to the API server alone"
 import mlflow, git
 assert Path(mlflow.__file__).parts[-3:] == ("site-packages", "mlflow", "__init__.py"), mlflow.__file__
 print("plugins are fine")

@@ -1,7 +1,8 @@
-"""Log two curves, wait half way for a file if one is named, leave a nested run and a file, exit as told."""
+"""Log two curves, perhaps wait half way for the file TESTS_GATE, leave a nested run and a file, exit as told."""
 
 import argparse
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import mlflow
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int)
-parser.add_argument("--gate")
+parser.add_argument("--waits", choices=["yes", "no"])
 parser.add_argument("--code", type=int)
 arguments = parser.parse_args()
 
@@ -18,7 +19,9 @@ with mlflow.start_run():
     for step in range(arguments.steps):
         loss = math.exp(-step / 12) + 0.05 * math.sin(step)
         mlflow.log_metrics({"loss": loss, "accuracy": 1 - loss / 2}, step=step)
-        while step == arguments.steps // 2 and arguments.gate != "none" and not Path(arguments.gate).exists():
+        while (
+            arguments.waits == "yes" and step == arguments.steps // 2 and not Path(os.environ["TESTS_GATE"]).exists()
+        ):
             time.sleep(0.2)
     with mlflow.start_run(run_name="evaluate <b>not bold</b>", nested=True):
         mlflow.log_metric("accuracy", 0.97)

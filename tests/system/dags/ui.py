@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,17 +11,17 @@ from airflow.sdk import DAG, Param
 
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
-PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+PROJECTS = Path(os.environ["AIRFLOW_HOME"]) / "projects"
 
 with DAG(
     "curves",
     schedule=None,
     default_args={"retries": 1, "retry_delay": timedelta(0)},
-    params={"gate": Param("none", type="string"), "code": Param(0, type="integer")},
+    params={"waits": Param("no", enum=["yes", "no"]), "code": Param(0, type="integer")},
 ):
     with mlflow_run("training", experiment_name="curves"):
         train = MLflowProjectOperator(
-            task_id="train", uri=f"{PROJECTS}/curves", parameters={"gate": "{{ params.gate }}", "steps": 60}
+            task_id="train", uri=f"{PROJECTS}/curves", parameters={"waits": "{{ params.waits }}", "steps": 60}
         )
         check = MLflowProjectOperator(
             task_id="check", uri=f"{PROJECTS}/curves", parameters={"code": "{{ params.code }}", "steps": 5}

@@ -7,6 +7,13 @@ const TILES = 12;
 // The newest value is unusual if it is this many deviations away from the median of at least so many others.
 const UNUSUAL = 4;
 const ENOUGH = 4;
+const HEADINGS = [
+  ["DAG run", null],
+  ["Due", "due"],
+  ["State", null],
+  ["Value", "value"],
+  ["Against the run before", "value"],
+];
 
 const page = document.getElementById("page");
 const { dagId } = page.dataset;
@@ -139,7 +146,7 @@ function show(content) {
         "table",
         { class: "runs" },
         el("caption", {}, "Newest first"),
-        el("thead", {}, el("tr", {}, ["DAG run", "Due", "State", "Value", "Against the run before"].map((name) => el("th", { scope: "col", class: name.toLowerCase() }, name)))),
+        el("thead", {}, el("tr", {}, HEADINGS.map(([name, kind]) => el("th", { scope: "col", class: kind }, name)))),
         values,
       ),
     ),

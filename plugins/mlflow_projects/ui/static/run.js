@@ -53,11 +53,15 @@ function head(run) {
 function body(card) {
   const { run, details } = card;
   const histories = details?.histories ?? {};
-  const metrics = run.metrics.map(([key, value]) => {
-    const points = histories[key] ?? [];
-    const plot = points.length > 1 ? sparkline(key, points) : null;
-    return pair(key, el("td", { class: "value" }, number(value)), el("td", { class: "plotted" }, plot));
-  });
+  const isPlotted = (key) => (histories[key] ?? []).length > 1;
+  const anyPlot = run.metrics.some(([key]) => isPlotted(key));
+  const metrics = run.metrics.map(([key, value]) =>
+    pair(
+      key,
+      el("td", { class: "value" }, number(value)),
+      anyPlot ? el("td", { class: "plotted" }, isPlotted(key) ? sparkline(key, histories[key]) : null) : null,
+    ),
+  );
   const params = run.params.map(([key, value]) => pair(key, el("td", {}, value)));
   const files = (details?.files ?? []).map((file) => pair(file.path, el("td", { class: "value" }, bytes(file.size))));
   return [

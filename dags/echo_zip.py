@@ -7,6 +7,7 @@ children of one MLflow run, `pipeline`, in the experiment `hello_mlflow`.
 |---|---|
 | graph | `start_run` → `echo` → `zip` → `end_run` |
 | runs | every night at 02:00 UTC, or with *Trigger* and your own values |
+| in MLflow | one run for the DAG run, and below it one for each try of each step: see the tab *MLflow* of a DAG run |
 | result | the archive `downstream/upstream.zip` of the run `zip` in MLflow |
 """
 
@@ -36,6 +37,7 @@ with DAG(
         "num": Param(2, type="integer", minimum=1, maximum=1_000_000, title="Number of lines",
                      description="How often echo writes the text."),
         "backend": Param("local", type="string", enum=["local", "sagemaker"], title="Backend",
+                         values_display={"local": "local: on the worker", "sagemaker": "sagemaker: as training jobs"},
                          description="Where the steps run: on the worker, or as SageMaker training jobs."),
     },
     tags=["sample"],

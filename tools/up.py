@@ -49,6 +49,7 @@ def main() -> int:
         env["AIRFLOW__API__BASE_URL"] = airflow_url
         env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"{airflow_url}/execution/"
         env["AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL"] = "30"
+        env["AIRFLOW__CORE__TEST_CONNECTION"] = "Enabled"  # the Test button of the connection form
         health = f"{airflow_url}/api/v2/monitor/health"
         services.append(start("Airflow", [BIN / "airflow", "standalone"], env, health, log_folder / "airflow.log"))
         for name, process, url, log in services:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
 from mlflow_projects.listeners import dag_run, task_instance
+from mlflow_projects.ui import EXTERNAL_VIEWS, fastapi_app
 
 
 class MLflowProjectsPlugin(AirflowPlugin):
-    """Keeps MLflow's story the same as Airflow's when a step or a DAG run ends, however it ends."""
+    """Keeps MLflow's story the same as Airflow's, and shows it: the tabs "MLflow" of a DAG and of a DAG run."""
 
     name = "mlflow_projects"
     listeners = [dag_run, task_instance]  # noqa: RUF012
+    external_views = EXTERNAL_VIEWS
+
+    @cached_property
+    def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
+        """The app behind the tabs, built on first use: only the API server asks, and it costs 1.5 s."""
+        return [fastapi_app()]

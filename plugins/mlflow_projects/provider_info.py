@@ -28,19 +28,26 @@ PROVIDER_INFO: dict[str, Any] = {
                 "placeholders": {
                     "host": "http://mlflow.example.com:5000",
                     "login": "leave empty to send the password as a bearer token",
+                    "password": "of the user; or a token, as in MLFLOW_TRACKING_TOKEN",
                 },
             },
             "conn-fields": {
-                "ui_url": _field("UI URL", "What your browser calls the server, if not the tracking URI."),
+                "ui_url": _field("UI URL", "What your browser calls the server, if not the tracking URI; for links."),
                 "insecure_tls": _field("Do not check the certificate", "Only for tests.", "boolean", default=False),
                 "server_cert_path": _field("CA bundle", "Path of a PEM file on the workers."),
                 "client_cert_path": _field("Client certificate", "Path of a PEM file with certificate and key."),
-                "timeout": _field("Time-out", "Seconds for one request.", "number", default=60),
+                "timeout": _field("Time-out", "Seconds that one request may take.", "number", default=60, minimum=1),
                 "max_retries": _field(
-                    "Retries", "How often to ask again while the server is away.", "integer", default=7
+                    "Retries",
+                    "How often a step asks again while the server is away; 7 is about a minute.",
+                    "integer",
+                    default=7,
+                    minimum=0,
                 ),
-                "s3_endpoint_url": _field("S3 endpoint", "For artifacts on an S3 server that is not AWS."),
-                "aws_profile": _field("AWS profile", "For artifacts on S3."),
+                "s3_endpoint_url": _field("S3 endpoint", "URL; for artifacts on an S3 server that is not AWS."),
+                "aws_profile": _field(
+                    "AWS profile", "Profile of the worker's AWS configuration, for artifacts on S3."
+                ),
             },
         }
     ],

@@ -39,7 +39,8 @@ def loaded_by(code: str, tmp_path: Path) -> list[str]:
 MODULES = """
 import pkgutil, importlib, mlflow_projects
 for module in pkgutil.walk_packages(mlflow_projects.__path__, "mlflow_projects."):
-    importlib.import_module(module.name)
+    if module.name != "mlflow_projects.ui.app":  # loaded by the API server only
+        importlib.import_module(module.name)
 """
 
 DAGS = """
@@ -75,6 +76,7 @@ from pathlib import Path
 library = [name for name, module in sys.modules.items()
            if "/plugins/mlflow_projects/" in str(getattr(module, "__file__", "")) and "." not in name]
 assert library in ([], ["mlflow_projects"]), library
+assert "mlflow_projects.ui.app" not in sys.modules, "the web app belongs to the API server alone"
 import mlflow, git
 assert Path(mlflow.__file__).parts[-3:] == ("site-packages", "mlflow", "__init__.py"), mlflow.__file__
 print("plugins are fine")

@@ -52,6 +52,18 @@ class Artifact:
     size: int | None = None
 
 
+@dataclass(frozen=True)
+class MetricPoint:
+    """One logged value of a metric.
+
+    :param timestamp: milliseconds since 1970
+    """
+
+    value: float
+    step: int
+    timestamp: int
+
+
 class TrackingClient(ModelRegistry, Protocol):
     """Calls to a tracking server and its model registry.
 
@@ -99,6 +111,9 @@ class TrackingClient(ModelRegistry, Protocol):
 
     def list_artifacts(self, run_id: str, path: str = "") -> list[Artifact]:
         """List one folder of a run's artifacts."""
+
+    def metric_history(self, run_id: str, key: str, *, limit: int = 1000) -> list[MetricPoint]:
+        """Return a metric's first ``limit`` values in the order of their time; none if it was never logged."""
 
     def experiment_ids(self) -> list[str]:
         """Return the ids of all active experiments."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.file_lock import file_lock
-from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
 from mlflow_projects.tracking.settings import TrackingSettings
@@ -116,6 +116,12 @@ class NativeClient(NativeRegistry):
         with translated():
             files = self._client.list_artifacts(run_id, path or None)
         return [Artifact(path=f.path, is_dir=f.is_dir, size=None if f.is_dir else f.file_size) for f in files]
+
+    def metric_history(self, run_id: str, key: str, *, limit: int = 1000) -> list[MetricPoint]:
+        with translated():
+            history = self._client.get_metric_history(run_id, key)
+        points = [MetricPoint(float(point.value), int(point.step), int(point.timestamp)) for point in history]
+        return sorted(points, key=lambda point: (point.timestamp, point.step))[:limit]
 
     def experiment_ids(self) -> list[str]:
         with translated():

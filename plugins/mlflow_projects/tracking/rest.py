@@ -21,7 +21,7 @@ from mlflow_projects.exceptions import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from mlflow_projects.tracking.client import Artifact, Run, RunStatus
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
 from mlflow_projects.tracking.settings import TrackingSettings
@@ -165,6 +165,21 @@ class RestClient(RestRegistry):
             )
             for file in files
         ]
+
+    def metric_history(self, run_id: str, key: str, *, limit: int = 1000) -> list[MetricPoint]:
+        request: dict[str, Any] = {"run_id": run_id, "metric_key": key}
+        points: list[MetricPoint] = []
+        while len(points) < limit:
+            request["max_results"] = limit - len(points)
+            answer = self._call("GET", "metrics/get-history", request)
+            points += [
+                MetricPoint(float(point["value"]), int(point.get("step", 0)), int(point["timestamp"]))
+                for point in answer.get("metrics", [])
+            ]
+            if not answer.get("next_page_token"):
+                break
+            request["page_token"] = answer["next_page_token"]
+        return points[:limit]
 
     def experiment_ids(self) -> list[str]:
         request: dict[str, Any] = {"max_results": 1000, "view_type": "ACTIVE_ONLY"}

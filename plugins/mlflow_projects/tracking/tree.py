@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
-from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID
-
-_MAX_ARTIFACTS = 100
+from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, ROLE
 
 
 @dataclass
@@ -33,36 +31,48 @@ def last_dag_run_id(client: TrackingClient, dag_id: str) -> str | None:
     return newest[0].tags.get(DAG_RUN_ID) if newest else None
 
 
-def run_tree(client: TrackingClient, dag_id: str, dag_run_id: str) -> list[RunNode]:
+def run_tree(
+    client: TrackingClient, dag_id: str, dag_run_id: str, *, limit: int = 1000, with_files: bool = True
+) -> list[RunNode]:
     """Return the top runs of a DAG run with all that is below them.
 
     Runs which a project nested below its own step carry no Airflow tags; they are found through their
-    parents.
+    parents. Runs of other DAG runs below them are left out.
+
+    :param limit: how many runs to read at most
+    :param with_files: also list the files of each run
     """
     experiments = client.experiment_ids()
     query = f"tags.`{DAG_ID}` = {quoted(dag_id)} and tags.`{DAG_RUN_ID}` = {quoted(dag_run_id)}"
-    nodes = {run.run_id: RunNode(run) for run in client.search_runs(experiments, query)}
-    to_visit = [node.run for node in nodes.values() if node.run.tags.get("mlflow_projects.role") != "parent"]
-    while to_visit:
+    nodes = {run.run_id: RunNode(run) for run in client.search_runs(experiments, query, limit=limit)}
+    to_visit = [node.run for node in nodes.values() if node.run.tags.get(ROLE) != "parent"]
+    while to_visit and len(nodes) < limit:
         run = to_visit.pop()
-        nested = client.search_runs([run.experiment_id], f"tags.`{PARENT_RUN_ID}` = {quoted(run.run_id)}")
-        for child in nested:
-            if child.run_id not in nodes:
+        below = f"tags.`{PARENT_RUN_ID}` = {quoted(run.run_id)}"
+        for child in client.search_runs([run.experiment_id], below, limit=limit - len(nodes)):
+            if child.run_id not in nodes and DAG_ID not in child.tags:
                 nodes[child.run_id] = RunNode(child)
                 to_visit.append(child)
     tops: list[RunNode] = []
     for node in sorted(nodes.values(), key=lambda node: node.run.start_time or 0):
-        node.artifacts = list(_files(client, node.run.run_id))
+        if with_files:
+            node.artifacts = run_files(client, node.run.run_id)
         parent = nodes.get(node.run.tags.get(PARENT_RUN_ID, ""))
         (parent.children if parent else tops).append(node)
     return tops
 
 
-def _files(client: TrackingClient, run_id: str, path: str = "") -> Iterator[Artifact]:
-    count = 0
-    for artifact in client.list_artifacts(run_id, path):
-        for file in _files(client, run_id, artifact.path) if artifact.is_dir else [artifact]:
-            yield file
-            count += 1
-            if count == _MAX_ARTIFACTS:
-                return
+def run_files(client: TrackingClient, run_id: str, *, limit: int = 100, max_folders: int = 100) -> list[Artifact]:
+    """Return the files of a run in the order of a directory listing.
+
+    :param limit: how many files to return at most
+    :param max_folders: how many folders to look into at most
+    """
+    files: list[Artifact] = []
+    folders = [""]
+    while folders and len(files) < limit and max_folders:
+        max_folders -= 1
+        listed = client.list_artifacts(run_id, folders.pop(0))
+        files += [entry for entry in listed if not entry.is_dir]
+        folders = [entry.path for entry in listed if entry.is_dir] + folders
+    return files[:limit]

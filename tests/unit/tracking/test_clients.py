@@ -22,6 +22,7 @@ from mlflow_projects.tracking.record import (
     resolve_experiment,
 )
 from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.tree import run_files, run_tree
 from tests.support.flaky import FlakyProxy, answer, lose_answer, refuse
 from tests.support.servers import free_port
 
@@ -60,6 +61,47 @@ def test_a_record_is_written_and_read_back(client: TrackingClient) -> None:
     assert many_tags.items() <= read.tags.items()
     assert len(read.tags["long"]) == 8000
     assert {"mlflow_projects.reason": "why", "mlflow_projects.output_tail": "last words"}.items() <= read.tags.items()
+
+
+def test_a_metrics_history_is_read_in_order_and_bounded(client: TrackingClient) -> None:
+    from mlflow import MlflowClient
+
+    run = record(client, resolve_experiment(client, "histories")).open()
+    writer = MlflowClient(client.settings.uri)
+    for step in range(5):
+        writer.log_metric(run.run_id, "loss", 1 / (step + 1), timestamp=1000 + step, step=step)
+    writer.log_metric(run.run_id, "loss", float("nan"), timestamp=2000, step=5)
+    points = client.metric_history(run.run_id, "loss")
+    assert [(point.step, point.timestamp) for point in points] == [*((n, 1000 + n) for n in range(5)), (5, 2000)]
+    assert [point.value for point in points[:2]] == [1.0, 0.5]
+    assert points[5].value != points[5].value, "NaN"
+    assert client.metric_history(run.run_id, "loss", limit=2) == points[:2]
+    assert client.metric_history(run.run_id, "never logged") == []
+
+
+def test_the_files_of_a_run_are_listed_and_bounded(client: TrackingClient) -> None:
+    from mlflow import MlflowClient
+
+    run = record(client, resolve_experiment(client, "files")).open()
+    writer = MlflowClient(client.settings.uri)
+    for path in ("a.txt", "model/b.txt", "model/deep/c.txt"):
+        writer.log_text(run.run_id, path, path)
+    assert [(file.path, file.size) for file in run_files(client, run.run_id)] == [
+        ("a.txt", 5), ("model/b.txt", 11), ("model/deep/c.txt", 16),
+    ]  # fmt: skip
+    assert [file.path for file in run_files(client, run.run_id, limit=2)] == ["a.txt", "model/b.txt"]
+    assert [file.path for file in run_files(client, run.run_id, max_folders=1)] == ["a.txt"]
+
+
+def test_a_tree_holds_no_run_of_another_dag(client: TrackingClient) -> None:
+    experiment = resolve_experiment(client, "trees")
+    task = TaskIdentity("mine", f"run {now()}", "step", 1, "mine")
+    step = record(client, experiment, task=task).open()
+    nested = client.create_run(experiment, "nested", now(), {"mlflow.parentRunId": step.run_id})
+    record(client, experiment, parent_run_id=step.run_id, task=replace(task, dag_id="theirs")).open()
+    tree = run_tree(client, "mine", task.run_id)
+    assert [(depth, node.run.run_id) for depth, node in tree[0].walk()] == [(0, step.run_id), (1, nested.run_id)]
+    assert len(run_tree(client, "mine", task.run_id, limit=1, with_files=False)[0].children) == 0
 
 
 def test_what_is_not_there_is_an_error_with_mlflows_code(client: TrackingClient) -> None:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from mlflow_projects import __version__
 from mlflow_projects.cli.remark import Level, Remark
+from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.spec import EnvironmentKind
 
 _OLDEST_PYTHON, _NEWEST_PYTHON = (3, 10), (3, 13)
 _OLDEST = {"apache-airflow-core": ("Airflow", (3, 3)), "mlflow": ("MLflow", (3, 17))}
 _DISTRIBUTION = "mlflow-projects-on-airflow"
 _PLUGIN = "mlflow_projects"
+_ENGINE_SECONDS = 10
 
 
 def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterator[Remark]:
@@ -114,9 +116,16 @@ def _program(name: str, why: str, *, needed: bool) -> Remark:
 
 
 def _container_engine(*, needed: bool) -> Remark:
-    host = os.environ.get("DOCKER_HOST")
-    found = next(filter(None, map(shutil.which, ("docker", "podman"))), None)
-    if host or found:
-        return Remark(Level.OK, f"container engine ({f'DOCKER_HOST={host}' if host else found})")
+    from mlflow_projects.backends.engine import connected, engine_host
+
     level = Level.ERROR if needed else Level.NOTE
-    return Remark(level, "no container engine (docker or podman) is here; only projects with docker_env need one.")
+    try:
+        host = engine_host(os.environ)
+    except ProjectError:
+        hint = "only projects with docker_env or docker_image need one"
+        return Remark(level, f"no container engine is here (no DOCKER_HOST, no socket of Docker or podman); {hint}.")
+    try:
+        with connected(os.environ, timeout=_ENGINE_SECONDS) as client:
+            return Remark(Level.OK, f"container engine {client.version()['Version']} at {host}")
+    except StepFailedError as error:
+        return Remark(level, str(error))

@@ -21,15 +21,15 @@ def test_a_missing_program_is_an_error_only_where_a_project_needs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine")
     remarks = list(inspect_environment({None, "python_env"}))
     assert {remark.level for remark in remarks} == {Level.OK, Level.NOTE}
     assert about(remarks, "uv (").level is Level.OK, "beside this Python, as tasks find it"
     assert about(remarks, "conda is not here").level is Level.NOTE
-    assert about(remarks, "no container engine").level is Level.NOTE
+    assert about(remarks, "The container engine at").level is Level.NOTE
     remarks = list(inspect_environment({"conda_env", "docker_env"}))
     assert about(remarks, "conda is not here").level is Level.ERROR
-    assert about(remarks, "no container engine").level is Level.ERROR
+    assert about(remarks, "The container engine at").level is Level.ERROR
 
 
 def test_the_plugin_is_found_once_where_it_is_installed_and_in_the_plugins_folder() -> None:

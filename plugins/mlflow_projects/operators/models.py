@@ -19,7 +19,7 @@ from mlflow_projects.operators.model_base import (
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.record import PARENT_RUN_ID, SUPERSEDES
-from mlflow_projects.tracking.registry import is_better, move_alias, number, register
+from mlflow_projects.tracking.registration import is_better, move_alias, number, register
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -14,7 +14,7 @@ from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.operators.base import is_deferrable
 from mlflow_projects.operators.model_base import MLflowModelOperator, as_version, metrics_of, version_dict
-from mlflow_projects.tracking.registry import WantedVersion
+from mlflow_projects.tracking.registration import WantedVersion
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

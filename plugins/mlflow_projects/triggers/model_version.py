@@ -22,7 +22,7 @@ class ModelVersionTrigger(BaseTrigger):
     An answer that cannot get better (a wrong password, say) fires as ``{"error": …}``; a server that is away is
     waited for.
 
-    :param wanted: fields of :class:`~mlflow_projects.tracking.registry.WantedVersion`
+    :param wanted: fields of :class:`~mlflow_projects.tracking.registration.WantedVersion`
     :param poke_interval: seconds between two looks
     :param mlflow_conn_id: Airflow connection to the tracking server
     """
@@ -77,7 +77,7 @@ class ModelVersionTrigger(BaseTrigger):
 
     def _look(self, client: TrackingClient) -> dict[str, Any] | None:
         from mlflow_projects.operators.model_base import metrics_of, version_dict
-        from mlflow_projects.tracking.registry import WantedVersion
+        from mlflow_projects.tracking.registration import WantedVersion
 
         found = WantedVersion(**self.wanted).find(client)
         return version_dict(found, metrics_of(client, found), self.mlflow_conn_id) if found else None

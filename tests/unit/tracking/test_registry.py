@@ -14,8 +14,7 @@ import pytest
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, TrackingClient, connect
 from mlflow_projects.tracking.record import now, resolve_experiment
-from mlflow_projects.tracking.registry import (
-    ModelSource,
+from mlflow_projects.tracking.registration import (
     WantedVersion,
     find_source,
     is_better,
@@ -23,6 +22,7 @@ from mlflow_projects.tracking.registry import (
     number,
     register,
 )
+from mlflow_projects.tracking.registry import ModelSource
 from mlflow_projects.tracking.settings import TrackingSettings
 from tests.support.flaky import FlakyProxy, answer, lose_answer
 

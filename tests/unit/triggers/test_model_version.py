@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.tracking.registry import WantedVersion
+from mlflow_projects.tracking.registration import WantedVersion
 from mlflow_projects.triggers.model_version import ModelVersionTrigger
 from tests.support.flaky import FlakyProxy, answer, refuse
 

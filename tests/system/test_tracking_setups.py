@@ -109,8 +109,10 @@ def test_mlflow_has_its_twelve_tables_of_the_hands_on_in_mariadb(setup: Setup) -
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(setup.database)
+    tables = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
     assert engine.dialect.is_mariadb
-    assert set(sqlalchemy.inspect(engine).get_table_names()) >= {
+    assert tables >= {
         "alembic_version",
         "experiment_tags",
         "experiments",
@@ -124,7 +126,6 @@ def test_mlflow_has_its_twelve_tables_of_the_hands_on_in_mariadb(setup: Setup) -
         "runs",
         "tags",
     }
-    engine.dispose()
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", None], ids=["named", "left there by an older MLflow"])

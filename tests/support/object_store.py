@@ -74,7 +74,7 @@ def running_object_store(folder: Path, buckets: Sequence[str] = ()) -> Iterator[
     }
     command = [
         weed, "server", f"-dir={folder}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-        "-volume.max=8", "-master.volumeSizeLimitMB=64", "-s3", f"-s3.config={folder}/s3.json", "-s3.iam=false",
+        "-volume.max=100", "-master.volumeSizeLimitMB=64", "-s3", f"-s3.config={folder}/s3.json", "-s3.iam=false",
         "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         *(f"-{option}={port}" for option, port in ports.items()),
     ]  # fmt: skip
@@ -98,8 +98,9 @@ def running_object_store(folder: Path, buckets: Sequence[str] = ()) -> Iterator[
     finally:
         process.kill()  # asked to end, it waits ten seconds
         process.wait()
-        for left in Path("/tmp").glob(f"seaweedfs-*-{ports['s3.port.grpc']}.sock"):
-            left.unlink(missing_ok=True)
+        for port in ports.values():  # what it leaves behind
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                socket_file.unlink(missing_ok=True)
 
 
 def _wait_until_listens(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:

@@ -65,6 +65,7 @@ class Setup:
                 patch.setenv("MLFLOW_TRACKING_USERNAME", user)
                 patch.setenv("MLFLOW_TRACKING_PASSWORD", password)
                 patch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", extra.get("server_cert_path", ""))
+                patch.setenv("MLFLOW_S3_ENDPOINT_URL", extra.get("s3_endpoint_url", ""))
             yield MlflowClient(self.uri)
 
 
@@ -118,8 +119,7 @@ def _direct(parts: Parts) -> Iterator[Setup]:
         options = ["--no-serve-artifacts", "--default-artifact-root", f"s3://{DIRECT}/runs"]
         with _with_accounts(parts, "direct", database, options, users=database) as (uri, _):
             connection = _connection(uri, s3_endpoint_url=parts.store.url)
-            worker = {**keys, "MLFLOW_S3_ENDPOINT_URL": ""}
-            yield Setup(uri, connection, worker, f"s3://{DIRECT}/runs/", DIRECT, database)
+            yield Setup(uri, connection, keys, f"s3://{DIRECT}/runs/", DIRECT, database)
 
 
 @contextlib.contextmanager
@@ -174,6 +174,7 @@ def _with_accounts(
     configuration.write_text(
         "[mlflow]\ndefault_permission = READ\nauthorization_function = tests.support.token_auth:authenticate\n"
         f"database_uri = {users or f'sqlite:///{folder}/users.db'}\n"
+        "auth_cache_ttl_seconds = 60\n"  # else each request computes the password's hash
     )
     environment = {
         **parts.store.environment,

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("airflow_db")]
 
 TEXT = "two\nlines"
 ECHO = {"uri": f"{ROOT}/sample_projects/echo", "parameters": {"text": "x", "num": 1}}
+SHELL = {"uri": f"{ROOT}/tests/projects/shell", "parameters": {"command": "true"}}
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +109,10 @@ def test_mlflow_has_its_twelve_tables_of_the_hands_on_in_mariadb(setup: Setup) -
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(setup.database)
+    tables = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
     assert engine.dialect.is_mariadb
-    assert set(sqlalchemy.inspect(engine).get_table_names()) >= {
+    assert tables >= {
         "alembic_version",
         "experiment_tags",
         "experiments",
@@ -123,7 +126,6 @@ def test_mlflow_has_its_twelve_tables_of_the_hands_on_in_mariadb(setup: Setup) -
         "runs",
         "tags",
     }
-    engine.dispose()
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", None], ids=["named", "left there by an older MLflow"])
@@ -171,18 +173,10 @@ def test_a_refusal_is_one_sentence_and_no_retry(
 
 
 @on("PostgreSQL, S3 proxied")
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"login": "", "password": issue_token(TOKEN_KEY, USER)},
-        {"extra": {"server_cert_path": "", "insecure_tls": True}},
-    ],
-    ids=["valid token", "insecure_tls"],
-)
-def test_a_valid_token_and_insecure_tls_let_the_steps_in(
-    setup: Setup, worker: pytest.MonkeyPatch, changes: dict[str, Any]
-) -> None:
-    worker.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", setup.variables(**changes)["AIRFLOW_CONN_MLFLOW_DEFAULT"])
+def test_a_valid_token_and_insecure_tls_let_the_steps_in(setup: Setup, worker: pytest.MonkeyPatch) -> None:
+    extra = {"server_cert_path": "", "insecure_tls": True}
+    variables = setup.variables(login="", password=issue_token(TOKEN_KEY, USER), extra=extra)
+    worker.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", variables["AIRFLOW_CONN_MLFLOW_DEFAULT"])
     result = run_dag("one_step", ECHO)
     assert result.state == "success", result.log[-5000:]
     _no_secret_in(result.log)
@@ -205,25 +199,13 @@ def test_a_second_user_needs_edit_on_the_experiment(setup: Setup, worker: pytest
         get_app_client("basic-auth", setup.uri).grant_user_permission("second", "experiment", experiment, "EDIT")
     allowed = run_dag("one_step", conf)
     assert allowed.state == "success", allowed.log[-5000:]
-    assert run_dag("one_step", {**ECHO, "experiment_name": "their own"}).state == "success"
+    assert run_dag("one_step", {**SHELL, "experiment_name": "their own"}).state == "success"
 
 
 @on("PostgreSQL, S3 direct")
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, ("S3 refuses the secret key", "AWS_SECRET_ACCESS_KEY of the worker")),
-        ({"AWS_ACCESS_KEY_ID": "wrong"}, ("S3 refuses the access key, it does not know it",)),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, ("Unable to locate credentials",)),
-    ],
-    ids=["wrong secret", "wrong key", "no key"],
-)
-def test_a_wrong_s3_key_is_part_of_the_reason(
-    setup: Setup, worker: pytest.MonkeyPatch, variables: dict[str, str], words: tuple[str, ...]
-) -> None:
-    for name, value in {**variables, "AWS_EC2_METADATA_DISABLED": "true"}.items():
-        worker.setenv(name, value)
-    _failed(setup, ECHO, f"Its artifact store s3://{DIRECT} cannot be used: ", *words)
+def test_a_wrong_s3_key_is_part_of_the_reason(setup: Setup, worker: pytest.MonkeyPatch) -> None:
+    worker.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    _failed(setup, ECHO, f"Its artifact store s3://{DIRECT} cannot be used: S3 refuses the secret key")
 
 
 @on("PostgreSQL, S3 direct")
@@ -236,7 +218,7 @@ def test_a_missing_bucket_is_part_of_the_reason(setup: Setup, worker: pytest.Mon
 
 @on("PostgreSQL, S3 direct")
 def test_a_failure_of_another_kind_says_nothing_of_the_store(setup: Setup, worker: pytest.MonkeyPatch) -> None:
-    conf = {"uri": f"{ROOT}/tests/projects/shell", "parameters": {"command": "exit 3"}}
+    conf = {**SHELL, "parameters": {"command": "exit 3"}}
     assert _failed(setup, conf, "exit status 3.").endswith("exit status 3.")
 
 

@@ -71,7 +71,9 @@ def _refusal_of_s3(variables: Mapping[str, str], bucket: str, prefix: str, outpu
         return str(error).rstrip(".")
     # May be listed, but not written to: boto3.s3.transfer, S3UploadFailedError.
     refused = re.search(
-        rf" to {re.escape(bucket)}/\S*: An error occurred \((\w+)\) when calling \S+ \w+: (.*)", output
+        rf" to {re.escape(bucket)}/\S*: An error occurred \((\w+)\) when calling the "
+        r"\w+ operation(?: \(.*?\))?: (.*)",
+        output,
     )
     return _problem(bucket, "write to", *refused.groups()) if refused else ""
 

@@ -84,6 +84,7 @@ def test_a_parameter_that_the_project_logs_in_another_spelling_is_no_clash(track
         "learning_rate": "1e-05",  # the project's own; the DAG's spelling is in the tag
         "code": "0",
         "ends_as": "FINISHED",
+        "loss": "0.5",
         "note": "extra",
     }
     assert json.loads(run.data.tags["mlflow_projects.parameters"])["learning_rate"] == "1e-5"

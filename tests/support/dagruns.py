@@ -19,6 +19,7 @@ class TaskResult:
     link: Any
     job_link: Any = None
     logs_link: Any = None
+    model_link: Any = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None) -> DagRunResult:
                 link=value(instance, "_link_MLflowRunLink"),
                 job_link=value(instance, "_link_SageMakerJobLink"),
                 logs_link=value(instance, "_link_CloudWatchLogsLink"),
+                model_link=value(instance, "_link_MLflowModelLink"),
             )
             for instance in instances
         }

@@ -134,6 +134,13 @@ def as_run_id(value: Any) -> str | None:
     return None if value in (None, "", "None") else str(value)
 
 
+def is_deferrable(argument: bool | None) -> bool:
+    """Return an operator's ``deferrable``, by default Airflow's own setting."""
+    if argument is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return bool(argument)
+
+
 def cache_from_config() -> Cache:
     """Return the cache that Airflow's configuration names."""
     home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()

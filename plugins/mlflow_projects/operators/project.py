@@ -22,6 +22,7 @@ from mlflow_projects.operators.base import (
     cache_from_config,
     experiment_id_for,
     identify,
+    is_deferrable,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import stop_without_supervisor
@@ -160,11 +161,11 @@ class MLflowProjectOperator(MLflowRunOperator):
                 run, handle = left
                 self._opened(context, client, run, handle)
                 attempt = self._new_attempt(context, client, self._step_of(run, context))
-                if self._defers:
+                if is_deferrable(self.deferrable):
                     self._hand_over(context, run, handle)
                 return self._finish(attempt, lambda: attempt.attach(run, handle))
             attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
-            if self._defers and self.backend in REMOTE_BACKENDS:
+            if is_deferrable(self.deferrable) and self.backend in REMOTE_BACKENDS:
                 run, handle = self._watched(attempt, attempt.start)
                 self._hand_over(context, run, handle)
             return self._finish(attempt, attempt.run)
@@ -193,12 +194,6 @@ class MLflowProjectOperator(MLflowRunOperator):
             raise AirflowException(f"The attempt was {error}.") from None
         finally:
             self._attempt = None
-
-    @property
-    def _defers(self) -> bool:
-        if self.deferrable is None:
-            return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
-        return bool(self.deferrable)
 
     def _hand_over(self, context: Context, run: Run, handle: Handle) -> NoReturn:
         from mlflow_projects.triggers.sagemaker import SageMakerTrigger

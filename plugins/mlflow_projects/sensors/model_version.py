@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException
 
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
+from mlflow_projects.operators.base import is_deferrable
 from mlflow_projects.operators.model_base import MLflowModelOperator, as_version, metrics_of, version_dict
 from mlflow_projects.tracking.registry import WantedVersion
 
@@ -63,7 +63,7 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look once; wait in the worker or in the triggerer if the version is not there."""
-        if not self._defers:
+        if not is_deferrable(self.deferrable):
             return super().execute(context)
         if done := self.poke(context):
             return done.xcom_value
@@ -105,9 +105,3 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
             version=as_version(self.version, "version"),
             newer_than=as_version(self.newer_than, "newer_than"),
         )
-
-    @property
-    def _defers(self) -> bool:
-        if self.deferrable is None:
-            return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
-        return bool(self.deferrable)

@@ -210,7 +210,7 @@ def test_all_forms_of_the_trained_model_answer_alike(store: Store, sample: Any, 
     found = json.loads(done.stdout.splitlines()[-1])
     assert max(found["onnx"], found["mlflow"], trained.data.metrics["onnx_max_difference"]) < 1e-4
     assert found["accuracy"] == pytest.approx(trained.data.metrics["accuracy"])
-    assert found["accuracy"] > 0.9
+    assert found["accuracy"] > 0.8
     assert found["std"] == pytest.approx([1, 0], abs=0.1)
     assert (found["example"], "(-1, 3, 32, 32)" in found["inputs"]) == (True, True)
     assert found["board"] == {metric: list(range(1, EPOCHS + 1)) for metric in METRICS}

@@ -118,6 +118,31 @@ def sagemaker(sagemaker_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return sagemaker_server
 
 
+@pytest.fixture(scope="session")
+def engine_server() -> Iterator[Any]:
+    """Run a container engine, or take the one that answers; see tests/support/engine.py."""
+    from tests.support.engine import running_engine
+
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(engine_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Point DOCKER_HOST at a real container engine (tests.support.engine.Engine)."""
+    for name, value in engine_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return engine_server
+
+
+@pytest.fixture(scope="session")
+def base_image(engine_server: Any) -> str:
+    """Return the name of a Debian 12 image with Python that the engine has."""
+    from tests.support.engine import ensure_base_image
+
+    return ensure_base_image(engine_server)
+
+
 @pytest.fixture
 def tracking_uri(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Point MLFLOW_TRACKING_URI at the session's server."""

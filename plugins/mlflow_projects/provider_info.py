@@ -69,6 +69,23 @@ PROVIDER_INFO: dict[str, Any] = {
                     "example": None,
                     "default": "20",
                 },
+                "checkpoint_dir": {
+                    "description": "Where steps keep what their next attempt needs: a folder, or the address of an "
+                    "object store, which other workers reach too. Default: mlflow_projects_checkpoints in "
+                    "AIRFLOW_HOME.",
+                    "version_added": "0.1.0",
+                    "type": "string",
+                    "example": "s3://bucket/checkpoints",
+                    "default": None,
+                },
+                "checkpoint_days": {
+                    "description": "After how many days without a change the checkpoint of a task that never "
+                    "succeeded is removed.",
+                    "version_added": "0.1.0",
+                    "type": "float",
+                    "example": None,
+                    "default": "14",
+                },
                 "sagemaker": {
                     "description": "Defaults for backend_config of the SageMaker backend, as a JSON object.",
                     "version_added": "0.1.0",

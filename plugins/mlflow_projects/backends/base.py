@@ -36,6 +36,10 @@ class Job:
     :param config: the operator's ``backend_config``
     :param label: what people call the attempt
     :param attempt_id: unique for each attempt
+    :param task_key: of the task instance, the same for each of its attempts; safe as a file name
+    :param artifact_uri: where the attempt's MLflow run keeps its artifacts; "" before it is open
+    :param checkpoint: a folder on this machine that outlives the attempt, until one succeeds
+    :param checkpoint_days: when a remote backend may remove checkpoints of tasks that never succeeded
     :param redact: replaces known secrets in a text
     """
 
@@ -49,6 +53,10 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     attempt_id: str = ""
+    task_key: str = ""
+    artifact_uri: str = ""
+    checkpoint: Path | None = None
+    checkpoint_days: float = 14.0
     redact: Callable[[str], str] = field(default=str, repr=False)
 
 
@@ -59,12 +67,14 @@ class JobStatus:
     :param state: ``stopped`` means by somebody, or by a limit, before it could end by itself
     :param exit_code: of the command; 128 + n after signal n; None while it runs, or if nobody knows
     :param metrics: what the job cost, for the record
+    :param tags: what became known of the job only when it ran, for the record
     """
 
     state: Literal["running", "succeeded", "failed", "stopped"]
     exit_code: int | None = None
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -80,6 +90,9 @@ class Backend(Protocol):
 
         :raises ProjectError: with the remedy
         """
+
+    def environment(self, job: Job) -> Mapping[str, str]:
+        """Return the tags that say in which environment the command runs."""
 
     def plan(self, job: Job) -> Handle:
         """Return the handle that the job will have; {} if only :meth:`submit` can tell."""
@@ -111,6 +124,12 @@ class RemoteBackend(Backend, Protocol):
 
     def stop(self, handle: Handle) -> None:
         """Stop the job and return when that is asked for; harmless when it already ended."""
+
+    def clear_checkpoint(self, handle: Handle) -> None:
+        """Remove what only another attempt would have needed.
+
+        :raises StepFailedError: that cannot be done now
+        """
 
     def last_lines(self, handle: Handle, count: int) -> list[str]:
         """Return the last lines of the output."""
@@ -163,9 +182,10 @@ def check_config_keys(config: Mapping[str, Any]) -> None:
 
     A key of another backend is fine: the same DAG runs here or there.
     """
-    from mlflow_projects.backends.sagemaker.settings import CONFIG_KEYS
+    from mlflow_projects.backends import container
+    from mlflow_projects.backends.sagemaker import settings
 
-    known = ("grace_seconds", *CONFIG_KEYS)
+    known = ("grace_seconds", *container.CONFIG_KEYS, *settings.CONFIG_KEYS)
     if unknown := sorted(set(map(str, config)) - set(known)):
         raise ProjectError(
             f"backend_config has the unknown key {unknown[0]!r}; known are: {', '.join(sorted(known))}."

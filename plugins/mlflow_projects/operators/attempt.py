@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlflow_projects.backends.base import Backend, Handle, Job, RemoteBackend, backend_named
-from mlflow_projects.backends.environments import choose_env_manager
+from mlflow_projects.backends.checkpoints import (
+    DEFAULT_DAYS,
+    VARIABLE,
+    Checkpoint,
+    CheckpointSettings,
+    kept_checkpoint,
+)
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -63,7 +69,7 @@ class Attempt:
     :param log: takes the lines of the command's output, and ours
     :param redact: replaces known secrets in a text
     :param on_open: called once the MLflow run is open, with the handle of the job outside, if there will be one
-    :param backend: where the command runs; None if there is no such backend
+    :param checkpoints: where a step keeps what its next attempt needs; None: nowhere
     """
 
     step: Step
@@ -75,10 +81,12 @@ class Attempt:
     on_open: Callable[[Run, Handle], None]
     aws_conn_id: str | None = None
     poll_interval: float = 10.0
+    checkpoints: CheckpointSettings | None = None
     _killed: bool = False
     _may_raise: bool = False
     _backend: Backend | None = None
     _handle: Handle | None = None
+    _checkpoint: Checkpoint | None = None
 
     def run(self) -> Run:
         """Live the whole life and return the run as it was at the end, FINISHED.
@@ -120,18 +128,21 @@ class Attempt:
             try:
                 backend = self._backend = self._named()
                 source, job = self._prepare(backend, stack.enter_context(self.cache.workspace()))
+                if not backend.remote:
+                    job = stack.enter_context(self._checkpointed(job))
                 handle = backend.plan(job)
-            except ProjectError as error:
+            except (ProjectError, StepFailedError) as error:
                 self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
                 raise
             except BaseException as error:  # killed, timed out, Ctrl-C
                 self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
                 raise
-            record = self._record(source, job.parameters.as_record(), self._job_tags(handle))
+            tags = {**backend.environment(job), **self._job_tags(handle)}
+            record = self._record(source, job.parameters.as_record(), tags)
             run = record.open()
             self.on_open(run, handle)
             with self._closing(record):
-                self._submit(backend, replace(job, environment=self._environment(run)), handle)
+                self._submit(backend, self._opened(job, run), handle)
             yield record
 
     def _named(self) -> Backend:
@@ -162,13 +173,28 @@ class Attempt:
             config=step.backend_config,
             label=f"{self.task.dag_id}-{step.run_name}",
             attempt_id=self.task.attempt_id,
+            task_key=self.task.key,
+            checkpoint_days=self.checkpoints.days if self.checkpoints else DEFAULT_DAYS,
             redact=self.redact,
         )
         backend.check(job)
         for name, value in job.parameters.as_record().items():
             if len(value) > MAX_PARAM:
                 self.log(f"Parameter {name!r} has {len(value)} characters; MLflow records the first {MAX_PARAM}.")
-        return self._source_tags(fetched, backend), job
+        return self._source_tags(fetched), job
+
+    @contextlib.contextmanager
+    def _checkpointed(self, job: Job) -> Iterator[Job]:
+        """Give the command its checkpoint folder; after the block, what is in it is safe."""
+        if self.checkpoints is None:
+            yield job
+            return
+        with contextlib.ExitStack() as stack:
+            with self._interruptible():
+                kept = kept_checkpoint(self.checkpoints, job.task_key, job.workspace, self.aws_conn_id, self.log)
+                checkpoint = self._checkpoint = stack.enter_context(kept)
+            variable = {VARIABLE: str(checkpoint.folder)}
+            yield replace(job, checkpoint=checkpoint.folder, environment={**job.environment, **variable})
 
     def _submit(self, backend: Backend, job: Job, handle: Handle) -> None:
         if not backend.remote:
@@ -246,9 +272,11 @@ class Attempt:
         assert self._handle is not None
         status = self._backend.poll(self._handle)
         if self._killed:
-            return Outcome("KILLED", "stopped by Airflow", self._text(tail), status.exit_code, status.metrics)
+            return Outcome(
+                "KILLED", "stopped by Airflow", self._text(tail), status.exit_code, status.metrics, status.tags
+            )
         if status.state == "succeeded":
-            return Outcome("FINISHED", metrics=status.metrics)
+            return Outcome("FINISHED", metrics=status.metrics, facts=status.tags)
         name = f"Entry point {self.step.entry_point!r} of {self.step.uri}"
         if status.state == "running":
             self._backend.cancel(self._handle)
@@ -256,7 +284,7 @@ class Attempt:
         ended = "failed" if status.state == "failed" else "was stopped"
         reason = self.redact(f"{name} {ended}: {status.reason.rstrip('.')}.")
         verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
-        return Outcome(verdict, reason, self._text(tail), status.exit_code, status.metrics)
+        return Outcome(verdict, reason, self._text(tail), status.exit_code, status.metrics, status.tags)
 
     def _end(self, record: RunRecord, outcome: Outcome) -> Run:
         run = record.close(outcome)
@@ -264,7 +292,19 @@ class Attempt:
             raise AttemptKilledError(outcome.reason)
         if outcome.status != "FINISHED":
             raise StepFailedError(outcome.reason)
+        self._clear_checkpoint()
         return run
+
+    def _clear_checkpoint(self) -> None:
+        """Remove what only another attempt would have needed."""
+        assert self._backend is not None
+        try:
+            if self._checkpoint:
+                self._checkpoint.clear()
+            elif self._backend.remote and self._handle:
+                self._remote().clear_checkpoint(self._handle)
+        except (StepFailedError, OSError) as error:
+            self.log(f"The checkpoint stays, until it is old: {error}")
 
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""
@@ -299,17 +339,12 @@ class Attempt:
         except TrackingError as error:
             self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
 
-    def _source_tags(self, fetched: FetchedProject, backend: Backend) -> SourceTags:
+    def _source_tags(self, fetched: FetchedProject) -> SourceTags:
         source: Source = fetched.source
         return SourceTags(
             name=self.redact(source.name),
             entry_point=self.step.entry_point,
             backend=self.step.backend,
-            environment=(
-                self.step.env_manager or "local"
-                if backend.remote
-                else choose_env_manager(fetched.project, self.step.env_manager)
-            ),
             commit=source.commit,
             branch=source.branch,
             repo_url=source.repo_url,
@@ -317,12 +352,10 @@ class Attempt:
             sha256=source.sha256,
         )
 
-    def _environment(self, run: Run) -> dict[str, str]:
-        return {
-            **self.client.settings.environment(),
-            "MLFLOW_RUN_ID": run.run_id,
-            "MLFLOW_EXPERIMENT_ID": run.experiment_id,
-        }
+    @staticmethod
+    def _opened(job: Job, run: Run) -> Job:
+        ids = {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
+        return replace(job, environment={**job.environment, **ids}, artifact_uri=run.artifact_uri)
 
     def _reason(self, error: BaseException) -> str:
         return self.redact(f"stopped: {type(error).__name__} {error}".strip())

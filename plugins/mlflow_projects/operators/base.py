@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from mlflow_projects.backends.checkpoints import DEFAULT_DAYS, CheckpointSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.run import MLflowRunLink
@@ -141,9 +142,19 @@ def is_deferrable(argument: bool | None) -> bool:
     return bool(argument)
 
 
+def checkpoints_from_config() -> CheckpointSettings:
+    """Return where Airflow's configuration wants checkpoints to be."""
+    location = conf.get("mlflow_projects", "checkpoint_dir", fallback=None)
+    days = conf.getfloat("mlflow_projects", "checkpoint_days", fallback=DEFAULT_DAYS)
+    return CheckpointSettings(location or str(_home() / "mlflow_projects_checkpoints"), days)
+
+
+def _home() -> Path:
+    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+
+
 def cache_from_config() -> Cache:
     """Return the cache that Airflow's configuration names."""
-    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
-    folder = conf.get("mlflow_projects", "cache_dir", fallback=None) or home / "mlflow_projects_cache"
+    folder = conf.get("mlflow_projects", "cache_dir", fallback=None) or _home() / "mlflow_projects_cache"
     limit = conf.getfloat("mlflow_projects", "cache_max_gb", fallback=DEFAULT_MAX_BYTES / 10**9)
     return Cache(Path(folder).expanduser(), int(limit * 10**9))

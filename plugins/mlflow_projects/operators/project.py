@@ -20,6 +20,7 @@ from mlflow_projects.operators.base import (
     MLflowRunOperator,
     as_run_id,
     cache_from_config,
+    checkpoints_from_config,
     experiment_id_for,
     identify,
     is_deferrable,
@@ -61,7 +62,9 @@ class MLflowProjectOperator(MLflowRunOperator):
         if the project has a ``python_env``, ``conda`` if it has a ``conda_env``, else ``local`` (templated)
     :param backend: where the command runs: ``local`` or ``sagemaker`` (templated)
     :param backend_config: settings of the backends; for ``local``: ``grace_seconds`` between SIGTERM and
-        SIGKILL, 3 by default; for ``sagemaker``: docs/sagemaker.md (templated)
+        SIGKILL, 3 by default, and for a step in a container (one with ``docker_image`` here or ``docker_env``
+        in the MLproject) ``docker_network``, ``docker_memory``, ``docker_shm_size`` and ``docker_gpus``, see
+        docs/containers.md; for ``sagemaker``: docs/sagemaker.md (templated)
     :param parent_run_id: the run to nest below: an id, or a start task's XCom; default: the parent of the
         enclosing ``mlflow_run`` (templated)
     :param mlflow_conn_id: Airflow connection to the tracking server; the default one may be missing, then
@@ -223,6 +226,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             on_open=lambda run, handle: self._opened(context, client, run, handle),
             aws_conn_id=self.aws_conn_id,
             poll_interval=self.poll_interval,
+            checkpoints=checkpoints_from_config(),
         )
 
     def _first_step(self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None) -> Step:

@@ -22,6 +22,7 @@ from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
 # What MLflow takes as a parameter's key (mlflow.utils.validation).
 MAX_KEY_LENGTH = 250
+_MAX_ARGUMENT = 128 * 1024  # Linux: one argument of a program (MAX_ARG_STRLEN)
 _KEY_PATTERN = re.compile(r"^[/\w.\- :]*$")
 
 
@@ -101,6 +102,15 @@ def build_command(
         ) from None
     extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
     return " ".join([command, *extras])
+
+
+def check_length(entry_point: EntryPoint, command: str) -> None:
+    """Refuse a command that Linux cannot start."""
+    if len(command.encode()) >= _MAX_ARGUMENT:
+        raise ProjectError(
+            f"The command of entry point {entry_point.name!r} has {len(command.encode())} bytes; Linux "
+            f"takes at most {_MAX_ARGUMENT}. Put long values into a file and pass its path."
+        )
 
 
 def is_recordable(key: str) -> bool:

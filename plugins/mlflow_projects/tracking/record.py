@@ -7,7 +7,9 @@ and artifacts. The project itself logs metrics and artifacts; the rest is writte
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +69,13 @@ class TaskIdentity:
     logical_date: str = ""
     url: str = ""
 
+    @property
+    def key(self) -> str:
+        """Return a name for the task instance, the same for all its tries; unique, and safe as a file name."""
+        names = [self.dag_id, self.run_id, self.task_id, str(self.map_index)]
+        shown = re.sub(r"[^a-zA-Z0-9]+", "-", f"{self.dag_id}-{self.task_id}")[:80].strip("-")
+        return f"{shown}-{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]}"
+
     def tags(self) -> dict[str, str]:
         """Return the tags that lead from the run back to the task instance."""
         return {
@@ -93,14 +102,12 @@ class SourceTags:
     :param name: URI of the project, or the DAG file's path
     :param kind: MLflow's source type: PROJECT, or JOB for the parent run
     :param backend: where the command runs
-    :param environment: the env manager
     """
 
     name: str
     kind: str = "PROJECT"
     entry_point: str = ""
     backend: str = ""
-    environment: str = ""
     commit: str | None = None
     branch: str | None = None
     repo_url: str | None = None
@@ -118,7 +125,6 @@ class SourceTags:
             "mlflow.source.git.dirty": "true" if self.changed else "",
             "mlflow.project.entryPoint": self.entry_point,
             "mlflow.project.backend": self.backend,
-            "mlflow.project.env": self.environment,
             "mlflow_projects.source.sha256": self.sha256 or "",
         }
 
@@ -131,6 +137,7 @@ class Outcome:
     :param output_tail: the last lines of the command's output
     :param exit_code: of the command, None if it never ran
     :param metrics: what the attempt cost
+    :param facts: tags that became known only when the command ran
     """
 
     status: RunStatus
@@ -138,12 +145,14 @@ class Outcome:
     output_tail: str = ""
     exit_code: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
-        """Return the tags that explain the outcome; none for a plain success."""
+        """Return the tags that explain the outcome."""
         if self.status == "FINISHED":
-            return {}
+            return dict(self.facts)
         return {
+            **self.facts,
             REASON: self.reason,
             OUTPUT_TAIL: self.output_tail,
             EXIT_CODE: "" if self.exit_code is None else str(self.exit_code),

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 
-from mlflow_projects.backends.sagemaker.aws import Clients, aws_errors
+from mlflow_projects.backends.aws import Clients, aws_errors
 from mlflow_projects.backends.sagemaker.request import JOB_NAME_PREFIX
 from mlflow_projects.backends.sagemaker.watch import JobLogs
 

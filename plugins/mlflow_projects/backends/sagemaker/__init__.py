@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow_projects.backends.aws import Clients, aws_errors, error_code
 from mlflow_projects.backends.base import Handle, Job, JobStatus, check_config_keys
-from mlflow_projects.backends.sagemaker.aws import Clients, aws_errors, error_code
+from mlflow_projects.backends.checkpoints import remove_old
+from mlflow_projects.backends.object_store import object_store
 from mlflow_projects.backends.sagemaker.container import (
     check_environment,
     command_of,
@@ -31,6 +33,7 @@ from mlflow_projects.backends.sagemaker.request import (
     bucket_of,
     build_request,
     build_spec,
+    checkpoints_uri,
     console_url,
     job_key,
     job_name,
@@ -90,6 +93,10 @@ class SageMakerBackend:
                 "secret_environment."
             )
 
+    def environment(self, job: Job) -> Mapping[str, str]:
+        """Return what is installed before the command, if anything."""
+        return {"mlflow.project.env": job.env_manager or "local"}
+
     def plan(self, job: Job) -> Handle:
         """Return what identifies the job."""
         settings = settings_from(job.config)
@@ -102,6 +109,7 @@ class SageMakerBackend:
             "instance_type": settings.instance_type,
             "submitted": round(time.time(), 3),
             "deadline_seconds": settings.deadline_seconds,
+            "checkpoint": "" if settings.checkpoint_s3_uri else job.task_key,
         }
 
     def stage(self, job: Job) -> None:
@@ -113,6 +121,8 @@ class SageMakerBackend:
         plan = self._plan(job, settings, package.sha256)
         with _explained(plan.job_name):
             self._upload(self._clients_of(handle), job, plan, package)
+        if handle["checkpoint"]:
+            remove_old(object_store(checkpoints_uri(settings), self._aws_conn_id), job.checkpoint_days, self._log)
         self._staged = plan
 
     def submit(self, job: Job) -> Handle:
@@ -138,6 +148,7 @@ class SageMakerBackend:
             sha256=sha256,
             parameters=job.parameters.as_record(),
             environment=public_variables(job, settings),
+            checkpoint_uri=f"{checkpoints_uri(settings)}/{job.task_key}" if job.task_key else "",
         )
 
     def _upload(self, clients: Clients, job: Job, plan: Plan, package: Package) -> None:
@@ -342,6 +353,12 @@ class SageMakerBackend:
         except aws_errors():
             return {}
         return {str(name): str(value) for name, value in spec.get("parameters", {}).items()}
+
+    def clear_checkpoint(self, handle: Handle) -> None:
+        """Remove the checkpoint of the task instance, but not one whose address the settings name."""
+        if key := handle.get("checkpoint"):
+            store = object_store(f"{handle['s3_uri'].rstrip('/')}/checkpoints", handle.get("aws_conn_id"))
+            store.remove(list(store.changes(f"{key}/")))
 
     def tags(self, handle: Handle) -> Mapping[str, str]:
         """Return what the MLflow run says of the job from its first moment."""

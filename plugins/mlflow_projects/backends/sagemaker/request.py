@@ -34,6 +34,7 @@ class Plan:
     :param image_uri: the training image
     :param parameters: as text, for the console
     :param environment: the MLflow variables of the attempt
+    :param checkpoint_uri: kept in step with ``/opt/ml/checkpoints`` if the settings name none; "" for none
     """
 
     job_name: str
@@ -43,6 +44,7 @@ class Plan:
     parameters: Mapping[str, str]
     environment: Mapping[str, str]
     labels: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_uri: str = ""
 
 
 def job_name(label: str, attempt_id: str) -> str:
@@ -60,7 +62,8 @@ def job_name(label: str, attempt_id: str) -> str:
 def build_request(plan: Plan) -> dict[str, Any]:
     """Return the arguments of CreateTrainingJob."""
     given = plan.settings
-    base = f"s3://{bucket_of(given.s3_uri)}/{_prefix(given.s3_uri)}".rstrip("/")
+    base = _base(given)
+    checkpoint_uri = given.checkpoint_s3_uri or plan.checkpoint_uri
     request: dict[str, Any] = {
         "TrainingJobName": plan.job_name,
         "AlgorithmSpecification": {
@@ -102,7 +105,7 @@ def build_request(plan: Plan) -> dict[str, Any]:
         },
         "Tags": [{"Key": key, "Value": value} for key, value in {**plan.labels, **given.tags}.items()],
         **_present(
-            CheckpointConfig={"S3Uri": given.checkpoint_s3_uri} if given.checkpoint_s3_uri else None,
+            CheckpointConfig={"S3Uri": checkpoint_uri} if checkpoint_uri else None,
             VpcConfig={"Subnets": given.subnets, "SecurityGroupIds": given.security_group_ids}
             if given.subnets
             else None,
@@ -157,6 +160,15 @@ def project_key(plan: Plan) -> str:
 def job_key(s3_uri: str, name: str, file: str) -> str:
     """Return where a file of a job goes, without the bucket."""
     return f"{_prefix(s3_uri)}jobs/{name}/{file}"
+
+
+def checkpoints_uri(given: SageMakerSettings) -> str:
+    """Return below which address each task instance has its checkpoint, if the settings name none."""
+    return f"{_base(given)}/checkpoints"
+
+
+def _base(given: SageMakerSettings) -> str:
+    return f"s3://{bucket_of(given.s3_uri)}/{_prefix(given.s3_uri)}".rstrip("/")
 
 
 def bucket_of(s3_uri: str) -> str:

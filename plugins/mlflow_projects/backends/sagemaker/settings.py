@@ -27,7 +27,8 @@ class SageMakerSettings:
     :param max_run: seconds that the command may take
     :param use_spot_instances: managed spot training
     :param max_wait: seconds in all with spot instances, waiting included
-    :param checkpoint_s3_uri: synced with ``/opt/ml/checkpoints``
+    :param checkpoint_s3_uri: synced with ``/opt/ml/checkpoints`` and never cleared; default: an address of the
+        task instance below ``s3_uri``, cleared after its success
     :param keep_alive_period_in_seconds: warm pool
     :param max_retry_attempts: how often SageMaker starts again after its own errors
     :param max_queue_seconds: how long the job may wait for its start, on top of ``max_run``

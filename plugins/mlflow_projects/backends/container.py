@@ -1,0 +1,343 @@
+"""A step in a container: what the container gets, decided before it starts.
+
+MLflow builds an image with the project's files in it for each run, and leaves it behind
+(``mlflow.projects.docker``). Here the project's folder is mounted where MLflow would have copied it, so
+that nothing is built and nothing is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow_projects
+from mlflow_projects.backends import engine
+from mlflow_projects.backends.base import Job
+from mlflow_projects.backends.process import ProcessTree
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.command import build_command, check_length, existing_path, local_path_of
+from mlflow_projects.project.spec import Project
+
+PROJECT_FOLDER = "/mlflow/projects/code"  # mlflow.projects.utils.MLFLOW_DOCKER_WORKDIR_PATH
+CONFIG_KEYS = ("docker_image", "docker_network", "docker_memory", "docker_shm_size", "docker_gpus")
+# Besides what the MLproject names, as MLflow does: how to reach artifacts, and which task this is.
+_PASSED = re.compile(
+    r"AIRFLOW_CTX_|MLFLOW_|AWS_|AZURE_STORAGE_|GOOGLE_APPLICATION_CREDENTIALS$|(https?|no|all)_proxy$", re.IGNORECASE
+)
+# Variables that name a file or folder, which the container then needs too.
+_FILES = re.compile(r"(_CERT_PATH|_FILE|_CA_BUNDLE|_CREDENTIALS|_BUNDLE)$")
+_SIZE = re.compile(r"[1-9]\d*[bkmg]?", re.IGNORECASE)
+_STOP_SECONDS = 30.0  # for the engine to kill and remove a container, after the grace time
+# What runs as the container's first process. Like the minder on the worker, it passes SIGTERM on to every
+# process; as first process it would not even get it without a trap.
+_SCRIPT = """\
+trap 'kill -TERM -1' TERM INT
+if command -v bash >/dev/null 2>&1; then bash -c "$1" & else sh -c "$1" & fi
+child=$!
+while :; do
+  wait "$child"
+  code=$?
+  kill -0 "$child" 2>/dev/null || exit "$code"
+done
+"""
+
+
+@dataclass(frozen=True)
+class Mounts:
+    """What of the worker a container sees.
+
+    :param folders: {path in the container: (path on the worker, whether it is read-only)}
+    """
+
+    folders: dict[str, tuple[str, bool]] = field(default_factory=dict)
+
+    def add(self, path: str | Path, *, read_only: bool, at: str = "") -> None:
+        """Mount a path of the worker, at the same path by default; what may be written once stays so."""
+        target = at or str(path)
+        if self.folders.get(target, ("", True))[1]:
+            self.folders[target] = (str(path), read_only)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the mounts as Docker's API takes them, outer folders first."""
+        return [
+            {"Type": "bind", "Target": target, "Source": source, "ReadOnly": read_only}
+            for target, (source, read_only) in sorted(self.folders.items())
+        ]
+
+
+@dataclass
+class StartedContainer:
+    """A container that runs, seen from the worker.
+
+    :param tree: our small program that holds the container and passes its output on
+    """
+
+    tree: ProcessTree
+    name: str
+    image: str
+    image_id: str
+    report: Path
+
+    @property
+    def trouble(self) -> str:
+        """Return what went wrong with the container or the engine, not with the command; "" if nothing did."""
+        return str(self._reported().get("error", ""))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return what the MLflow run says of the container."""
+        return {"mlflow.docker.image.id": self.image_id}
+
+    def ensure_removed(self) -> None:
+        """Remove the container if the program that holds it could not."""
+        if not self._reported().get("removed"):
+            with contextlib.suppress(Exception), engine.connected(engine.engine_environment()) as client:
+                engine.remove_container(client, self.name)
+
+    def _reported(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.report.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+
+def image_of(project: Project, config: Mapping[str, Any]) -> str:
+    """Return the image that a step's command runs in; "" if it runs on the worker itself."""
+    return str(config.get("docker_image") or (project.docker_env or {}).get("image") or "")
+
+
+def check_container(job: Job, environment: Mapping[str, str]) -> None:
+    """Refuse what cannot run in a container of this worker.
+
+    :param environment: the worker's own, without what is withheld
+    :raises ProjectError: with the remedy
+    :raises StepFailedError: the engine does not answer now
+    """
+    if job.env_manager not in (None, "local"):
+        raise ProjectError(
+            f"This step runs in the image {image_of(job.project, job.config)!r}, where env_manager "
+            f"{job.env_manager!r} means nothing; leave env_manager out, or the image."
+        )
+    for key in ("docker_memory", "docker_shm_size"):
+        if (value := job.config.get(key)) not in (None, "") and not _SIZE.fullmatch(str(value)):
+            raise ProjectError(f"backend_config: {key!r} must be a size such as 512m or 4g, not {value!r}.")
+    gpus = str(job.config.get("docker_gpus") or "")
+    if gpus and gpus != "all" and not gpus.isdigit():
+        raise ProjectError(f"backend_config: 'docker_gpus' must be a number or 'all', not {gpus!r}.")
+    declared_variables(job.project, {**environment, **job.environment})
+    volumes_of(job.project)
+    with engine.connected(engine.engine_environment()) as client:
+        client.ping()
+
+
+def declared_variables(project: Project, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of ``docker_env.environment``: set there, or copied from the worker.
+
+    :raises ProjectError: the worker does not have one
+    """
+    found = {}
+    for item in (project.docker_env or {}).get("environment") or ():
+        if isinstance(item, list) and len(item) == 2:
+            found[str(item[0])] = str(item[1])
+        elif isinstance(item, list):
+            raise ProjectError(f"{project.file}: 'docker_env.environment' has {item!r}; write [name, value].")
+        elif item in environment:
+            found[item] = environment[item]
+        elif item not in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):  # these come with the run
+            raise ProjectError(
+                f"{project.file}: 'docker_env.environment' copies the variable {item!r}, which this worker does not "
+                "have (or keeps to itself); set it there, or write [name, value]."
+            )
+    return found
+
+
+def volumes_of(project: Project) -> tuple[list[str], list[str]]:
+    """Return the volumes of ``docker_env.volumes``: (binds in Docker's form, unnamed volumes).
+
+    :raises ProjectError: a volume has another form
+    """
+    binds, unnamed = [], []
+    for text in (project.docker_env or {}).get("volumes") or ():
+        source, *rest = text.split(":")
+        target = rest[0] if rest else source
+        if not target.startswith("/") or len(rest) > 2 or not source:
+            raise ProjectError(
+                f"{project.file}: 'docker_env.volumes' has {text!r}; write '/host/path:/container/path', with ':ro' "
+                "at its end for reading only."
+            )
+        if not rest:
+            unnamed.append(target)
+        elif source.startswith("."):
+            binds.append(":".join([str((project.root / source).resolve()), *rest]))
+        else:
+            binds.append(text)
+    return binds, unnamed
+
+
+def start_container(
+    job: Job,
+    environment: Mapping[str, str],
+    download: Callable[[str, str], str],
+    grace: float,
+    log: Callable[[str], None],
+) -> StartedContainer:
+    """Start a job's command in a container; pull the image if need be.
+
+    :param environment: the worker's own, without what is withheld, and the job's
+    :param download: fetches a remote ``path`` value, see :func:`build_command`
+    :param grace: seconds between SIGTERM and SIGKILL
+    """
+    mounts = Mounts()
+    mounts.add(job.project.root.resolve(), read_only=False, at=PROJECT_FOLDER)
+    variables = _variables(job, environment, mounts)
+    _mount_stores(job, mounts)
+    command = _command(job, download, mounts)
+    check_length(job.entry_point, command)
+    image = image_of(job.project, job.config)
+    with engine.connected(engine.engine_environment(), engine.PULL_SECONDS) as client:
+        image_id = engine.ensure_image(client, image, log)
+        user = _user(client)
+    log(f"Running in a container of {image}: {command}")
+    name = container_name(job)
+    spec, report = job.workspace / "container.json", job.workspace / "container-report.json"
+    _write_private(
+        spec,
+        {
+            "name": name,
+            "task": _task_label(job),
+            "grace": grace,
+            "report": str(report),
+            "create": {
+                "image": image_id,
+                "command": ["sh", "-c", _SCRIPT, "sh", command],
+                "environment": _with_home(variables, user),
+                "user": user,
+                "volumes": volumes_of(job.project)[1],
+                "working_dir": PROJECT_FOLDER,
+                "stop_signal": "SIGTERM",
+            },
+            "host": {**_host_config(job.config), "binds": volumes_of(job.project)[0], "mounts": mounts.as_list()},
+        },
+    )
+    library = str(Path(mlflow_projects.__file__).resolve().parents[1])
+    own = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_")}
+    tree = ProcessTree(
+        [sys.executable, "-c", "from mlflow_projects.backends.container_holder import main; main()", str(spec)],
+        cwd=job.workspace,  # never the project's folder: Python would import from it
+        environment={**own, "PYTHONPATH": library},
+        grace=grace + _STOP_SECONDS,
+    )
+    return StartedContainer(tree, name, image, image_id, report)
+
+
+def container_name(job: Job) -> str:
+    """Return the container's name: readable, and unique for each attempt."""
+    label = re.sub(r"[^a-zA-Z0-9]+", "-", job.label)[:60].strip("-")
+    return f"mlflow-{label}-{re.sub(r'[^a-zA-Z0-9]', '', job.attempt_id)[-12:]}"
+
+
+def _command(job: Job, download: Callable[[str, str], str], mounts: Mounts) -> str:
+    root = job.project.root.resolve()
+
+    def fetched(uri: str, folder: str) -> str:
+        path = download(uri, folder)
+        mounts.add(path, read_only=True)
+        return path
+
+    def localized(name: str, value: str) -> str:
+        path = Path(existing_path(name, value)).resolve()
+        if path.is_relative_to(root):
+            return str(Path(PROJECT_FOLDER) / path.relative_to(root))
+        mounts.add(path, read_only=True)
+        return str(path)
+
+    return build_command(job.project, job.entry_point, job.parameters, fetched, localized)
+
+
+def _variables(job: Job, environment: Mapping[str, str], mounts: Mounts) -> dict[str, str]:
+    """Return the container's variables, and mount the files that they name."""
+    variables = {name: value for name, value in environment.items() if _PASSED.match(name)}
+    for name, file in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        usual = Path("~/.aws").expanduser() / file
+        if name not in variables and usual.is_file():
+            variables[name] = str(usual)
+    for name, value in variables.items():
+        if _FILES.search(name) and Path(value).is_absolute() and Path(value).exists():
+            mounts.add(value, read_only=True)
+    if job.checkpoint:
+        mounts.add(job.checkpoint, read_only=False)
+    return {
+        "PYTHONUNBUFFERED": "1",
+        **variables,
+        **job.environment,
+        **declared_variables(job.project, environment),
+    }
+
+
+def _mount_stores(job: Job, mounts: Mounts) -> None:
+    """Mount a tracking database and an artifact folder of this worker at their own paths."""
+    uri = job.environment.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith("sqlite:////"):
+        mounts.add(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, read_only=False)
+    elif uri.startswith("file:"):
+        mounts.add(local_path_of(uri) or "", read_only=False)
+    if folder := local_path_of(job.artifact_uri) if job.artifact_uri else None:
+        # …/<experiment>/<run>/artifacts: runs that the project opens itself lie beside.
+        above = Path(folder).parents[1] if Path(folder).name == "artifacts" else Path(folder)
+        with contextlib.suppress(OSError):  # of another machine, perhaps; then the command's client will say so
+            above.mkdir(parents=True, exist_ok=True)
+        if above.is_dir():
+            mounts.add(above, read_only=False)
+
+
+def _host_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Docker calls HostConfig."""
+    options: dict[str, Any] = {
+        "network_mode": str(config.get("docker_network") or "host"),  # a tracking server on 127.0.0.1 is in reach
+        # PyTorch's data loaders pass batches through shared memory; Docker's default of 64 MB is too little.
+        "shm_size": str(config.get("docker_shm_size") or "1g"),
+        "security_opt": ["label=disable"],  # SELinux would keep the container out of the mounted folders
+    }
+    if memory := config.get("docker_memory"):
+        options["mem_limit"] = str(memory)
+    if gpus := str(config.get("docker_gpus") or ""):
+        count = -1 if gpus == "all" else int(gpus)
+        options["device_requests"] = [{"Count": count, "Capabilities": [["gpu"]]}]
+    return options
+
+
+def _user(client: Any) -> str:
+    """Return the user that makes files the worker's own: in a rootless engine, root is the worker's user."""
+    rootless = "name=rootless" in (client.info().get("SecurityOptions") or ())
+    return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
+
+
+def _with_home(variables: dict[str, str], user: str) -> dict[str, str]:
+    """Give a user whom the image does not know a name and a folder that can be written."""
+    if user.startswith("0:"):
+        return variables
+    with contextlib.suppress(OSError, KeyError):
+        variables = {"USER": getpass.getuser(), **variables}
+    return {"HOME": "/tmp", "USER": "mlflow", **variables}  # noqa: S108  (the container's own)
+
+
+def _task_label(job: Job) -> str:
+    """Return what the tries of one task instance have in common, in this installation of Airflow."""
+    owner = [job.task_key, str(job.cache.root), job.environment.get("MLFLOW_TRACKING_URI", "")]
+    return hashlib.sha256(json.dumps(owner).encode()).hexdigest()[:24]
+
+
+def _write_private(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that only this user can read; it holds passwords until our program has read it."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        json.dump(content, opened)

@@ -1,0 +1,318 @@
+"""Steps in containers of a real engine: what they see, how they end, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_projects.backends import container
+from mlflow_projects.backends.base import Job
+from mlflow_projects.backends.local import LocalBackend
+from mlflow_projects.exceptions import ProjectError, StepFailedError
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.command import check_parameters
+from mlflow_projects.project.spec import load_project
+from tests.conftest import ROOT
+from tests.support.dagruns import run_dag
+from tests.support.engine import PACKAGES, Engine
+
+SHELL = ROOT / "tests" / "projects" / "shell"
+SECRET = "correct-horse-battery"
+LOG_A_METRIC = """\
+import os, sys, mlflow
+with mlflow.start_run():
+    mlflow.log_metric("answer", 42)
+    mlflow.log_text("made in " + os.getcwd(), "note.txt")
+"""
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(engine: Engine) -> Iterator[None]:
+    yield
+    assert engine.leftovers() == []
+
+
+def shell(image: str, command: str, **config: Any) -> Any:
+    parameters = {"command": command}
+    return run_dag(
+        "one_step", {"uri": str(SHELL), "parameters": parameters, "backend_config": {"docker_image": image, **config}}
+    )
+
+
+def tracked_project(folder: Path, image: str, command: str = "python3 work.py", **docker_env: Any) -> Path:
+    """Write a project with a docker_env whose container has the tests' own packages, and mlflow among them."""
+    packages = {"volumes": [f"{PACKAGES}:/opt/packages:ro"], "environment": [["PYTHONPATH", "/opt/packages"]]}
+    packages = {key: value + docker_env.pop(key, []) for key, value in packages.items()}
+    entry_points = {"main": {"command": command}}
+    content = {"name": "contained", "docker_env": {"image": image, **packages, **docker_env}}
+    (folder / "MLproject").write_text(json.dumps({**content, "entry_points": entry_points}))
+    (folder / "work.py").write_text(LOG_A_METRIC)
+    return folder
+
+
+def job(workspace: Path, image: str, command: str, **changes: Any) -> Job:
+    project = load_project(SHELL)
+    entry_point = project.entry_point("main")
+    values: dict[str, Any] = {
+        "project": project,
+        "entry_point": entry_point,
+        "parameters": check_parameters(project, entry_point, {"command": command}),
+        "environment": {},
+        "workspace": workspace,
+        "cache": Cache(workspace),
+        "config": {"docker_image": image},
+        "label": "tests",
+        "attempt_id": f"attempt-{time.time_ns()}",
+        "task_key": "tests-key",
+    }
+    return Job(**{**values, **changes})
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.usefixtures("tracking_uri")
+def test_output_exit_code_user_folder_and_tags(tracking_uri: str, base_image: str, engine: Engine) -> None:
+    result = shell(base_image, "echo in $PWD as $(id -u); cat MLproject | head -1; echo word >&2; exit 7")
+    assert f"in {container.PROJECT_FOLDER} as {os.getuid()}" in result.log
+    assert "name: shell" in result.log
+    assert "word" in result.log
+    assert result.tasks["parent.step"].state == "failed"
+    *_, step = _steps(result, tracking_uri)
+    tags = step.data.tags
+    assert (step.info.status, tags["mlflow_projects.exit_code"]) == ("FAILED", "7")
+    assert (tags["mlflow.project.env"], tags["mlflow.docker.image.uri"]) == ("docker", base_image)
+    assert tags["mlflow.docker.image.id"] == engine.client().images.get(base_image).id
+    assert tags["mlflow_projects.output_tail"].endswith("word")
+
+
+def _steps(result: Any, tracking_uri: str) -> list[Any]:
+    from tests.support.dagruns import mlflow_runs
+
+    found = mlflow_runs(tracking_uri, result.dag_id, result.run_id)
+    return [run for run in found if run.data.tags["airflow.task_id"] == "parent.step"]
+
+
+@pytest.mark.usefixtures("tracking_uri")
+def test_variables_are_there_and_secrets_only_there(
+    tracking_uri: str, base_image: str, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection = {"conn_type": "mlflow", "host": tracking_uri, "login": "me", "password": SECRET}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "a-key-of-airflow")
+    monkeypatch.setenv("OF_THE_WORKER", "copied")
+    seen: list[Any] = []
+    over = threading.Event()
+
+    def look() -> None:
+        client = engine.client()
+        while not over.wait(0.2):
+            for found in client.api.containers():
+                seen.append(client.api.inspect_container(found["Id"]))
+                seen.append(subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    project = tracked_project(
+        tmp_path, base_image, "env | sort; test -n \"$MLFLOW_TRACKING_PASSWORD\" && sleep 2",
+        environment=["OF_THE_WORKER", "MLFLOW_RUN_ID", ["SET", "here"]],
+    )  # fmt: skip
+    result = run_dag("one_step", {"uri": str(project)})
+    over.set()
+    looking.join()
+    assert result.state == "success", result.log[-3000:]
+    for line in ("OF_THE_WORKER=copied", "SET=here", f"MLFLOW_TRACKING_URI={tracking_uri}", "AIRFLOW_CTX_DAG_ID="):
+        assert line in result.log
+    assert f"MLFLOW_RUN_ID={result.tasks['parent.step'].xcom['run_id']}" in result.log
+    assert "AIRFLOW__" not in result.log
+    assert SECRET not in result.log
+    inspected = [found for found in seen if isinstance(found, dict)]
+    assert inspected
+    for found in inspected:
+        found["Config"].pop("Env")
+    assert SECRET not in str(seen)
+
+
+@pytest.mark.parametrize("store", ["http", "sqlite"])
+def test_the_container_logs_into_the_run(
+    store: str, base_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_server: str
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = mlflow_server if store == "http" else f"sqlite:///{tmp_path}/store/mlflow.db"
+    (tmp_path / "store").mkdir()
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "store")  # the default artifact root is below the current folder
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    result = run_dag("one_step", {"uri": str(tracked_project(tmp_path / "project", base_image))})
+    assert result.state == "success", result.log[-3000:]
+    run = result.runs(uri)["step"]
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"answer": 42})
+    assert [found.path for found in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["note.txt"]
+
+
+@pytest.mark.usefixtures("tracking_uri")
+def test_path_parameters_are_folders_in_the_container(base_image: str, tmp_path: Path) -> None:
+    project, data = tmp_path / "project", tmp_path / "data with space"
+    for folder in (project, project / "inside", data):
+        folder.mkdir()
+    (data / "a.txt").write_text("from the worker")
+    (project / "inside" / "b.txt").write_text("from the project")
+    parameters = {"given": "path", "own": {"type": "path", "default": "inside"}}
+    command = "cat {given}/a.txt {own}/b.txt; touch {given}/c 2>&1 || echo read-only; echo made > made.txt"
+    (project / "MLproject").write_text(
+        json.dumps({"entry_points": {"main": {"parameters": parameters, "command": command}}})
+    )
+    conf = {
+        "uri": str(project),
+        "parameters": {"given": str(data), "own": str(project / "inside")},
+        "backend_config": {"docker_image": base_image},
+    }
+    result = run_dag("one_step", conf)
+    assert result.state == "success", result.log[-3000:]
+    assert "from the workerfrom the project" in result.log
+    assert "read-only" in result.log
+    assert (project / "made.txt").stat().st_uid == os.getuid()
+
+
+def test_output_comes_line_by_line_and_a_stop_reaches_every_process(tmp_path: Path, base_image: str) -> None:
+    # A shell that waits for a child does not pass signals on; both say that they got one.
+    child = "(trap 'echo child got it; exit' TERM; while :; do sleep 0.1; done)"
+    command = f"trap 'echo parent got it' TERM; {child} & wait; wait"
+    backend = LocalBackend(print)
+    handle = backend.submit(job(tmp_path, base_image, f"echo first; {command}"))
+    lines: list[str] = []
+    for line in backend.logs(handle):
+        lines.append(line)
+        if line == "first":
+            assert backend.poll(handle).state == "running"
+            time.sleep(1)
+            backend.cancel(handle)
+    assert {"child got it", "parent got it"} <= set(lines)
+    assert backend.poll(handle).state in ("failed", "succeeded")
+
+
+def test_a_command_that_ignores_the_stop_is_killed_after_the_grace_time(tmp_path: Path, base_image: str) -> None:
+    backend = LocalBackend(print)
+    config = {"docker_image": base_image, "grace_seconds": 1}
+    handle = backend.submit(job(tmp_path, base_image, "trap '' TERM; echo ready; sleep 600 & wait", config=config))
+    for _ in backend.logs(handle):
+        backend.cancel(handle)
+        stopped = time.monotonic()
+    assert time.monotonic() - stopped < 60
+    assert backend.poll(handle).exit_code == 137
+
+
+WORKER = """
+import sys, pathlib
+sys.path[:0] = {path!r}
+from tests.integration.test_containers import LocalBackend, job
+backend = LocalBackend(print)
+handle = backend.submit(job(pathlib.Path({folder!r}), {image!r}, "echo running; sleep 600"))
+for line in backend.logs(handle):
+    print(line, flush=True)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path, base_image: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker whose container is running."""
+    code = WORKER.format(path=[str(ROOT), str(ROOT / "plugins")], folder=str(tmp_path), image=base_image)
+    environment = {**os.environ, "TESTS_HOME": os.environ["AIRFLOW_HOME"]}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert any(line == "running\n" for line in process.stdout)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_no_container_outlives_a_worker_that_is_killed(worker: Any, engine: Engine) -> None:
+    assert engine.leftovers()
+    worker.kill()
+    wait_for(lambda: not engine.leftovers())
+
+
+def test_what_a_killed_worker_with_all_its_processes_left_goes_with_the_next_try(
+    worker: Any, engine: Engine, tmp_path: Path, base_image: str
+) -> None:
+    import psutil
+
+    everything = psutil.Process(worker.pid).children(recursive=True)
+    for process in (*everything, psutil.Process(worker.pid)):
+        process.send_signal(signal.SIGSTOP)  # so that none of them sees the end of another
+    for process in (*everything, psutil.Process(worker.pid)):
+        process.kill()
+    worker.wait()
+    assert len(engine.leftovers()) == 1
+    backend = LocalBackend(print)
+    lines = list(backend.logs(backend.submit(job(tmp_path, base_image, "echo next"))))
+    assert re.fullmatch("Removing the container mlflow-tests-.* of an earlier try.", lines[0])
+    assert lines[1:] == ["next"]
+
+
+@pytest.mark.usefixtures("tracking_uri")
+def test_an_image_that_is_nowhere_fails_at_once_with_one_sentence(tracking_uri: str) -> None:
+    result = shell("localhost/no-such-image:1", "true")
+    (step,) = _steps(result, tracking_uri)  # no retry
+    assert step.info.status == "FAILED"
+    reason = step.data.tags["mlflow_projects.reason"]
+    assert reason.startswith(
+        "The container engine does not have the image 'localhost/no-such-image:1' and cannot pull"
+    )
+    assert "build it on this worker" in reason
+
+
+@pytest.mark.usefixtures("tracking_uri")
+def test_without_an_engine_nothing_starts(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch, base_image: str
+) -> None:
+    from mlflow_projects.backends import engine as module
+
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(module, "_SOCKETS", ("/nowhere/docker.sock",))
+    result = shell(base_image, "true")
+    (step,) = _steps(result, tracking_uri)
+    assert step.info.status == "FAILED"
+    assert "this worker has no container engine" in step.data.tags["mlflow_projects.reason"]
+
+
+def test_an_engine_that_does_not_answer_is_worth_a_retry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base_image: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(StepFailedError, match="does not answer"):
+        LocalBackend(print).check(job(tmp_path, base_image, "true"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"config": {"docker_image": "i", "docker_memory": "much"}}, "'docker_memory' must be a size"),
+        ({"config": {"docker_image": "i", "docker_gpus": "two"}}, "'docker_gpus' must be a number"),
+        ({"config": {"docker_image": "i"}, "env_manager": "uv"}, "leave env_manager out"),
+        ({"config": {"docker_imag": "i"}}, "unknown key 'docker_imag'"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(changes: Any, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=re.escape(sentence)):
+        LocalBackend(print).check(job(tmp_path, "", "true", **changes))

@@ -1,0 +1,203 @@
+"""A real Docker-compatible engine for tests, and a base image without a registry.
+
+How to use it: take the fixture ``engine`` (tests/conftest.py) in any test. It sets ``DOCKER_HOST``, so that the
+library, the ``docker`` SDK and the ``docker`` program all reach the engine; a task that the test starts inherits
+it. Take ``base_image`` too where an image is needed: it returns the name of a Debian 12 image with python3,
+python3-venv, python3-pip and ca-certificates, for ``docker_image``, or for ``--build-arg BASE_IMAGE=…``::
+
+    def test_something(engine: Engine, base_image: str) -> None:
+        engine.client().containers.run(base_image, ["true"], remove=True)
+        assert engine.leftovers() == []
+
+    def test_build(engine: Engine, base_image: str) -> None:
+        engine.client().images.build(path=…, tag="localhost/mine:1", buildargs={"BASE_IMAGE": base_image})
+
+With podman, each test process has an engine and a store of its own (so ``leftovers`` sees nothing of other
+processes, and images that a test builds are gone with the process); only the base image is shared: it stays in
+podman's own store across test runs. Images have no MLflow; a test that needs it mounts the test environment's
+packages: ``volumes: ["<engine.PACKAGES>:/opt/packages:ro"]`` and ``PYTHONPATH=/opt/packages``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_projects.file_lock import file_lock
+
+BASE_IMAGE = "localhost/mlflow-projects-base:bookworm"
+PACKAGES = sysconfig.get_paths()["purelib"]
+_DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+_SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
+# crun fails on a machine that has cgroups of both versions; the default limits may be above what is allowed here.
+_CONTAINERS_CONF = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+tmp_dir = "{folder}/tmp"
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+"""
+_STORAGE_CONF = """\
+[storage]
+driver = "overlay"
+graphroot = "{folder}/store"
+runroot = "{folder}/run"
+[storage.options]
+additionalimagestores = ["{shared}"]
+"""
+
+
+@dataclass
+class Engine:
+    """A running engine.
+
+    :param environment: the variables with which any client reaches it
+    :param podman: variables for the program podman itself; {} if the engine is another one
+    """
+
+    environment: dict[str, str]
+    podman: dict[str, str] = field(default_factory=dict)
+    _before: frozenset[str] = frozenset()
+
+    def client(self) -> Any:
+        """Return a client of the docker SDK."""
+        import docker
+
+        return docker.DockerClient(base_url=self.environment["DOCKER_HOST"], timeout=600)
+
+    def leftovers(self) -> list[str]:
+        """Return the containers (also stopped ones) and volumes that were made since the engine began."""
+        return sorted(_everything(self) - self._before)
+
+
+def _everything(engine: Engine) -> frozenset[str]:
+    with contextlib.closing(engine.client()) as client:
+        containers = {f"container {found.name}" for found in client.containers.list(all=True, ignore_removed=True)}
+        return frozenset(containers | {f"volume {found.name}" for found in client.volumes.list()})
+
+
+@contextlib.contextmanager
+def running_engine() -> Iterator[Engine]:
+    """Run podman's service on a private socket, or take the Docker engine that answers; else skip the test."""
+    if shutil.which("podman") and shutil.which("runc") and os.getuid() == 0:
+        with _running_podman() as engine:
+            yield engine
+        return
+    for host in (os.environ.get("DOCKER_HOST"), *(f"unix://{path}" for path in _SOCKETS if Path(path).exists())):
+        if host and _answers(engine := Engine({"DOCKER_HOST": host})):
+            engine._before = _everything(engine)
+            yield engine
+            return
+    pytest.skip("no container engine: install podman and runc (and be root), or start Docker")
+
+
+@contextlib.contextmanager
+def _running_podman() -> Iterator[Engine]:
+    folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-engine-"))  # short: a socket's path has 107 characters
+    shared = subprocess.run(
+        ["podman", "info", "--format", "{{.Store.GraphRoot}}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    ).stdout.strip()
+    (folder / "containers.conf").write_text(_CONTAINERS_CONF.format(folder=folder))
+    (folder / "storage.conf").write_text(_STORAGE_CONF.format(folder=folder, shared=shared))
+    own = {"CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
+    engine = Engine({"DOCKER_HOST": f"unix://{folder}/engine.sock"}, podman=own)
+    with (folder / "service.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["podman", "system", "service", "--time=0", engine.environment["DOCKER_HOST"]],
+            env={**os.environ, **own},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(engine):
+            log_text = (folder / "service.log").read_text()
+            assert process.poll() is None, f"podman's service ended: {log_text}"
+            assert time.monotonic() < deadline, f"podman's service does not answer: {log_text}"
+            time.sleep(0.2)
+        yield engine
+    finally:
+        subprocess.run(
+            ["podman", "rm", "--all", "--force", "--volumes", "--time=0"],
+            env={**os.environ, **own}, capture_output=True, check=False, timeout=600,
+        )  # fmt: skip
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((path for path in mounted if path.startswith(f"{folder}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(engine: Engine) -> bool:
+    import docker
+    import requests
+
+    try:
+        with contextlib.closing(engine.client()) as client:
+            return bool(client.ping())
+    except (docker.errors.DockerException, requests.RequestException, OSError):
+        return False
+
+
+def ensure_base_image(engine: Engine) -> str:
+    """Make the base image if this machine does not have it (about 2 minutes, with network); return its name."""
+    with file_lock(Path(tempfile.gettempdir()) / "mlflow-projects-base-image.lock"):
+        if not _has_base_image(engine):
+            if not shutil.which("debootstrap") or os.getuid() != 0:
+                pytest.skip(f"the image {BASE_IMAGE} is missing, and to make it takes debootstrap, as root")
+            _make_base_image(engine)
+    return BASE_IMAGE
+
+
+def _has_base_image(engine: Engine) -> bool:
+    import docker
+
+    try:
+        with contextlib.closing(engine.client()) as client:
+            client.images.get(BASE_IMAGE)
+    except docker.errors.ImageNotFound:
+        return False
+    return True
+
+
+def _make_base_image(engine: Engine) -> None:
+    with tempfile.TemporaryDirectory(prefix="mlflow-projects-base-") as name:
+        tree, archive = Path(name) / "tree", Path(name) / "tree.tar"
+        include = f"--include={_DEBIAN_PACKAGES}"
+        for command in (
+            ["debootstrap", "--variant=minbase", include, "bookworm", str(tree)],
+            ["tar", "--one-file-system", "-C", str(tree), "-cf", str(archive), "."],
+        ):  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        if engine.podman:  # into the machine's own store, not into the test process's
+            subprocess.run(["podman", "import", archive, BASE_IMAGE], check=True, capture_output=True, timeout=1800)
+            return
+        repository, _, tag = BASE_IMAGE.rpartition(":")
+        with contextlib.closing(engine.client()) as client:
+            client.api.import_image_from_file(str(archive), repository=repository, tag=tag)

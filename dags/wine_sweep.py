@@ -8,7 +8,7 @@ updated, and the DAG `wine_score` starts by itself.
 | | |
 |---|---|
 | graph | `start_run` → `grid` → `train` (mapped) → `best` → `register` → `promote` → `end_run` |
-| runs | every Sunday at 03:00 UTC, or with *Trigger* and your own values |
+| runs | only with *Trigger*, with your own values |
 | result | one run per combination; a new version of the model, perhaps the champion |
 """
 
@@ -31,9 +31,8 @@ MODEL = "ElasticnetWineModel"
 
 with DAG(
     "wine_sweep",
-    schedule="0 3 * * 0",
+    schedule=None,
     start_date=datetime(2026, 1, 1),
-    catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={

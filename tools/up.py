@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 from home import BIN, HOME, ROOT, embedded_store, environment, prepare
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 300  # a busy machine needs more than two minutes
 PASSWORDS = HOME / "simple_auth_manager_passwords.json.generated"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 from tests.support.cifar10 import PROJECTS, import_from, project_environment, project_python, run_project
 
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "epoch_seconds")
+EPOCHS = 8
 CHECKPOINTS = "MLFLOW_PROJECTS_CHECKPOINT_DIR"
 
 
@@ -80,8 +82,9 @@ def sample(store: Store) -> Any:
 
 @pytest.fixture(scope="module")
 def trained(store: Store, sample: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A finished run of train: three epochs, without an interruption, and without a place for checkpoints."""
-    return store.run("train", "--upstream", str(downstream(sample)), "--model_type", "simple", "--epochs", "3")[0]
+    """A finished run of train, without an interruption, and without a place for checkpoints."""
+    arguments = ("--upstream", str(downstream(sample)), "--model_type", "simple", "--epochs", str(EPOCHS))
+    return store.run("train", *arguments)[0]
 
 
 def test_preprocess_writes_pictures_with_labels(store: Store, sample: Any, tmp_path: Path) -> None:
@@ -207,19 +210,25 @@ def test_all_forms_of_the_trained_model_answer_alike(store: Store, sample: Any, 
     found = json.loads(done.stdout.splitlines()[-1])
     assert max(found["onnx"], found["mlflow"], trained.data.metrics["onnx_max_difference"]) < 1e-4
     assert found["accuracy"] == pytest.approx(trained.data.metrics["accuracy"])
-    assert found["accuracy"] > 0.9
+    assert found["accuracy"] > 0.8
     assert found["std"] == pytest.approx([1, 0], abs=0.1)
     assert (found["example"], "(-1, 3, 32, 32)" in found["inputs"]) == (True, True)
-    assert found["board"] == {metric: [1, 2, 3] for metric in METRICS}
+    assert found["board"] == {metric: list(range(1, EPOCHS + 1)) for metric in METRICS}
 
 
 def test_train_records_each_epoch_once_and_what_it_was_asked_for(store: Store, trained: Any) -> None:
     history = store.history(trained.info.run_id)
-    assert all([step for step, _ in history[name]] == [1, 2, 3] for name in METRICS)
+    assert all([step for step, _ in history[name]] == list(range(1, EPOCHS + 1)) for name in METRICS)
     assert trained.data.metrics["accuracy"] == history["test_accuracy"][-1][1]
     assert trained.data.metrics["loss"] == history["test_loss"][-1][1]
     assert history["train_loss"][-1][1] < history["train_loss"][0][1] / 2
-    expected = {"epochs": "3", "batch_size": "32", "learning_rate": "0.001", "model_type": "simple", "seed": "42"}
+    expected = {
+        "epochs": str(EPOCHS),
+        "batch_size": "32",
+        "learning_rate": "0.001",
+        "model_type": "simple",
+        "seed": "42",
+    }
     assert expected.items() <= trained.data.params.items()
     assert trained.data.metrics["parameters"] == 62_006
 
@@ -227,27 +236,34 @@ def test_train_records_each_epoch_once_and_what_it_was_asked_for(store: Store, t
 def test_a_killed_training_is_resumed_as_if_it_had_not_been_killed(
     store: Store, sample: Any, trained: Any, tmp_path: Path
 ) -> None:
-    """Kill it in epoch 2; a job that is started again goes on in the same run, and is killed; a new attempt ends it."""
-    arguments = ["--upstream", str(downstream(sample)), "--model_type", "simple", "--epochs", "3"]
+    """A job that is started again goes on in the same run; then another attempt, with a run of its own, ends it."""
+    arguments = ["--upstream", str(downstream(sample)), "--model_type", "simple", "--epochs", str(EPOCHS)]
     run_id = str(store.client.create_run(store.experiment_id).info.run_id)
-    for epoch in (1, 2):
-        variables = project_environment(store.uri, {"MLFLOW_RUN_ID": run_id, CHECKPOINTS: str(tmp_path)})
-        output = killed_after(f"Epoch {epoch} of 3", arguments, variables)
-        assert ("Resuming after epoch 1" in output) == (epoch == 2)
-        assert [step for step, _ in store.history(run_id)["test_accuracy"]] == list(range(1, epoch + 1))
-    resumed, output = store.run("train", *arguments, **{CHECKPOINTS: str(tmp_path)})
-    assert "Resuming after epoch 2" in output
-    assert "Epoch 2 of 3" not in output
+    variables = project_environment(store.uri, {"MLFLOW_RUN_ID": run_id, CHECKPOINTS: str(tmp_path)})
+    first = killed_in_training(arguments, variables)
+    second = killed_in_training(arguments, variables)
+    steps = [step for step, _ in store.history(run_id)["test_accuracy"]]
+    resumed, third = store.run("train", *arguments, **{CHECKPOINTS: str(tmp_path)})
+    assert resumed_after(first) == 0
+    assert 1 <= resumed_after(second) < resumed_after(third) < EPOCHS
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= resumed_after(second)
+    assert f"Epoch {resumed_after(third)} of" not in third
     expected, history = store.history(trained.info.run_id), store.history(resumed.info.run_id)
     for name in METRICS:
-        assert [step for step, _ in history[name]] == [1, 2, 3]
+        assert [step for step, _ in history[name]] == list(range(1, EPOCHS + 1))
         if name != "epoch_seconds":
             assert [value for _, value in history[name]] == pytest.approx([value for _, value in expected[name]])
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def killed_after(words: str, arguments: list[str], environment: dict[str, str]) -> str:
-    """Start a training, kill it when it says a line that begins so, and return its output."""
+def resumed_after(output: str) -> int:
+    found = re.search(r"Resuming after epoch (\d+)", output)
+    return int(found[1]) if found else 0
+
+
+def killed_in_training(arguments: list[str], environment: dict[str, str]) -> str:
+    """Start a training, kill it after the first epoch that it does, and return its output."""
     process = subprocess.Popen(
         [str(project_python("train")), "train.py", *arguments],
         cwd=PROJECTS / "train",
@@ -261,7 +277,7 @@ def killed_after(words: str, arguments: list[str], environment: dict[str, str]) 
     with process.stdout:
         for line in process.stdout:
             output += line
-            if line.startswith(words):
+            if line.startswith("Epoch "):
                 os.killpg(process.pid, signal.SIGKILL)
                 break
     assert process.wait() == -signal.SIGKILL, output
@@ -323,7 +339,7 @@ def test_what_is_no_output_of_preprocess_is_one_sentence(store: Store, sample: A
         text=True,
         check=False,
     )
-    found = done.stdout.splitlines()
+    found = [line for line in done.stdout.splitlines() if not line.endswith("pictures read")]
     assert len(found) == 3, done
     assert f"{damaged[0]}/classes.json is missing: upstream must be what preprocess made." in found
     assert f"{damaged[1]}/meta_test.json must give each picture a label below 10, and name at least one." in found

@@ -40,7 +40,7 @@ def test_a_new_champion_starts_the_scoring_by_itself_and_a_worse_model_does_not(
     up.unpause("wine_sweep", "wine_score")
     sweep = up.trigger("wine_sweep", alphas=[0.5], l1_ratios=[0.1])
     assert up.wait_end("wine_sweep", sweep) == "success"
-    wait(lambda: bool(up.runs("wine_score")), 60, "a run of wine_score")
+    wait(lambda: bool(up.runs("wine_score")), 120, "a run of wine_score")
     (run,) = up.runs("wine_score")
     assert run["run_type"] == "asset_triggered"
     assert up.wait_end("wine_score", run["dag_run_id"]) == "success"

@@ -3,7 +3,7 @@
 #
 # Usage: build.sh IMAGE_FOLDER [--base-image IMAGE] [--name NAME] [-- ENGINE ARGUMENTS]
 #
-#   IMAGE_FOLDER        sagemaker_pytorch or sagemaker_cpu
+#   IMAGE_FOLDER        cifar10, sagemaker_pytorch or sagemaker_cpu
 #   --base-image IMAGE  default: BASE_IMAGE of the folder's Dockerfile
 #   --name NAME         name and tag of the result; default: mlflow-projects/<folder with dashes>:latest
 #   --help              print this

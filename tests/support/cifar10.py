@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from mlflow_projects.backends.environments import EnvironmentBuilder
 from mlflow_projects.backends.local import inherited_environment
@@ -56,3 +59,19 @@ def project_environment(tracking_uri: str, more: Mapping[str, str]) -> dict[str,
         "PYTHONUNBUFFERED": "1",
         **more,
     }
+
+
+def import_from(name: str, module: str) -> ModuleType:
+    """Import a project's module into this process, and nothing of it into another import.
+
+    The projects have modules of equal names, and are no packages: each runs in its own folder.
+    """
+    folder = str(PROJECTS / name)
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(folder)
+        for loaded, found in list(sys.modules.items()):
+            if (getattr(found, "__file__", None) or "").startswith(f"{folder}/"):
+                del sys.modules[loaded]

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = ROOT / "custom_images"
@@ -116,6 +117,16 @@ def test_the_images_have_the_versions_of_the_lock(image: str) -> None:
     assert f"ARG GITPYTHON_VERSION={pinned('gitpython')}\n" in dockerfile
 
 
+def test_the_image_of_cifar10_has_the_packages_of_its_projects() -> None:
+    wanted = set()
+    for project in ("preprocess", "train"):
+        file = ROOT / "sample_projects" / "cifar10" / project / "python_env.yaml"
+        wanted |= set(yaml.safe_load(file.read_text())["dependencies"])
+    assert (IMAGES / "cifar10" / "requirements.txt").read_text().splitlines() == sorted(wanted)
+    assert all(re.fullmatch(r"[a-z0-9]+==[0-9.]+", line) for line in wanted)
+    assert f"mlflow=={pinned('mlflow')}" in wanted
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_script_explains_itself(machine: Machine, script: str) -> None:
     done = machine.run(script, "--help")
@@ -182,8 +193,12 @@ def test_an_image_is_pushed_to_the_accounts_own_registry(machine: Machine, has_r
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        ([], {}, "Say which image: sagemaker_cpu, sagemaker_pytorch."),
-        (["other"], {}, "There is no image 'other' here; choose one of: sagemaker_cpu, sagemaker_pytorch."),
+        ([], {}, "Say which image: cifar10, sagemaker_cpu, sagemaker_pytorch."),
+        (
+            ["other"],
+            {},
+            "There is no image 'other' here; choose one of: cifar10, sagemaker_cpu, sagemaker_pytorch.",
+        ),
         (["sagemaker_cpu", "--tag"], {}, "--tag needs a value; see --help."),
         (
             ["sagemaker_cpu", "--region", "europe"],

@@ -1,0 +1,144 @@
+"""What a container gets: variables, mounts, settings; no engine is needed to decide it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_projects.backends import container
+from mlflow_projects.backends.base import Job
+from mlflow_projects.backends.container import Mounts, declared_variables, image_of, volumes_of
+from mlflow_projects.backends.engine import engine_host
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.command import check_parameters
+from mlflow_projects.project.spec import Project, load_project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Any:
+    def make(**docker_env: Any) -> Project:
+        (tmp_path / "MLproject").write_text("entry_points: {main: {command: 'true'}}")
+        found = load_project(tmp_path)
+        return Project(
+            **{**vars(found), "environment": "docker_env", "docker_env": {"image": "declared:1", **docker_env}}
+        )
+
+    return make
+
+
+def job(project: Project, workspace: Path, **changes: Any) -> Job:
+    entry_point = project.entry_point("main")
+    parameters = check_parameters(project, entry_point, {})
+    values: dict[str, Any] = {"environment": {}, "workspace": workspace, "cache": Cache(workspace), **changes}
+    return Job(project=project, entry_point=entry_point, parameters=parameters, **values)
+
+
+def test_the_image_of_the_operator_wins_over_the_projects(project: Any) -> None:
+    assert image_of(project(), {"docker_image": "mine:2"}) == "mine:2"
+    assert image_of(project(), {"docker_image": ""}) == "declared:1"
+    assert image_of(Project(Path("/"), None, None, {}), {}) == ""
+
+
+def test_declared_variables_are_set_or_copied(project: Any) -> None:
+    declared = project(environment=["COPIED", ["SET", 1], "MLFLOW_RUN_ID"])
+    assert declared_variables(declared, {"COPIED": "yes", "OTHER": "no"}) == {"COPIED": "yes", "SET": "1"}
+    with pytest.raises(ProjectError, match=r"MLproject: 'docker_env.environment' copies the variable 'COPIED'"):
+        declared_variables(declared, {})
+    with pytest.raises(ProjectError, match=re.escape("write [name, value]")):
+        declared_variables(project(environment=[["only a name"]]), {})
+
+
+def test_volumes(project: Any, tmp_path: Path) -> None:
+    binds, unnamed = volumes_of(project(volumes=["/a:/b:ro", "named:/c", "./data:/d", "/scratch"]))
+    assert binds == ["/a:/b:ro", "named:/c", f"{tmp_path}/data:/d"]
+    assert unnamed == ["/scratch"]
+    for wrong in ("/a:b", "name", "/a:/b:ro:z", ":/b"):
+        with pytest.raises(ProjectError, match=re.escape(f"'docker_env.volumes' has {wrong!r}")):
+            volumes_of(project(volumes=[wrong]))
+
+
+def test_what_may_be_written_stays_so_and_outer_folders_come_first() -> None:
+    mounts = Mounts()
+    mounts.add("/data/in", read_only=True)
+    mounts.add("/data", read_only=False)
+    mounts.add("/data", read_only=True)
+    assert [(mount["Target"], mount["ReadOnly"]) for mount in mounts.as_list()] == [
+        ("/data", False),
+        ("/data/in", True),
+    ]
+
+
+def test_the_container_gets_what_reaches_artifacts_and_nothing_else_of_the_worker(
+    project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / ".aws").mkdir(parents=True)
+    (tmp_path / "home" / ".aws" / "credentials").touch()
+    (tmp_path / "key.json").touch()
+    worker = {
+        "PATH": "/worker/bin",
+        "PYTHONPATH": "/worker",
+        "HOME": "/home/worker",
+        "A_SECRET": "of the worker",
+        "AWS_PROFILE": "team",
+        "HTTPS_PROXY": "http://proxy:1",
+        "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json"),
+        "AIRFLOW_CTX_DAG_ID": "dag",
+    }
+    step = job(project(), tmp_path, environment={"MLFLOW_RUN_ID": "run"}, checkpoint=tmp_path / "kept")
+    mounts = Mounts()
+    variables = container._variables(step, worker, mounts)
+    assert variables == {
+        "PYTHONUNBUFFERED": "1",
+        "AWS_PROFILE": "team",
+        "AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/home/.aws/credentials",
+        "HTTPS_PROXY": "http://proxy:1",
+        "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json"),
+        "AIRFLOW_CTX_DAG_ID": "dag",
+        "MLFLOW_RUN_ID": "run",
+    }
+    assert mounts.folders == {
+        f"{tmp_path}/home/.aws/credentials": (f"{tmp_path}/home/.aws/credentials", True),
+        f"{tmp_path}/key.json": (f"{tmp_path}/key.json", True),
+        f"{tmp_path}/kept": (f"{tmp_path}/kept", False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "artifacts", "expected"),
+    [
+        ("sqlite:////db/mlflow.db", "{tmp}/1/run/artifacts", ["/db", "{tmp}/1"]),
+        ("file:///runs", "file://{tmp}/1/run/artifacts", ["/runs", "{tmp}/1"]),
+        ("http://127.0.0.1:5000", "mlflow-artifacts:/1/run/artifacts", []),
+        ("http://server", "s3://bucket/1/run/artifacts", []),
+    ],
+)
+def test_stores_of_this_machine_are_mounted(
+    uri: str, artifacts: str, expected: list[str], project: Any, tmp_path: Path
+) -> None:
+    mounts = Mounts()
+    artifact_uri = artifacts.format(tmp=tmp_path)
+    container._mount_stores(
+        job(project(), tmp_path, environment={"MLFLOW_TRACKING_URI": uri}, artifact_uri=artifact_uri), mounts
+    )
+    assert sorted(mounts.folders) == sorted(path.format(tmp=tmp_path) for path in expected)
+
+
+def test_host_settings() -> None:
+    assert container._host_config({}) == {
+        "network_mode": "host",
+        "shm_size": "1g",
+        "security_opt": ["label=disable"],
+    }
+    given = container._host_config({"docker_network": "mine", "docker_memory": "4g", "docker_gpus": "all"})
+    assert (given["network_mode"], given["mem_limit"]) == ("mine", "4g")
+    assert given["device_requests"] == [{"Count": -1, "Capabilities": [["gpu"]]}]
+    assert container._host_config({"docker_gpus": 2})["device_requests"][0]["Count"] == 2
+
+
+def test_the_engine_is_the_one_that_is_named(tmp_path: Path) -> None:
+    assert engine_host({"DOCKER_HOST": "tcp://engine:2376"}) == "tcp://engine:2376"

@@ -19,12 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import tests.faults.training  # noqa: F401 (adds to the table)
 from tests.faults.invariants import leaks, violations
 from tests.faults.jobs import JOB_FAULTS
 from tests.faults.randomly import run_randomly
 from tests.faults.stack import Stack
 from tests.faults.table import FAULTS, Fault
-from tests.faults.training import TRAINING_SECONDS
 
 AT_ONCE = 3
 TABLES = {"all": FAULTS + JOB_FAULTS, "local": FAULTS, "jobs": JOB_FAULTS}
@@ -55,7 +55,7 @@ def cause(stack: Stack, fault: Fault) -> Verdict:
     airflow, statuses, left = "?", "?", 0
     try:
         dag_id, run_id = fault.do(stack)
-        airflow = stack.wait_end(dag_id, run_id, TRAINING_SECONDS)
+        airflow = stack.wait_end(dag_id, run_id, 180)
         problems = violations(stack, dag_id, run_id, unrecorded=fault.unrecorded)
         if fault.ends and airflow != fault.ends:
             problems.append(f"the DAG run should be {fault.ends}")

@@ -12,9 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from tests.support.cifar10 import CACHE, PROJECTS, project_python
+from tests.support.cifar10 import CACHE, PROJECTS, ROOT, project_python
 from tests.support.cifar10_serving import accuracy, predicted_directly
-from tests.support.dagruns import DagRunResult, run_dag
+from tests.support.dagruns import DagRunResult, load_dag, run_dag
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("airflow_db", "shared_environments")]
 STEPS = ("preprocess", "train", "building", "evaluate")
@@ -79,6 +79,15 @@ def files(runs: dict[str, Any], mlflow_server: str, tmp_path_factory: pytest.Tem
         )
         for step in STEPS
     }
+
+
+def test_make_demo_takes_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow accepts a param that no DAG knows, so a wrong name would stay unseen."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from demo import DEMO_CONF
+
+    assert DEMO_CONF["cifar10"] == SMALL
+    assert SMALL.keys() <= load_dag("cifar10").params.keys()
 
 
 def test_four_finished_children_are_below_one_parent(runs: dict[str, Any]) -> None:

@@ -14,8 +14,10 @@ from mlflow_projects.backends.environments import EnvironmentBuilder
 from mlflow_projects.backends.local import inherited_environment
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.spec import load_project
+from tests.support.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "localhost/mlflow-projects-cifar10:test"
 PROJECTS = ROOT / "sample_projects" / "cifar10"
 # Large (PyTorch): shared by all test processes, those of pytest-xdist and of `make` among them. The cache locks.
 CACHE = Path(os.environ.get("CIFAR10_TEST_CACHE", ROOT / "build" / "cifar10-test-cache"))
@@ -75,3 +77,26 @@ def import_from(name: str, module: str) -> ModuleType:
         for loaded, found in list(sys.modules.items()):
             if (getattr(found, "__file__", None) or "").startswith(f"{folder}/"):
                 del sys.modules[loaded]
+
+
+def build_image(engine: Engine, base_image: str) -> str:
+    """Build custom_images/cifar10 with its own script and return the image's name; this takes minutes.
+
+    With podman, pip finds in the build what it finds on this machine: certificates, and a folder of wheels.
+    """
+    arguments = ["cifar10", "--base-image", base_image, "--name", IMAGE]
+    if engine.podman:
+        arguments += ["--", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
+        wheels = os.environ.get("PIP_FIND_LINKS", "")
+        if Path(wheels).is_dir() and wheels:
+            arguments += ["--volume", f"{wheels}:/wheels:ro", "--build-arg", "PIP_FIND_LINKS=/wheels"]
+    done = subprocess.run(
+        [str(ROOT / "custom_images" / "build.sh"), *arguments],
+        env={**os.environ, **engine.environment, **engine.podman},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return IMAGE

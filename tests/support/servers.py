@@ -48,7 +48,7 @@ def running_mlflow_server(folder: Path, port: int | None = None, database: str =
         process.wait()
 
 
-def wait_until_answers(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_until_answers(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}"

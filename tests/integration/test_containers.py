@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from mlflow_projects.backends import container
+from mlflow_projects.backends import engine as engine_module
 from mlflow_projects.backends.base import Job
 from mlflow_projects.backends.local import LocalBackend
 from mlflow_projects.exceptions import ProjectError, StepFailedError
@@ -25,7 +27,7 @@ from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.spec import load_project
 from tests.conftest import ROOT
 from tests.support.dagruns import run_dag
-from tests.support.engine import PACKAGES, Engine
+from tests.support.engine import PACKAGES, Engine, running_registry
 
 SHELL = ROOT / "tests" / "projects" / "shell"
 SECRET = "correct-horse-battery"
@@ -281,15 +283,62 @@ def test_an_image_that_is_nowhere_fails_at_once_with_one_sentence(tracking_uri: 
     assert "build it on this worker" in reason
 
 
+def test_an_image_that_a_registry_has_is_pulled(engine: Engine, tmp_path: Path) -> None:
+    def podman(*arguments: str) -> None:
+        subprocess.run(["podman", *arguments], env={**os.environ, **engine.podman}, check=True, capture_output=True)
+
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    podman("build", "--format", "docker", "--tag", "localhost/to-pull:1", str(tmp_path))
+    podman("push", "localhost/to-pull:1", f"dir:{tmp_path}/pushed")
+    log: list[str] = []
+    with running_registry(engine, tmp_path / "pushed", "team/work") as image:
+        client = engine.client()
+        image_id = engine_module.ensure_image(client, image, log.append)
+        assert image_id == client.images.get(image).id
+        assert log[0] == f"The engine does not have the image {image}: pulling it (once; later steps share it)."
+        with pytest.raises(ProjectError, match="cannot pull it"):
+            engine_module.ensure_image(client, image.replace("work", "other"), log.append)
+    log.clear()
+    assert engine_module.ensure_image(engine.client(), image, log.append) == image_id
+    assert log == []
+    with pytest.raises(StepFailedError, match="cannot pull it"):  # nobody answers there now
+        engine_module.ensure_image(engine.client(), image.replace("work", "other"), log.append)
+
+
+def test_an_engine_that_goes_away_fails_the_step(
+    engine: Engine, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not engine.podman:
+        pytest.skip("needs an engine of our own that may be killed")
+    with tempfile.TemporaryDirectory() as folder:
+        host = f"unix://{folder}/e.sock"
+        service = subprocess.Popen(
+            ["podman", "system", "service", "--time=0", host], env={**os.environ, **engine.podman}
+        )
+        wait_for((Path(folder) / "e.sock").exists)
+        monkeypatch.setenv("DOCKER_HOST", host)
+        backend = LocalBackend(print)
+        handle = backend.submit(job(tmp_path, base_image, "echo running; sleep 600"))
+        lines = []
+        for line in backend.logs(handle):
+            lines.append(line)
+            if line == "running":
+                service.kill()
+                service.wait()
+        status = backend.poll(handle)
+    assert (status.state, status.exit_code) == ("failed", 125)
+    assert f"The container engine at {host} does not answer" in status.reason
+    for left in engine.client().containers.list():  # as soon as the engine is back, the next try does this
+        left.remove(force=True)
+
+
 @pytest.mark.usefixtures("tracking_uri")
 def test_without_an_engine_nothing_starts(
     tracking_uri: str, monkeypatch: pytest.MonkeyPatch, base_image: str
 ) -> None:
-    from mlflow_projects.backends import engine as module
-
     monkeypatch.delenv("DOCKER_HOST")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr(module, "_SOCKETS", ("/nowhere/docker.sock",))
+    monkeypatch.setattr(engine_module, "_SOCKETS", ("/nowhere/docker.sock",))
     result = shell(base_image, "true")
     (step,) = _steps(result, tracking_uri)
     assert step.info.status == "FAILED"

@@ -21,21 +21,26 @@ packages: ``volumes: ["<engine.PACKAGES>:/opt/packages:ro"]`` and ``PYTHONPATH=/
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlflow_projects.file_lock import file_lock
+from tests.support.servers import free_port
 
 BASE_IMAGE = "localhost/mlflow-projects-base:bookworm"
 PACKAGES = sysconfig.get_paths()["purelib"]
@@ -55,6 +60,12 @@ tmp_dir = "{folder}/tmp"
 network_backend = "netavark"
 network_config_dir = "{folder}/networks"
 """
+_REGISTRIES_CONF = """\
+unqualified-search-registries = []
+[[registry]]
+location = "{registry}"
+insecure = true
+"""
 _STORAGE_CONF = """\
 [storage]
 driver = "overlay"
@@ -71,10 +82,12 @@ class Engine:
 
     :param environment: the variables with which any client reaches it
     :param podman: variables for the program podman itself; {} if the engine is another one
+    :param registry: an address where a test may run a registry without TLS
     """
 
     environment: dict[str, str]
     podman: dict[str, str] = field(default_factory=dict)
+    registry: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     _before: frozenset[str] = frozenset()
 
     def client(self) -> Any:
@@ -121,8 +134,12 @@ def _running_podman() -> Iterator[Engine]:
     ).stdout.strip()
     (folder / "containers.conf").write_text(_CONTAINERS_CONF.format(folder=folder))
     (folder / "storage.conf").write_text(_STORAGE_CONF.format(folder=folder, shared=shared))
-    own = {"CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
+    own = {
+        f"CONTAINERS_{name}": f"{folder}/{file}.conf"
+        for name, file in (("CONF", "containers"), ("STORAGE_CONF", "storage"), ("REGISTRIES_CONF", "registries"))
+    }
     engine = Engine({"DOCKER_HOST": f"unix://{folder}/engine.sock"}, podman=own)
+    (folder / "registries.conf").write_text(_REGISTRIES_CONF.format(registry=engine.registry))
     with (folder / "service.log").open("wb") as log:
         process = subprocess.Popen(
             ["podman", "system", "service", "--time=0", engine.environment["DOCKER_HOST"]],
@@ -151,6 +168,44 @@ def _running_podman() -> Iterator[Engine]:
         for mount in sorted((path for path in mounted if path.startswith(f"{folder}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_registry(engine: Engine, folder: Path, name: str) -> Iterator[str]:
+    """Serve one image at the engine's registry address; yield what it is called there.
+
+    :param folder: what ``podman push IMAGE dir:FOLDER`` wrote
+    """
+
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            file = folder / ("manifest.json" if "/manifests/" in self.path else self.path.rpartition(":")[2])
+            known = self.path == "/v2/" or (self.path.startswith(f"/v2/{name}/") and file.is_file())
+            content = b"{}" if known else b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+            if known and file.is_file():
+                content = file.read_bytes()
+            self.send_response(200 if known else 404)
+            if known and file.name == "manifest.json":
+                self.send_header("Content-Type", json.loads(content)["mediaType"])
+                self.send_header("Docker-Content-Digest", f"sha256:{hashlib.sha256(content).hexdigest()}")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    host, _, port = engine.registry.partition(":")
+    server = ThreadingHTTPServer((host, int(port)), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"{engine.registry}/{name}:1"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _answers(engine: Engine) -> bool:

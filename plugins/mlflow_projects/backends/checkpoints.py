@@ -28,7 +28,7 @@ DEFAULT_DAYS = 14.0
 _MANIFEST = "manifest.json"
 _UPLOAD_EVERY_SECONDS = 30.0
 _RESTLESS_ROUNDS = 10
-_KEY = re.compile(r".*[0-9a-f]{16}")  # TaskIdentity.key: what is not named so, is not ours to remove
+_KEY = re.compile(r"[a-zA-Z0-9-]*-[0-9a-f]{16}")  # TaskIdentity.key: what is not named so, is not ours to remove
 # {path below the folder: (size in bytes, time of its last change in ns)}
 Snapshot = dict[str, tuple[int, int]]
 Log = Callable[[str], None]
@@ -165,6 +165,7 @@ class _Uploaded:
     _known: Snapshot = field(default_factory=dict)  # what the manifest stands for
     _restless: int = 0
     _cleared: bool = False
+    _busy: threading.Lock = field(default_factory=threading.Lock)
 
     def fetch(self) -> None:
         """Bring the last whole checkpoint here."""
@@ -188,16 +189,15 @@ class _Uploaded:
 
     def clear(self) -> None:
         self._cleared = True
-        names = set(self.store.changes(f"{self.key}/"))
-        self.store.remove([f"{self.key}/{_MANIFEST}"] if f"{self.key}/{_MANIFEST}" in names else [])
-        self.store.remove(sorted(names))
+        with self._busy:
+            self.store.remove([f"{self.key}/{_MANIFEST}"])  # first: what is left then is no checkpoint
+            self.store.remove(list(self.store.changes(f"{self.key}/")))
 
     def try_upload(self) -> None:
         """Upload what changed; trouble is told, and the next round may mend it."""
-        if self._cleared:
-            return
         try:
-            whole = self._upload()
+            with self._busy:
+                whole = self._cleared or self._upload()
         except (StepFailedError, OSError) as error:
             self.log(f"The checkpoint is not uploaded: {error}")
             return

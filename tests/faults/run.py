@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import tests.faults.training  # noqa: F401 (adds to the table)
 from tests.faults.invariants import leaks, violations
 from tests.faults.jobs import JOB_FAULTS
 from tests.faults.randomly import run_randomly

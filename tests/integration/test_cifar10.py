@@ -12,9 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from tests.support.cifar10 import CACHE, PROJECTS, project_python
+from tests.support.cifar10 import CACHE, PROJECTS, ROOT, project_python
 from tests.support.cifar10_serving import accuracy, predicted_directly
-from tests.support.dagruns import DagRunResult, run_dag
+from tests.support.dagruns import DagRunResult, load_dag, mlflow_runs, run_dag
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("airflow_db", "shared_environments")]
 STEPS = ("preprocess", "train", "building", "evaluate")
@@ -81,6 +81,15 @@ def files(runs: dict[str, Any], mlflow_server: str, tmp_path_factory: pytest.Tem
     }
 
 
+def test_make_demo_takes_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow accepts a param that no DAG knows, so a wrong name would stay unseen."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from demo import DEMO_CONF
+
+    assert DEMO_CONF["cifar10"] == SMALL
+    assert SMALL.keys() <= load_dag("cifar10").params.keys()
+
+
 def test_four_finished_children_are_below_one_parent(runs: dict[str, Any]) -> None:
     assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(("cifar10", *STEPS), "FINISHED")
     parent = runs["cifar10"].info.run_id
@@ -141,14 +150,16 @@ def test_a_second_run_takes_the_files_of_the_first(
         assert second["evaluate"].data.metrics[metric] == runs["evaluate"].data.metrics[metric]
 
 
-def test_a_wrong_cached_data_id_fails_with_one_sentence(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_cached_data_id_fails_with_one_sentence(tracking_uri: str) -> None:
     result = run_dag("cifar10", {**SMALL, "preprocess_cached_data_id": "0" * 32})
     assert result.state == "failed"
-    runs = result.runs(tracking_uri)
-    assert {name: run.info.status for name, run in runs.items()} == {"cifar10": "FAILED", "preprocess": "FAILED"}
-    tail = runs["preprocess"].data.tags["mlflow_projects.output_tail"]
-    assert f"cached_data_id '{'0' * 32}': there is no such run on " in tail
-    assert "Traceback" not in tail
+    parent, *tries = mlflow_runs(tracking_uri, "cifar10", result.run_id)
+    assert [run.info.status for run in (parent, *tries)] == ["FAILED"] * (1 + len(tries))
+    assert {run.info.run_name for run in tries} == {"preprocess"}
+    for run in tries:
+        tail = run.data.tags["mlflow_projects.output_tail"]
+        assert f"cached_data_id '{'0' * 32}': there is no such run on " in tail
+        assert "Traceback" not in tail
 
 
 def test_train_as_a_training_job_leaves_the_same_record(

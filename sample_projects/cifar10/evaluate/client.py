@@ -33,6 +33,8 @@ class Client:
         limits = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
         # A proxy of the environment is none for a server on this machine.
         options = [(limit, LARGEST_MESSAGE) for limit in limits] + [("grpc.enable_http_proxy", 0)]
+        # A server that starts slowly is asked again soon: gRPC's pauses grow up to two minutes.
+        options += [(f"grpc.{which}_reconnect_backoff_ms", 200) for which in ("initial", "min", "max")]
         self._channel = grpc.insecure_channel(grpc_address, options=options)
         self._predict = services.PredictionServiceStub(self._channel).Predict
         self._health = health_pb2_grpc.HealthStub(self._channel).Check

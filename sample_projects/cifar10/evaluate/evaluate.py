@@ -196,7 +196,7 @@ def main() -> None:
             finally:
                 client.close()
         result["evaluation"]["startup_seconds"] = ready
-        downstream = Path(arguments.downstream or folder / "downstream_directory")
+        downstream = Path(arguments.downstream or folder) / run.info.run_id
         downstream.mkdir(parents=True, exist_ok=True)
         (downstream / "predictions.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         predicted = np.array([answer["prediction"] for answer in result["predictions"].values()])

@@ -92,15 +92,9 @@ def process(folder: Path) -> Iterator[Server]:
     """Run the server of a packed folder as a process on free ports of this machine."""
     # The server gets no credential of this program; "python3" is the Python that runs this program.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    command = ["sh", "entrypoint.sh", "--host=127.0.0.1", "--grpc-port=0", "--http-port=0", *OPTIONS]
     running = subprocess.Popen(
-        [
-            "sh",
-            "entrypoint.sh",
-            "--host=127.0.0.1",
-            "--grpc-port=0",
-            "--http-port=0",
-            *OPTIONS,
-        ],
+        command,
         cwd=folder,
         env={"PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
@@ -160,9 +154,7 @@ def container(image: str, name: str, run_id: str, ports: dict[str, int], engine:
             sys.exit(f"The container {name} of the image {image} cannot be run: {_one_line(error)}.")
         finally:
             # By its label: a signal may come while the engine makes it, before this program knows it.
-            for found in client.containers.list(
-                all=True, filters={"label": f"{LABEL}={run_id}"}, ignore_removed=True
-            ):
+            for found in _containers(client, f"{LABEL}={run_id}"):
                 remove(found)
 
 
@@ -180,12 +172,17 @@ def _client(engine: str | None) -> Iterator[docker.DockerClient]:
 
 def remove_left_behind(client: docker.DockerClient) -> None:
     """Remove the containers of evaluate runs that have ended (of killed ones, that is)."""
-    for found in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+    for found in _containers(client, LABEL):
         # A run of another tracking server is not ours to judge; its server ends by itself.
         with contextlib.suppress(MlflowException):
-            if MlflowClient().get_run(found.labels[LABEL]).info.status != "RUNNING":
-                print(f"Removing the container {found.name} that a killed run left behind.", flush=True)
+            if MlflowClient().get_run(found.attrs["Labels"][LABEL]).info.status != "RUNNING":
+                print(f"Removing the container {found.attrs['Names'][0]} that a killed run left behind.", flush=True)
                 remove(found)
+
+
+def _containers(client: docker.DockerClient, label: str) -> list[Any]:
+    # Sparse: without a second look at each one, which may be gone by then.
+    return list(client.containers.list(all=True, filters={"label": label}, sparse=True))
 
 
 def remove(made: Any) -> None:

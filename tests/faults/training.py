@@ -1,0 +1,48 @@
+"""The named faults of a real training, which can go on where it was."""
+
+from __future__ import annotations
+
+from mlflow import MlflowClient
+
+from tests.faults.stack import Stack
+from tests.faults.table import fault, run
+from tests.support.cifar10 import PROJECTS, project_python, run_project
+
+TRAINING_SECONDS = 300
+
+
+@fault("a real training is killed in epoch 2 of 3", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    pictures = stack.home / "pictures"
+    made = run_project(
+        "preprocess", f"sqlite:///{stack.home}/pictures.db", "--data", "sample", "--downstream", str(pictures)
+    )
+    assert made.returncode == 0, made.stdout
+    (upstream,) = pictures.iterdir()
+    # VGG11, because an epoch of the small network ends before a signal arrives.
+    dag_id, run_id = run(
+        stack, "again",
+        f"cd {PROJECTS / 'train'} && exec {project_python('train')} train.py --upstream {upstream} "
+        "--model_type vgg11 --epochs 3 --num_workers 0",
+    )  # fmt: skip
+
+    def losses() -> dict[str, dict[int, list[float]]]:
+        """Return the values of each try's loss by epoch, the last try last."""
+        client = MlflowClient(stack.mlflow_uri)
+        found: dict[str, dict[int, list[float]]] = {}
+        for attempt in stack.runs(run_id):
+            if attempt.info.run_name == "step":
+                found[attempt.info.run_id] = {}
+                for metric in client.get_metric_history(attempt.info.run_id, "train_loss"):
+                    found[attempt.info.run_id].setdefault(metric.step, []).append(metric.value)
+        return found
+
+    stack.wait(lambda: any(1 in epochs for epochs in losses().values()), TRAINING_SECONDS, "epoch 1")
+    stack.task_process(run_id).kill()
+    (killed,) = losses().values()
+    assert sorted(killed) == [1], f"killed too late, in epoch {max(killed) + 1}"
+    assert stack.wait_end(dag_id, run_id, TRAINING_SECONDS) == "success"
+    *_, resumed = losses().values()
+    assert {epoch: len(values) for epoch, values in resumed.items()} == {1: 1, 2: 1, 3: 1}
+    assert resumed[1] == killed[1], "epoch 1 is that of the killed try, not a new one"
+    return dag_id, run_id

@@ -19,14 +19,17 @@ PROVIDER_INFO: dict[str, Any] = {
             "hook-class-name": "mlflow_projects.hooks.mlflow_hook.MLflowHook",
             "hook-name": "MLflow",
             "ui-field-behaviour": {
-                "hidden-fields": ["schema", "port"],
+                # Airflow 3.3.2's Test button refuses a saved connection without a port:
+                # https://github.com/apache/airflow/pull/73298
+                "hidden-fields": ["schema"],
                 "relabeling": {
                     "host": "Tracking URI",
                     "login": "User",
                     "password": "Password, or token",
                 },
                 "placeholders": {
-                    "host": "http://mlflow.example.com:5000",
+                    "host": "http://mlflow.example.com",
+                    "port": "5000, for example; here or in the URI (Airflow 3.3.2's Test button needs it here)",
                     "login": "leave empty to send the password as a bearer token",
                     "password": "of the user; or a token, as in MLFLOW_TRACKING_TOKEN",
                 },

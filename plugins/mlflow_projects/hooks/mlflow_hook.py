@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -100,8 +102,9 @@ def settings_from_connection(connection: Connection) -> TrackingSettings:
         raise ProjectError(f"{name} has no host; put the tracking URI there, for example http://mlflow:5000.")
     if "://" not in host and host != "databricks":
         host = f"{connection.schema or 'http'}://{host}"
-    if connection.port and host.startswith(("http://", "https://")):
-        host = f"{host.rstrip('/')}:{connection.port}"
+    parts = urlsplit(host)
+    if connection.port and parts.scheme in ("http", "https") and not re.search(r":\d+$", parts.netloc):
+        host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     login, password = connection.login or "", connection.password or ""
     try:
         return normalized(

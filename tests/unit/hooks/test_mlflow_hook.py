@@ -27,6 +27,8 @@ def connection(**fields: Any) -> Connection:
         ({"host": "http://mlflow:5000"}, "http://mlflow:5000"),
         ({"host": "https://mlflow.example.com/"}, "https://mlflow.example.com"),
         ({"host": "mlflow", "port": 5000}, "http://mlflow:5000"),
+        ({"host": "http://mlflow/team", "port": 5000}, "http://mlflow:5000/team"),
+        ({"host": "http://mlflow:5001", "port": 5000}, "http://mlflow:5001"),
         ({"host": "mlflow", "schema": "https"}, "https://mlflow"),
         ({"host": "databricks"}, "databricks"),
         ({"host": "sqlite:////data/mlflow.db"}, "sqlite:////data/mlflow.db"),

@@ -94,7 +94,7 @@ function show(content) {
   const tiles = el("div", { class: "tiles", role: "group", "aria-label": "Metrics" });
   const choice = el(
     "select",
-    { id: "metric", onchange: () => draw(choice.value) },
+    { id: "metric", onchange: () => choose(choice.value) },
     content.series.map((name) => el("option", { value: name }, name)),
   );
   const sentence = el("p", { class: "verdict", role: "status" });
@@ -102,16 +102,20 @@ function show(content) {
   const values = el("tbody");
   let chosen;
 
-  function draw(name) {
-    chosen = judged.find((one) => one.name === name) ?? judged[0];
-    choice.value = chosen.name;
+  function choose(name) {
     try {
-      localStorage.setItem(`mlflow_projects.metric.${dagId}`, chosen.name);
+      localStorage.setItem(`mlflow_projects.metric.${dagId}`, name);
     } catch {
       // Then the choice lasts as long as the page.
     }
+    draw(name);
+  }
+
+  function draw(name) {
+    chosen = judged.find((one) => one.name === name) ?? judged[0];
+    choice.value = chosen.name;
     const focused = document.activeElement?.classList.contains("tile");
-    tiles.replaceChildren(...judged.slice(0, TILES).map((one) => tile(one, one === chosen, () => draw(one.name))));
+    tiles.replaceChildren(...judged.slice(0, TILES).map((one) => tile(one, one === chosen, () => choose(one.name))));
     if (focused) tiles.querySelector("[aria-pressed=true]")?.focus();
     sentence.textContent = verdict(chosen);
     sentence.dataset.unusual = chosen.unusual;

@@ -76,5 +76,5 @@ def test_trouble_is_waited_out_and_the_version_found(proxy: FlakyProxy, name: st
 def test_a_refusal_ends_the_wait_with_its_sentence(proxy: FlakyProxy, name: str) -> None:
     proxy.faults["model-versions/get"] = [answer(401)]
     payload = asyncio.run(first_event(trigger(name)))
-    assert "refuses the user or token" in payload["error"]
+    assert "refuses the password of user 'me'" in payload["error"]
     assert SECRET not in str(payload)

@@ -115,7 +115,7 @@ class FlakyProxy:
                 self.end_headers()
                 self.wfile.write(got.content)
 
-            do_POST = do_PUT = do_GET
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -38,6 +38,14 @@ class Stack:
     def __enter__(self) -> Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self._mlflow = contextlib.ExitStack()
+        try:
+            self._begin()
+        except BaseException:  # else a mounted disk and processes would stay
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._small_disk = self._mount_small_disk()
         server = self._resources.enter_context(running_postgresql()) if self.postgresql else ""
         self.databases = [f"{server}/{name}" for name in ("airflow", "mlflow")] if server else []
@@ -103,7 +111,6 @@ class Stack:
             "job_deferred",
         }
         self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 60, "the DAGs")
-        return self
 
     def __exit__(self, *_: object) -> None:
         for part in list(self.parts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_projects.cli import _shown_files
+from mlflow_projects.cli.tree import _shown_files
 from mlflow_projects.tracking.client import Artifact
 
 

@@ -58,7 +58,7 @@ class Stack:
         (dags / "faults").symlink_to(Path(__file__).parent / "dags")
         (dags / "mlflow_projects_janitor.py").symlink_to(ROOT / "dags" / "mlflow_projects_janitor.py")
         connection = {"conn_type": "mlflow", "host": self.proxy.url, "login": "me", "password": SECRET}
-        connection["extra"] = {"max_retries": 5, "timeout": 30}
+        connection["extra"] = {"timeout": 30}
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "MLFLOW_", "TESTS_HOME"))}
         self.environment = {
             **clean,

@@ -9,12 +9,13 @@ The exit status is 1 if anything that must hold does not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,35 @@ def cause(stack: Stack, fault: Fault) -> Verdict:
     return Verdict(fault.name, airflow, statuses, left, time.monotonic() - start, problems)
 
 
+@contextlib.contextmanager
+def working_stack(home: Path, seed: int, *, postgresql: bool, with_sagemaker: bool) -> Iterator[Stack]:
+    """Yield a stack that has run a DAG run without a fault; a second one if the first one cannot.
+
+    What is broken before any fault says nothing of the faults; it is printed, with the ends of the logs.
+    """
+    dag_id = "job_watched" if with_sagemaker else "once"
+    with contextlib.ExitStack() as resources:
+        for name in ("first", "second"):
+            stack = resources.enter_context(
+                Stack(home / name, seed, postgresql=postgresql, with_sagemaker=with_sagemaker)
+            )
+            try:
+                ended = stack.wait_end(dag_id, stack.trigger(dag_id, command="true"), 120)
+            except AssertionError as error:
+                ended = str(error)
+            if ended == "success":
+                yield stack
+                return
+            print(
+                f"The {name} stack does not work, before any fault: {ended}",
+                *stack.last_lines(),
+                sep="\n",
+                flush=True,
+            )
+            resources.close()
+        raise SystemExit("No stack works on this machine; see above.")
+
+
 def run_all(stack: Stack, faults: Sequence[Fault]) -> list[Verdict]:
     """Cause the faults that disturb nobody side by side, then the others one after the other."""
     verdicts = []
@@ -103,7 +133,7 @@ def main() -> int:
     with_sagemaker = any(fault.needs_sagemaker for fault in faults) and not arguments.random
     with tempfile.TemporaryDirectory(prefix="mlflow-projects-faults-") as folder:
         home = arguments.keep or Path(folder) / "home"
-        with Stack(home, seed, postgresql=arguments.postgresql, with_sagemaker=with_sagemaker) as stack:
+        with working_stack(home, seed, postgresql=arguments.postgresql, with_sagemaker=with_sagemaker) as stack:
             if arguments.random:
                 broken_lines = run_randomly(stack, arguments.random, seed)
                 print("\n".join([*broken_lines, *leaks(stack)]))

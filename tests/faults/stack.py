@@ -311,6 +311,14 @@ class Stack:
                 raise AssertionError(f"waited {seconds} s in vain for {what}")
             time.sleep(0.3)
 
+    def last_lines(self, count: int = 15) -> list[str]:
+        """Return the ends of the logs of all parts and tasks."""
+        found = []
+        for file in sorted(self.home.rglob("*.log")):
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+            found += [f"== {file.relative_to(self.home)}", *(line[:500] for line in lines)]
+        return found
+
     def runs(self, run_id: str) -> list[Any]:
         """Return the MLflow runs of a DAG run with all that is nested below, oldest first, read past the proxy."""
         from mlflow import MlflowClient

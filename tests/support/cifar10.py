@@ -85,14 +85,16 @@ def build_image(engine: Engine, base_image: str) -> str:
     With podman, pip finds in the build what it finds on this machine: certificates, and a folder of wheels.
     """
     arguments = ["cifar10", "--base-image", base_image, "--name", IMAGE]
+    program: dict[str, str] = {}
     if engine.podman:
+        program["CONTAINER_ENGINE"] = "podman"  # a docker program without an engine would be taken first
         arguments += ["--", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
         wheels = os.environ.get("PIP_FIND_LINKS", "")
         if Path(wheels).is_dir() and wheels:
             arguments += ["--volume", f"{wheels}:/wheels:ro", "--build-arg", "PIP_FIND_LINKS=/wheels"]
     done = subprocess.run(
         [str(ROOT / "custom_images" / "build.sh"), *arguments],
-        env={**os.environ, **engine.environment, **engine.podman},
+        env={**os.environ, **engine.environment, **engine.podman, **program},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -20,9 +20,10 @@ pytestmark = pytest.mark.full_size
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FIGURES = ROOT / "build" / "cifar10-full-size.json"
 
-# The same work without MLflow and without care: one process for each processor writes the same pictures.
+# The same work without MLflow and without care: the IDX files become batches in CIFAR's format (its
+# pickle protocol too), the batches become pictures, with one process for each processor.
 BARE = """
-import gzip, json, multiprocessing, os, pathlib, sys
+import gzip, json, multiprocessing, os, pathlib, pickle, sys
 import numpy as np
 from PIL import Image
 
@@ -37,11 +38,18 @@ def parts():
     for split, prefix in (("train", "train"), ("test", "t10k")):
         grey = np.frombuffer(gzip.open(source / f"{prefix}-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
         labels = np.frombuffer(gzip.open(source / f"{prefix}-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
-        images = np.repeat(np.pad(grey.reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))[..., None], 3, axis=3)
+        padded = np.pad(grey.reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2))).reshape(-1, 1024)
         for label in range(10):
             (folder / split / str(label)).mkdir(parents=True)
-        for first in range(0, len(images), 1000):
-            yield images[first : first + 1000], labels[first : first + 1000], split, first
+        for start in range(0, len(padded), 10_000):
+            rows = np.tile(padded[start : start + 10_000], 3)
+            batch = folder / f"{split}_{start}"
+            batch.write_bytes(pickle.dumps({"data": rows, "labels": labels[start : start + 10_000]}, protocol=2))
+            read = pickle.loads(batch.read_bytes())
+            images = np.ascontiguousarray(read["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            for first in range(0, len(images), 1000):
+                yield images[first : first + 1000], read["labels"][first : first + 1000], split, start + first
+        (folder / f"meta_{split}.json").write_text(json.dumps(dict(enumerate(labels.tolist()))))
 
 with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
     for _ in pool.imap(write, parts()):

@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from batches import BatchFolder
 
 CHUNK = 1000  # pictures: about 3 MB go to a process at a time
+AHEAD = 10  # chunks that wait for a process while the next batch is read
 SPLITS = ("train", "test")
 
 
@@ -23,6 +25,7 @@ def write_pictures(batches: BatchFolder, folder: Path) -> dict[str, int]:
     """
     found = {}
     size = 0
+    pending: deque[Future[int]] = deque()
     # fork: a process that starts afresh would import mlflow again, which takes longer than the work.
     with ProcessPoolExecutor(processors(), mp_context=get_context("fork")) as pool:
         for split in SPLITS:
@@ -32,13 +35,16 @@ def write_pictures(batches: BatchFolder, folder: Path) -> dict[str, int]:
             for batch in batches.batches(split):
                 names = [file_name(len(meta) + index, name) for index, name in enumerate(batch.names)]
                 paths = [f"{folder}/{split}/{label}/{name}" for label, name in zip(batch.labels, names, strict=True)]
-                starts = range(0, len(paths), CHUNK)
-                images = [batch.images[start : start + CHUNK] for start in starts]
-                size += sum(pool.map(_write, images, [paths[start : start + CHUNK] for start in starts]))
+                for start in range(0, len(paths), CHUNK):
+                    chunk = slice(start, start + CHUNK)
+                    pending.append(pool.submit(_write, batch.images[chunk], paths[chunk]))
+                    while len(pending) > AHEAD:
+                        size += pending.popleft().result()
                 meta.update(zip(names, batch.labels, strict=True))
-                print(f"{split}: {len(meta):,} pictures written")
+                print(f"{split}: {len(meta):,} pictures so far")
             found[f"{split}_images"] = len(meta)
             size += _write_json(folder / f"meta_{split}.json", meta)
+        size += sum(future.result() for future in pending)
     size += _write_json(folder / "classes.json", batches.classes)
     return {**found, "bytes": size}
 

@@ -50,7 +50,7 @@ lint: setup-dev ## Check style (ruff) and types (mypy)
 .PHONY: faults
 faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', or N=200 SEED=7, STORE=postgresql)
 	@$(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE))
+	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) $(if $(AGAIN),--again)
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project, side by side

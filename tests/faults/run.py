@@ -101,9 +101,12 @@ def working_stack(home: Path, seed: int, *, postgresql: bool, with_sagemaker: bo
         raise SystemExit("No stack works on this machine; see above.")
 
 
-def run_all(stack: Stack, faults: Sequence[Fault]) -> list[Verdict]:
-    """Cause the faults that disturb nobody side by side, then the others one after the other."""
-    verdicts = []
+def run_all(stack: Stack, faults: Sequence[Fault], *, again: bool = False) -> list[Verdict]:
+    """Cause the faults that disturb nobody side by side, then the others one after the other.
+
+    :param again: cause a fault that broke something once more, alone; both verdicts are printed, the second counts
+    """
+    verdicts: list[Verdict] = []
 
     def show(verdict: Verdict) -> None:
         verdicts.append(verdict)
@@ -116,12 +119,21 @@ def run_all(stack: Stack, faults: Sequence[Fault]) -> list[Verdict]:
         if fault.disturbs:
             stack.wait(stack.is_up, 60, "Airflow")
             show(cause(stack, fault))
+    broken = {verdict.fault for verdict in verdicts if verdict.problems}
+    if again and broken:
+        print(f"{len(broken)} broken; once more, one after the other:", flush=True)
+        verdicts[:] = [verdict for verdict in verdicts if verdict.fault not in broken]
+        for fault in faults:
+            if fault.name in broken:
+                stack.wait(stack.is_up, 60, "Airflow")
+                show(cause(stack, fault))
     return verdicts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="only faults whose name holds these words")
+    parser.add_argument("--again", action="store_true", help="cause a fault that broke something once more, alone")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="cause N random faults instead")
     parser.add_argument("--seed", type=int, default=None, help="of the random faults; default: by the clock")
@@ -139,7 +151,7 @@ def main() -> int:
                 print("\n".join([*broken_lines, *leaks(stack)]))
                 print(f"seed {seed}: {arguments.random} random faults, {len(broken_lines)} broken")
                 return 1 if broken_lines else 0
-            verdicts = run_all(stack, faults)
+            verdicts = run_all(stack, faults, again=arguments.again)
             secrets = leaks(stack)
     print("\n".join(secrets) or "no planted secret was found in logs, tags, parameters, XComs or databases")
     broken = [verdict for verdict in verdicts if verdict.problems]

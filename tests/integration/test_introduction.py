@@ -11,14 +11,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.support.cifar10 import CACHE
 from tests.support.dagruns import DagRunResult, run_dag
 from tests.support.introduction import (
     SAMPLES,
@@ -31,14 +30,6 @@ from tests.support.introduction import (
 
 MODEL = "ElasticnetWineModel"
 FIGURES = {"rmse": 0.7460550348172179, "mae": 0.576381895873763, "r2": 0.21136606570632266}
-
-
-@pytest.fixture(scope="module")
-def server(airflow_db: None, mlflow_server: str) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-        patch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(CACHE))
-        yield mlflow_server
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.cifar10 import CACHE
 from tests.support.dagruns import DagRunResult, run_dag
 from tests.support.introduction import artifacts, children
 
 MODEL = "ElasticnetWineModel"
-
-
-@pytest.fixture(scope="module")
-def server(airflow_db: None, mlflow_server: str) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-        patch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(CACHE))
-        yield mlflow_server
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -79,8 +78,7 @@ class MLflowHook(BaseHook):
         from mlflow_projects.tracking.client import connect
 
         try:
-            settings = replace(self.settings, timeout=min(_TEST_SECONDS, self.settings.timeout), max_retries=0)
-            client = connect(settings)
+            client = connect(self.settings.for_a_person(_TEST_SECONDS))
             try:
                 count = len(client.experiment_ids())
             finally:

@@ -135,6 +135,14 @@ def as_run_id(value: Any) -> str | None:
     return None if value in (None, "", "None") else str(value)
 
 
+def is_retry(previous: Mapping[str, Any], ti: Any) -> bool:
+    """Tell a retry from a Clear, which raises max_tries.
+
+    :param previous: what an earlier try of the task left in the task state store, its ``max_tries`` among it
+    """
+    return bool(previous.get("max_tries") == ti.max_tries)
+
+
 def is_deferrable(argument: bool | None) -> bool:
     """Return an operator's ``deferrable``, by default Airflow's own setting."""
     if argument is None:

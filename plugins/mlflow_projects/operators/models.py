@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.base import MLflowRunOperator, as_run_id
+from mlflow_projects.operators.base import MLflowRunOperator, as_run_id, is_retry
 from mlflow_projects.operators.model_base import (
     MLflowModelOperator,
     as_version,
@@ -274,8 +274,8 @@ class MLflowPromoteModelOperator(MLflowModelOperator):
         state = context["task_state_store"].get(_STATE_KEY)
         if previous["previous_version"] != version or not isinstance(state, Mapping):
             return None
-        # A Clear raises max_tries: then the move was told to everybody already.
-        if state.get("version") != version or state.get("max_tries") != context["ti"].max_tries:
+        # After a Clear, the move was told to everybody already.
+        if state.get("version") != version or not is_retry(state, context["ti"]):
             return None
         before: Any = state["previous"]
         return dict(before)

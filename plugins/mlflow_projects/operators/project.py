@@ -24,6 +24,7 @@ from mlflow_projects.operators.base import (
     experiment_id_for,
     identify,
     is_deferrable,
+    is_retry,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import stop_without_supervisor
@@ -293,7 +294,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         Nothing was fetched yet: a second job would be paid twice. After a Clear a person wants a new one.
         """
         handle = (previous or {}).get("handle")
-        if not previous or not handle or not _is_retry(previous, context["ti"]) or handle["backend"] != self.backend:
+        if not previous or not handle or not is_retry(previous, context["ti"]) or handle["backend"] != self.backend:
             return None
         run = client.get_run(str(previous["run_id"]))
         if run.status not in OPEN_STATUSES or not job_exists(handle, self.log.info):
@@ -313,8 +314,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         run_id = str(previous["run_id"])
         reason = f"its worker was lost; superseded by try {context['ti'].try_number}"
         # A Clear may follow a success, which stays; a retry cannot follow one.
-        is_retry = _is_retry(previous, context["ti"])
-        if close_abandoned(client, run_id, reason, self.stop_job, also_finished=is_retry):
+        also_finished = is_retry(previous, context["ti"])
+        if close_abandoned(client, run_id, reason, self.stop_job, also_finished=also_finished):
             self.log.warning("Run %s of an earlier try did not end well; now KILLED.", run_id)
         return run_id
 
@@ -389,11 +390,6 @@ class MLflowProjectOperator(MLflowRunOperator):
         rows += [(f"parameter `{key}`", value) for key, value in parameters.items()]
         body = "".join(f"| {name} | `{_one_cell(value)}` |\n" for name, value in rows)
         return f"Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n{body}"
-
-
-def _is_retry(previous: Mapping[str, Any], ti: Any) -> bool:
-    """Tell a retry from a Clear, which raises max_tries."""
-    return bool(previous.get("max_tries") == ti.max_tries)
 
 
 def _one_cell(value: Any) -> str:

@@ -43,6 +43,13 @@ class TrackingSettings:
     max_retries: int = 7
     extra_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def for_a_person(self, seconds: float) -> TrackingSettings:
+        """Return the settings for one attempt with little patience: somebody waits for the answer.
+
+        :param seconds: for one request, at most
+        """
+        return replace(self, timeout=min(seconds, self.timeout), max_retries=0)
+
     @property
     def is_http(self) -> bool:
         """Tell whether the server is reached through MLflow's REST API."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ def tracking(conn_id: str) -> Iterator[TrackingClient]:
             raise PageProblem(
                 f"There is no connection {conn_id}, and no MLFLOW_TRACKING_URI where Airflow's API server runs."
             )
-        client = connect(replace(settings, timeout=min(_TIMEOUT_SECONDS, settings.timeout), max_retries=0))
+        client = connect(settings.for_a_person(_TIMEOUT_SECONDS))
         try:
             yield client
         finally:

@@ -27,6 +27,7 @@ from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.project.repository import GitCredentials
+from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
 from mlflow_projects.tracking.record import JOB, MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
 
@@ -61,6 +62,7 @@ class Step:
     supersedes: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     git_credentials: GitCredentials | None = None
+    bundle: BundleCheckout | None = None
 
 
 @dataclass
@@ -161,7 +163,7 @@ class Attempt:
         """Fetch the project and check everything that can be checked before anything is started."""
         step = self.step
         with self._interruptible():
-            fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials)
+            fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials, step.bundle)
         entry_point = fetched.project.entry_point(step.entry_point)
         job = Job(
             project=fetched.project,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from mlflow_projects.project.work_tree import BundleCheckout
     from mlflow_projects.tracking.client import Run, TrackingClient
 
 DEFAULT_EXPERIMENT_ID = "0"
@@ -121,6 +123,18 @@ def identify(context: Context) -> TaskIdentity:
         logical_date=logical_date.isoformat() if logical_date else "",
         url=ti.log_url,
     )
+
+
+def bundle_checkout(context: Context) -> BundleCheckout | None:
+    """Return the checkout that holds the DAG file, or None where it does not come from a git bundle."""
+    # Airflow itself loaded the module if the bundle is of that class; importing it here would cost GitPython.
+    git_bundles = sys.modules.get("airflow.providers.git.bundles.git")
+    bundle: Any = getattr(context["ti"], "bundle_instance", None)
+    if git_bundles is None or not isinstance(bundle, git_bundles.GitDagBundle):
+        return None
+    from mlflow_projects.project.work_tree import BundleCheckout
+
+    return BundleCheckout(root=bundle.repo_path, commit=bundle.version, repo_url=bundle.repo_url)
 
 
 def json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ from mlflow_projects.operators.attempt import Attempt, AttemptKilledError, Step
 from mlflow_projects.operators.base import (
     MLflowRunOperator,
     as_run_id,
+    bundle_checkout,
     cache_from_config,
     checkpoints_from_config,
     experiment_id_for,
@@ -246,6 +247,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             supersedes=self._close_previous_try(context, client, previous),
             tags=self._mapping("tags"),
             git_credentials=self._git_credentials(),
+            bundle=bundle_checkout(context),
         )
 
     def _step_of(self, run: Run, context: Context) -> Step:

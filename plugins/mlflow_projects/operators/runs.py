@@ -12,12 +12,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from mlflow_projects.operators.base import (
     MLflowRunOperator,
     as_run_id,
+    bundle_checkout,
     experiment_id_for,
     identify,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
-from mlflow_projects.project import repository
 from mlflow_projects.project.command import is_recordable
+from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.record import (
     DAG_ID,
@@ -188,7 +189,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
 def _dag_source(context: Context) -> SourceTags:
     file = Path(context["dag"].fileloc)
-    commit, repo_url, changed = repository.head_commit(file.parent) or (None, None, False)
+    commit, repo_url, changed = head_commit(file.parent, bundle_checkout(context)) or (None, None, False)
     return SourceTags(name=str(file), kind="JOB", commit=commit, repo_url=repo_url, changed=changed)
 
 

@@ -12,6 +12,7 @@ from mlflow_projects.project import archive, repository
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.project.spec import Project, load_project
+from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def fetch(
     cache: Cache,
     workspace: Path,
     credentials: GitCredentials | None = None,
+    bundle: BundleCheckout | None = None,
 ) -> FetchedProject:
     """Return a project's folder for one attempt.
 
@@ -58,6 +60,7 @@ def fetch(
     :param uri: folder, ``file://``, git URL or zip file, each with an optional ``#sub/directory``
     :param version: branch, tag or commit, for git only
     :param workspace: an existing folder that belongs to the attempt
+    :param bundle: the checkout that the DAG file is in, if it comes from git
     :raises ProjectError: the project cannot be had; the sentence says why
     """
     uri, user = repository.split_user(uri.strip("'\" "))
@@ -75,7 +78,7 @@ def fetch(
         return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
-        return FetchedProject(load_project(folder), _local_source(uri, folder))
+        return FetchedProject(load_project(folder), _local_source(uri, folder, bundle))
     if local is not None and local.exists() and not repository.is_repository(local):
         raise ProjectError(f"version {version!r} is for git projects; {local} is no git repository.")
     url = location if local is None else local.as_uri()
@@ -118,8 +121,8 @@ def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
     return folder
 
 
-def _local_source(uri: str, folder: Path) -> Source:
-    head = repository.head_commit(folder)
+def _local_source(uri: str, folder: Path, bundle: BundleCheckout | None) -> Source:
+    head = head_commit(folder, bundle)
     if head is None:
         return Source(name=uri)
     commit, repo_url, changed = head

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -107,30 +106,6 @@ def checked_out(
 
         with cache.entry("checkouts", f"{key}-{commit}", make) as root:
             yield Checkout(root=root, commit=commit, branch=branch)
-
-
-def head_commit(folder: Path) -> tuple[str, str | None, bool] | None:
-    """Return (commit, remote's URL, uncommitted changes?) of the work tree that holds a local folder.
-
-    None where the folder is in no repository, or git is not installed. The URL comes without credentials.
-    """
-
-    # Plain git here, because every step asks this and GitPython alone takes 50 ms to import. Whoever owns the
-    # folder, its code is about to run: git's check of the owner would only hide the commit in containers.
-    def ask(*arguments: str) -> str | None:
-        command = ["git", "-C", str(folder), "-c", "safe.directory=*", *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return None if done.returncode else done.stdout.strip()
-
-    commit = ask("rev-parse", "HEAD")
-    if commit is None:
-        return None
-    repo_url = ask("config", "--get", "remote.origin.url")
-    changed = bool(ask("status", "--porcelain", "--", "."))
-    return commit, without_credentials(repo_url) if repo_url else None, changed
 
 
 def split_user(uri: str) -> tuple[str, str]:

@@ -19,7 +19,8 @@ import pytest
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import repository as library
 from mlflow_projects.project.fetch import fetch
-from mlflow_projects.project.repository import GitCredentials, checked_out, head_commit
+from mlflow_projects.project.repository import GitCredentials, checked_out
+from mlflow_projects.project.work_tree import head_commit
 from tests.support.gitserver import GitServer
 
 TOKEN = "tok-5ecret-ghp_0123456789"
@@ -394,11 +395,3 @@ def test_credentials_hide_their_secrets_when_printed():
     assert "ada" in text
     assert TOKEN not in text
     assert "BEGIN" not in text
-
-
-def test_a_local_work_tree_tells_its_commit_changes_and_origin_without_password(repository):
-    repository.git("remote", "set-url", "origin", f"https://ada:{TOKEN}@example.org/x.git")
-    commit = repository.git("rev-parse", "HEAD")
-    assert head_commit(repository.tree / "sub") == (commit, "https://example.org/x.git", False)
-    (repository.tree / "sub/dir/MLproject").write_text("changed")
-    assert head_commit(repository.tree / "sub") == (commit, "https://example.org/x.git", True)

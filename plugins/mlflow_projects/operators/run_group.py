@@ -26,6 +26,8 @@ class mlflow_run(TaskGroup):
     :param run_name: another name for the parent run (templated)
     :param tags: more tags for the parent run (templated)
     :param mlflow_conn_id: Airflow connection to the tracking server
+    :param start_end_args: Airflow's own arguments for the start and the end task alone, over ``default_args``:
+        ``{"queue": "default"}`` keeps them off the workers that the steps need
     """
 
     def __init__(
@@ -36,10 +38,11 @@ class mlflow_run(TaskGroup):
         run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         mlflow_conn_id: str = "mlflow_default",
+        start_end_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(group_id=group_id, **kwargs)
-        self._mlflow_conn_id = mlflow_conn_id
+        self._of_both: dict[str, Any] = {**(start_end_args or {}), "mlflow_conn_id": mlflow_conn_id}
         self._start_arguments: dict[str, Any] = {
             "experiment_name": experiment_name,
             "run_name": run_name or group_id,
@@ -51,9 +54,7 @@ class mlflow_run(TaskGroup):
         from mlflow_projects.operators.runs import MLflowStartRunOperator
 
         super().__enter__()
-        self.start_run = MLflowStartRunOperator(
-            task_id=START_TASK, mlflow_conn_id=self._mlflow_conn_id, **self._start_arguments
-        )
+        self.start_run = MLflowStartRunOperator(task_id=START_TASK, **self._start_arguments, **self._of_both)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -61,9 +62,7 @@ class mlflow_run(TaskGroup):
 
         if kind is None:
             inside = {task.task_id: task for task in self.iter_tasks() if task is not self.start_run}
-            end = MLflowEndRunOperator(
-                task_id=END_TASK, run_id=self.start_run.output, mlflow_conn_id=self._mlflow_conn_id
-            )
+            end = MLflowEndRunOperator(task_id=END_TASK, run_id=self.start_run.output, **self._of_both)
             for task in inside.values():
                 if not task.upstream_task_ids & inside.keys():
                     task.set_upstream(self.start_run)

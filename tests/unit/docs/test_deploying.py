@@ -12,7 +12,7 @@ import yaml
 from airflow.configuration import conf
 from airflow.models.connection import Connection
 
-from mlflow_projects.provider_info import _field
+from mlflow_projects.provider_info import PROVIDER_INFO
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "deploying.md").read_text()
@@ -35,7 +35,7 @@ def test_each_secret_that_the_values_name_is_made_on_the_page() -> None:
 
 
 def test_airflow_knows_each_option() -> None:
-    known = {**conf.configuration_description, **_field()["config"]}
+    known = {**conf.configuration_description, **PROVIDER_INFO["config"]}
     for section, options in VALUES["config"].items():
         assert set(options) <= set(known[section]["options"]), section
 

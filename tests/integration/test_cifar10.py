@@ -103,6 +103,16 @@ def test_four_finished_children_are_below_one_parent(runs: dict[str, Any]) -> No
     )
 
 
+def test_preprocess_and_train_work_with_a_tracking_server_that_keeps_the_artifacts(
+    result: DagRunResult, runs: dict[str, Any], mlflow_server: str
+) -> None:
+    assert runs["preprocess"].info.artifact_uri.startswith("mlflow-artifacts:/")
+    assert runs["train"].data.params["upstream"].startswith("mlflow-artifacts:/")
+    assert "train: 800 pictures read" in result.log
+    names = MlflowClient(mlflow_server).list_artifacts(runs["train"].info.run_id, "downstream_directory")
+    assert len(names) == 3
+
+
 def test_the_accuracy_is_that_of_the_onnx_file_and_the_logits_are_those_of_the_pth_file(
     runs: dict[str, Any], files: dict[str, Path]
 ) -> None:

@@ -42,20 +42,25 @@ if not _INHERITED:
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     _isolate()
 _capture: Any = None
-# The files that take longest (minutes of one process), the longest first: if one of them began last, the other
-# processes of pytest-xdist would wait for it.
+# The files that take longest (minutes of one process), about the longest first: if one of them began last, the other
+# processes of pytest-xdist would wait for it. Those of the faults stand apart, as each starts a whole Airflow.
 LONGEST = (
-    "test_cifar10.py",
-    "test_ui.py",
-    "test_make.py",
-    "test_tracking_setups.py",
-    "test_containers.py",
-    "test_cifar10_serving.py",
-    "test_sweeps.py",
-    "test_introduction.py",
-    "test_cifar10_projects.py",
-    "test_sagemaker.py",
-    "test_package.py",
+    "integration/test_cifar10.py",
+    "system/test_ui.py",
+    "system/test_make.py",
+    "faults/test_faults.py",
+    "system/test_package.py",
+    "integration/test_cifar10_serving.py",
+    "integration/test_cifar10_projects.py",
+    "system/test_tracking_setups.py",
+    "integration/test_sagemaker.py",
+    "faults/test_jobs.py",
+    "integration/test_introduction.py",
+    "system/test_sweeps.py",
+    "integration/test_wine_sweep.py",
+    "integration/test_containers.py",
+    "integration/test_models.py",
+    "system/test_sagemaker_fidelity.py",
 )
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
 
@@ -70,8 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Without a word: under REQUIRE_ALL=1 a skip would be a failure.
     """
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
     if os.environ.get("FULL_SIZE") == "1":
         return
     left_out = [item for item in items if item.get_closest_marker("full_size")]

@@ -7,7 +7,7 @@ DAG ?= echo_zip
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 SAGEMAKER_PORT ?= 4599
-PROCESSES ?= 2
+PROCESSES ?= 3
 export DAG CONF ONLY AIRFLOW_PORT MLFLOW_PORT
 
 BIN := .venv/bin
@@ -35,7 +35,7 @@ up: setup ## Start Airflow and MLflow in the browser, until Ctrl-C (AIRFLOW_PORT
 
 .PHONY: test
 test: setup-dev lint ## Check style and types, then run all tests (REQUIRE_ALL=1: a missing part is a failure)
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-full-size
 test-full-size: setup-dev ## The tests that train and build in full size, with a container engine (10 minutes and more)

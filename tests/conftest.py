@@ -35,7 +35,6 @@ def _isolate() -> None:
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__CORE__UNIT_TEST_MODE="False",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
-        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
     )
 
 
@@ -43,6 +42,26 @@ if not _INHERITED:
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     _isolate()
 _capture: Any = None
+# The files that take longest (minutes of one process), about the longest first: if one of them began last, the other
+# processes of pytest-xdist would wait for it. Those of the faults stand apart, as each starts a whole Airflow.
+LONGEST = (
+    "integration/test_cifar10.py",
+    "system/test_ui.py",
+    "system/test_make.py",
+    "faults/test_faults.py",
+    "system/test_package.py",
+    "integration/test_cifar10_serving.py",
+    "integration/test_cifar10_projects.py",
+    "system/test_tracking_setups.py",
+    "integration/test_sagemaker.py",
+    "faults/test_jobs.py",
+    "integration/test_introduction.py",
+    "system/test_sweeps.py",
+    "integration/test_wine_sweep.py",
+    "integration/test_containers.py",
+    "integration/test_models.py",
+    "system/test_sagemaker_fidelity.py",
+)
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
 
 
@@ -52,7 +71,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes many minutes, without a word: under REQUIRE_ALL=1 a skip would be a failure."""
+    """Begin with the longest files; leave out what takes many minutes.
+
+    Without a word: under REQUIRE_ALL=1 a skip would be a failure.
+    """
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
     if os.environ.get("FULL_SIZE") == "1":
         return
     left_out = [item for item in items if item.get_closest_marker("full_size")]

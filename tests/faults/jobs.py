@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
 
 from mlflow_projects.backends.sagemaker.request import job_name
-from tests.faults.stack import GONE_IMAGE, Stack
+from tests.faults.stack import GONE_IMAGE, JOB_MODES, Stack
 from tests.faults.table import Fault, patch_task
 
 JOB_FAULTS: list[Fault] = []
-MODES = ("watched", "deferred")
 LONG = "echo begun; sleep 90"
+CREATE = {"service": "sagemaker", "operation": "CreateTrainingJob"}
 
 Cause = Callable[[Stack, str], tuple[str, str]]
 
 
-def fault(name: str, ends: str, *, disturbs: bool = False, modes: tuple[str, ...] = MODES) -> Callable[[Cause], None]:
+def fault(
+    name: str, ends: str, *, disturbs: bool = False, modes: tuple[str, ...] = JOB_MODES
+) -> Callable[[Cause], None]:
     def add(function: Cause) -> None:
         for mode in modes:
 
             def do(stack: Stack, mode: str = mode) -> tuple[str, str]:
                 return function(stack, mode)
 
-            JOB_FAULTS.append(Fault(f"job {mode}: {name}", do, ends, disturbs, needs_sagemaker=True))
+            lane = mode if disturbs else ""
+            JOB_FAULTS.append(Fault(f"job {mode}: {name}", do, ends, disturbs, lane=lane, needs_sagemaker=True))
 
     return add
+
+
+def order(stack: Stack, mode: str, *faults: Mapping[str, object]) -> None:
+    """Order faults of AWS for the requests that steps of this mode send."""
+    stack.sagemaker.faults(*({**fault, "access_key": mode} for fault in faults))
 
 
 def run(stack: Stack, dag_id: str, command: str = "true", **conf: object) -> tuple[str, str]:
@@ -149,7 +157,7 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("SIGKILL to the worker while the job is being created, then a retry", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    stack.sagemaker.faults(service="sagemaker", operation="CreateTrainingJob", delay=4, after=True)
+    order(stack, mode, {**CREATE, "delay": 4, "after": True})
     dag_id, run_id = run(stack, f"job_again_{mode}", "sleep 15")
     stack.wait_job(run_id)
     worker_of(stack, dag_id, run_id).kill()
@@ -172,12 +180,9 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("ThrottlingException, again and again", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    stack.sagemaker.faults(
-        *(
-            {"service": "sagemaker", "operation": operation, "error": "ThrottlingException", "times": 6}
-            for operation in ("CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs")
-        )
-    )
+    for operation in ("CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs"):
+        fault = {"service": "sagemaker", "operation": operation, "error": "ThrottlingException", "times": 6}
+        order(stack, mode, fault)
     dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
     stack.wait_end(dag_id, run_id, 120)
     one_job(stack, run_id)
@@ -186,10 +191,8 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("the service answers InternalServerError, and has made the job or not", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    create = {"service": "sagemaker", "operation": "CreateTrainingJob"}
-    stack.sagemaker.faults(
-        {**create, "error": "InternalServerError"}, {**create, "error": "InternalServerError", "after": True}
-    )
+    failing = {**CREATE, "error": "InternalServerError"}
+    order(stack, mode, failing, {**failing, "after": True})
     dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
     stack.wait_end(dag_id, run_id, 120)
     one_job(stack, run_id)
@@ -198,7 +201,7 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("the answer to the creation is lost", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    stack.sagemaker.faults(service="sagemaker", operation="CreateTrainingJob", error="lost", after=True)
+    order(stack, mode, {**CREATE, "error": "lost", "after": True})
     dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
     stack.wait_end(dag_id, run_id, 120)
     one_job(stack, run_id)
@@ -209,7 +212,7 @@ def unavailable(stack: Stack, mode: str, error: str, seconds: float) -> tuple[st
     dag_id, run_id = run(stack, f"job_{mode}", "sleep 5")
     stack.wait_job(run_id, "Training")
     services = ("sagemaker", "logs", "sts")
-    stack.sagemaker.faults(*({"service": name, "error": error, "seconds": seconds} for name in services))
+    order(stack, mode, *({"service": name, "error": error, "seconds": seconds} for name in services))
     time.sleep(seconds)
     stack.wait_end(dag_id, run_id, 120)
     one_job(stack, run_id)
@@ -228,16 +231,15 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("CloudWatch cannot be asked", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    stack.sagemaker.faults(service="logs", operation="FilterLogEvents", error="ServiceUnavailable", seconds=15)
+    fault = {"service": "logs", "operation": "FilterLogEvents", "error": "ServiceUnavailable", "seconds": 15}
+    order(stack, mode, fault)
     return run(stack, f"job_{mode}", "sleep 2")
 
 
 @fault("the upload to S3 fails half-way, then a retry", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    stack.sagemaker.faults(
-        {"service": "s3", "operation": "PutObject", "error": ""},
-        {"service": "s3", "operation": "PutObject", "error": "InternalError", "times": 5},
-    )
+    put = {"service": "s3", "operation": "PutObject"}
+    order(stack, mode, {**put, "error": ""}, {**put, "error": "InternalError", "times": 5})
     dag_id, run_id = run(stack, f"job_again_{mode}", "true")
     stack.wait_end(dag_id, run_id, 120)
     one_job(stack, run_id)
@@ -246,7 +248,7 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("somebody else's job has the same name", "failed", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    stack.sagemaker.faults(service="s3", operation="PutObject", delay=4, times=2)
+    order(stack, mode, {"service": "s3", "operation": "PutObject", "delay": 4, "times": 2})
     dag_id, run_id = run(stack, f"job_{mode}", "true")
     stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "running", 60, "the task")
     name = job_name(f"{dag_id}-step", stack.task(dag_id, run_id)["id"])

@@ -62,7 +62,7 @@ def _wait_for_a_command(stack: Stack, dag_id: str, run_id: str) -> None:
 
 def _act(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, action: str) -> None:
     if action == "tracking server away for 2 s":
-        with proxy, proxy_down(stack):
+        with proxy, proxy_down(stack.proxy):
             time.sleep(2)
     elif action in ("mark a step failed", "clear a running step"):
         running = [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-8f3kq"
 GONE_IMAGE = "registry.example.com/gone:1"
 ENDED = ("success", "failed")
+JOB_MODES = ("watched", "deferred")
+WAYS = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """A DAG like ``once`` whose tasks reach the tracking server through a proxy of their own."""
+
+    dag_id: str
+    proxy: FlakyProxy
 
 
 class Stack:
@@ -57,8 +69,10 @@ class Stack:
         dags.mkdir()
         (dags / "faults").symlink_to(Path(__file__).parent / "dags")
         (dags / "mlflow_projects_janitor.py").symlink_to(ROOT / "dags" / "mlflow_projects_janitor.py")
-        connection = {"conn_type": "mlflow", "host": self.proxy.url, "login": "me", "password": SECRET}
-        connection["extra"] = {"timeout": 30}
+        self._ways = [self._resources.enter_context(FlakyProxy(self.mlflow_uri)) for _ in range(WAYS)]
+        self._free_ways = queue.SimpleQueue[Way]()
+        for number, proxy in enumerate(self._ways):
+            self._free_ways.put(Way(f"way_{number}", proxy))
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "MLFLOW_", "TESTS_HOME"))}
         self.environment = {
             **clean,
@@ -84,7 +98,8 @@ class Stack:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-            "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_MLFLOW_DEFAULT": _mlflow_connection(self.proxy),
+            **{f"AIRFLOW_CONN_WAY_{n}": _mlflow_connection(proxy) for n, proxy in enumerate(self._ways)},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         if self.with_sagemaker:
@@ -95,7 +110,7 @@ class Stack:
         for part in ("api-server", "dag-processor", "scheduler", *(["triggerer"] if self.with_sagemaker else [])):
             self.start(part)
         wait_until_answers(f"{self.url}/api/v2/monitor/health", self.parts["api-server"])
-        token = httpx.get(f"{self.url}/auth/token", follow_redirects=True).json()["access_token"]
+        token = httpx.get(f"{self.url}/auth/token", follow_redirects=True, timeout=60).json()["access_token"]
         self.http = httpx.Client(
             base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
         )
@@ -106,11 +121,12 @@ class Stack:
             "limited",
             "short_run",
             "many",
+            "way_2",
             "random_4",
             "mlflow_projects_janitor",
             "job_deferred",
         }
-        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 60, "the DAGs")
+        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 180, "the DAGs")
 
     def __exit__(self, *_: object) -> None:
         for part in list(self.parts):
@@ -134,9 +150,25 @@ class Stack:
         self.environment.update(
             stand_in.environment,
             AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER=json.dumps(settings),
+            **{f"AIRFLOW_CONN_AWS_{mode.upper()}": self._aws_connection(mode) for mode in JOB_MODES},
             AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC="1",
             AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD="6",
         )
+
+    def _aws_connection(self, access_key: str) -> str:
+        secret = self.sagemaker.environment["AWS_SECRET_ACCESS_KEY"]
+        return json.dumps({"conn_type": "aws", "login": access_key, "password": secret})
+
+    @contextlib.contextmanager
+    def way(self) -> Iterator[Way]:
+        """Yield a way to the tracking server on which nobody else is; wait for one if need be."""
+        way = self._free_ways.get()
+        try:
+            yield way
+        finally:
+            way.proxy.down, way.proxy.delay = False, 0.0
+            way.proxy.faults.clear()
+            self._free_ways.put(way)
 
     def jobs_of(self, run_id: str) -> list[dict[str, Any]]:
         """Return the descriptions of all training jobs of a DAG run."""
@@ -193,7 +225,9 @@ class Stack:
         self._mlflow.close()
         time.sleep(away)
         self._mlflow_port = port or self._mlflow_port
-        self.mlflow_uri = self.proxy.target = self._start_mlflow()
+        self.mlflow_uri = self._start_mlflow()
+        for proxy in (self.proxy, *self._ways):
+            proxy.target = self.mlflow_uri
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -340,11 +374,16 @@ class Stack:
         return found
 
 
+def _mlflow_connection(proxy: FlakyProxy) -> str:
+    connection = {"conn_type": "mlflow", "host": proxy.url, "login": "me", "password": SECRET}
+    return json.dumps({**connection, "extra": {"timeout": 30}})
+
+
 @contextlib.contextmanager
-def proxy_down(stack: Stack) -> Iterator[None]:
-    """Make the tracking server unreachable for everybody during the block."""
-    stack.proxy.down = True
+def proxy_down(proxy: FlakyProxy) -> Iterator[None]:
+    """Make the tracking server unreachable through a proxy during the block."""
+    proxy.down = True
     try:
         yield
     finally:
-        stack.proxy.down = False
+        proxy.down = False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.invariants import violations
-from tests.faults.stack import Stack, proxy_down
+from tests.faults.stack import Stack, Way, proxy_down
 from tests.support.flaky import answer, lose_answer, refuse, take
 from tests.support.servers import free_port
 
@@ -25,13 +25,17 @@ class Fault:
     :param ends: the state that the DAG run must reach; "" for any
     :param disturbs: True if it touches parts that other faults need, so that it must run alone
     :param unrecorded: True if a try may begin and end while no tracking server can be reached, so that it has no run
+    :param lane: if it disturbs only faults of this name here; "" for all
+    :param own_way: True if ``do`` takes a Way too, and breaks that only
     """
 
     name: str
-    do: Callable[[Stack], tuple[str, str]]
+    do: Callable[..., tuple[str, str]]
     ends: str
     disturbs: bool = False
     unrecorded: bool = False
+    lane: str = ""
+    own_way: bool = False
     needs_sagemaker: bool = False
 
 
@@ -39,10 +43,10 @@ FAULTS: list[Fault] = []
 
 
 def fault(
-    name: str, ends: str, *, disturbs: bool = False, unrecorded: bool = False
-) -> Callable[[Callable[[Stack], tuple[str, str]]], None]:
-    def add(function: Callable[[Stack], tuple[str, str]]) -> None:
-        FAULTS.append(Fault(name, function, ends, disturbs, unrecorded))
+    name: str, ends: str, *, disturbs: bool = False, unrecorded: bool = False, own_way: bool = False
+) -> Callable[[Callable[..., tuple[str, str]]], None]:
+    def add(function: Callable[..., tuple[str, str]]) -> None:
+        FAULTS.append(Fault(name, function, ends, disturbs, unrecorded, own_way=own_way))
 
     return add
 
@@ -314,72 +318,69 @@ def _(stack: Stack) -> tuple[str, str]:
 # --- the tracking server
 
 
-@fault("the tracking server is away when the DAG run starts", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
-    with proxy_down(stack):
-        dag_id, run_id = run(stack, "once")
-        stack.wait(lambda: stack.task(dag_id, run_id, "parent.start_run")["state"] == "running", 30, "the start")
+@fault("the tracking server is away when the DAG run starts", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    with proxy_down(way.proxy):
+        dag_id, run_id = run(stack, way.dag_id)
+        stack.wait(lambda: stack.task(dag_id, run_id, "parent.start_run")["state"] == "running", 60, "the start")
         time.sleep(3)
     return dag_id, run_id
 
 
-@fault("the tracking server is away in the middle of a step", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", "echo begun; sleep 4")
+@fault("the tracking server is away in the middle of a step", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    dag_id, run_id = run(stack, way.dag_id, "echo begun; sleep 4")
     stack.wait_output(run_id)
-    with proxy_down(stack):
+    with proxy_down(way.proxy):
         time.sleep(2)
     return dag_id, run_id
 
 
-@fault("the tracking server is away when the step ends", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", "echo begun; sleep 2")
+@fault("the tracking server is away when the step ends", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    dag_id, run_id = run(stack, way.dag_id, "echo begun; sleep 2")
     stack.wait_output(run_id)
-    with proxy_down(stack):
+    with proxy_down(way.proxy):
         stack.wait(lambda: not stack.processes(run_id), 30, "the end of the command")
         time.sleep(4)
     return dag_id, run_id
 
 
-@fault("every answer of the tracking server takes 3 s", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
-    stack.proxy.delay = 3.0
-    try:
-        dag_id, run_id = run(stack, "once")
-        stack.wait_end(dag_id, run_id, 120)
-    finally:
-        stack.proxy.delay = 0.0
+@fault("every answer of the tracking server takes 3 s", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    way.proxy.delay = 3.0
+    dag_id, run_id = run(stack, way.dag_id)
+    stack.wait_end(dag_id, run_id, 240)
     return dag_id, run_id
 
 
-@fault("one answer of every kind takes 30 s, as long as the client waits", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
+@fault("one answer of every kind takes 30 s, as long as the client waits", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
     for path in ("runs/create", "runs/log-batch", "runs/update"):
-        stack.proxy.faults[path] = [take(30)]
-    dag_id, run_id = run(stack, "once")
-    stack.wait_end(dag_id, run_id, 180)
+        way.proxy.faults[path] = [take(30)]
+    dag_id, run_id = run(stack, way.dag_id)
+    stack.wait_end(dag_id, run_id, 300)
     return dag_id, run_id
 
 
-@fault("a burst of HTTP 500, 503 and 429 with Retry-After", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
+@fault("a burst of HTTP 500, 503 and 429 with Retry-After", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
     for path in ("runs/get", "runs/log-batch", "runs/update", "runs/search"):
-        stack.proxy.faults[path] = [answer(500), answer(503), answer(429, {"Retry-After": "2"})]
-    return run(stack, "once")
+        way.proxy.faults[path] = [answer(500), answer(503), answer(429, {"Retry-After": "2"})]
+    return run(stack, way.dag_id)
 
 
-@fault("the answer to every first runs/create is lost", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
-    stack.proxy.faults["runs/create"] = [lose_answer, lose_answer]
-    return run(stack, "once")
+@fault("the answer to every first runs/create is lost", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    way.proxy.faults["runs/create"] = [lose_answer, lose_answer]
+    return run(stack, way.dag_id)
 
 
-@fault("connections are reset in the middle of every kind of request", "success", disturbs=True)
-def _(stack: Stack) -> tuple[str, str]:
+@fault("connections are reset in the middle of every kind of request", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
     for path in ("runs/create", "runs/get", "runs/log-batch", "runs/update", "runs/search"):
-        stack.proxy.faults[path] = [refuse, lose_answer] if path != "runs/create" else [refuse]
-    return run(stack, "once")
+        way.proxy.faults[path] = [refuse, lose_answer] if path != "runs/create" else [refuse]
+    return run(stack, way.dag_id)
 
 
 @fault("the MLflow server is killed and comes back on its port", "success", disturbs=True)
@@ -419,7 +420,7 @@ def _(stack: Stack) -> tuple[str, str]:
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", STUBBORN)
     stack.wait_output(run_id)
-    with proxy_down(stack):
+    with proxy_down(stack.proxy):
         stack.kill("scheduler")
         stack.start("scheduler")
         stack.wait_end(dag_id, run_id, 180)

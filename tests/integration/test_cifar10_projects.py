@@ -359,20 +359,3 @@ for folder in sys.argv[1:]:
     except TrainingError as error:
         print(error)
 """
-
-
-@pytest.fixture
-def over_http(mlflow_server: str) -> Store:
-    from mlflow import MlflowClient
-
-    return Store(mlflow_server, MlflowClient(mlflow_server).create_experiment("cifar10 over http"))
-
-
-def test_both_work_with_a_tracking_server_that_keeps_the_artifacts(over_http: Store, tmp_path: Path) -> None:
-    made, _ = over_http.run("preprocess", "--data", "sample")
-    assert made.info.artifact_uri.startswith("mlflow-artifacts:/")
-    upstream = f"{made.info.artifact_uri}/downstream_directory"
-    run, output = over_http.run("train", "--upstream", upstream, "--model_type", "simple")
-    assert "train: 800 pictures read" in output
-    names = [item.path for item in over_http.client.list_artifacts(run.info.run_id, "downstream_directory")]
-    assert len(names) == 3

@@ -55,9 +55,12 @@ class SageMaker:
         """Order faults, in keywords or as mappings; see mlflow_projects.sagemaker_local.control.Fault."""
         self._control("POST", "faults", [*faults, *([fault] if fault else [])])
 
-    def no_faults(self) -> None:
-        """Forget the faults still to come."""
-        self._control("DELETE", "faults")
+    def no_faults(self, access_key: str = "") -> None:
+        """Forget the faults still to come.
+
+        :param access_key: only those for requests that are signed with it
+        """
+        self._control("DELETE", "faults", {"access_key": access_key})
 
     def requests(self) -> dict[str, Any]:
         """Return ``{"counts": {"sagemaker.DescribeTrainingJob": 3, …}, "create_training_job": [request, …]}``."""

@@ -54,6 +54,7 @@ def running_mlflow_server(
         command += ["--uvicorn-opts", f"--ssl-certfile {certificate} --ssl-keyfile {certificate}"]
     variables = {
         **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven more processes that nobody needs here
         "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{folder}/mlflow.db",  # its password is not for `ps`
         **(environment or {}),
     }

@@ -278,6 +278,27 @@ def test_faults_on_order(sagemaker: SageMaker) -> None:
     assert sagemaker.requests()["create_training_job"][0]["Environment"] == {"TOKEN": "t"}
 
 
+def test_faults_for_one_caller_leave_others_alone(sagemaker: SageMaker) -> None:
+    import boto3
+    from botocore.config import Config
+
+    def caller(access_key: str) -> Any:
+        once = Config(retries={"total_max_attempts": 1})
+        keys = {"aws_access_key_id": access_key, "aws_secret_access_key": "secret"}
+        return boto3.client("sagemaker", "us-east-1", endpoint_url=sagemaker.url, config=once, **keys)
+
+    one, other = caller("one"), caller("other")
+    for key in ("one", "other"):
+        sagemaker.faults(error="ThrottlingException", seconds=300, access_key=key)
+    assert sagemaker.client().list_training_jobs()
+    assert {error_of(client.list_training_jobs)[0] for client in (one, other)} == {"ThrottlingException"}
+    sagemaker.no_faults("one")
+    assert one.list_training_jobs()
+    assert error_of(other.list_training_jobs)[0] == "ThrottlingException"
+    sagemaker.no_faults()
+    assert other.list_training_jobs()
+
+
 def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(sagemaker: SageMaker) -> None:
     job = create(
         sagemaker,

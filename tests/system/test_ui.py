@@ -327,7 +327,7 @@ def make_nights(airflow: httpx.Client, mlflow_url: str) -> list[str]:
         date = first + timedelta(days=night)
         run_id = f"nightly__{date:%Y-%m-%d}"
         body = {"dag_run_id": run_id, "logical_date": date.isoformat(), "run_after": date.isoformat()}
-        assert airflow.post("/api/v2/dags/nightly/dagRuns", json=body).is_success
+        post(airflow, "/api/v2/dags/nightly/dagRuns", body)
         tags = {
             "airflow.dag_id": "nightly", "airflow.run_id": run_id, "airflow.task_id": "train",
             "airflow.try_number": "1", "mlflow_projects.role": "step",
@@ -343,9 +343,19 @@ def make_nights(airflow: httpx.Client, mlflow_url: str) -> list[str]:
 
 
 def trigger(airflow: httpx.Client, dag_id: str, **conf: Any) -> str:
-    made = airflow.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+    return str(post(airflow, f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+
+
+def post(airflow: httpx.Client, path: str, content: dict[str, Any]) -> Any:
+    """Post to Airflow's REST API; again if its SQLite database is locked, as happens on a busy machine."""
+
+    def answer() -> httpx.Response | None:
+        got = airflow.post(path, json=content)
+        return None if got.status_code >= 500 else got
+
+    made = wait(answer, f"an answer to POST {path}", seconds=60)
     assert made.is_success, made.text
-    return str(made.json()["dag_run_id"])
+    return made.json()
 
 
 def dags_of(deployment: Deployment) -> set[str]:

@@ -6,7 +6,7 @@ method   path              what it does
 GET      ``/health``       answers 200
 POST     ``/faults``       orders a fault or a list of faults; see :class:`Fault` for the keys
 GET      ``/faults``       lists the faults still to come
-DELETE   ``/faults``       forgets them
+DELETE   ``/faults``       forgets them; with ``{"access_key": …}`` only those for that key
 GET      ``/requests``     ``{"counts": {"sagemaker.DescribeTrainingJob": 3, …}, "create_training_job": […]}``
 DELETE   ``/requests``     begins to count anew
 GET      ``/jobs``         the jobs with their status and the process ids of their instances
@@ -47,6 +47,7 @@ class Fault:
     :param status: HTTP status; 0 takes the usual one of the code
     :param times: how often; 0 for as often as happens within ``seconds``
     :param seconds: from now on until the fault is over; 0 for no end
+    :param access_key: only requests that are signed with this key; empty for all
     :param after: the operation takes effect, only its answer is wrong
     :param delay: seconds by which the answer is late; with ``after``, the operation itself is not
     """
@@ -58,6 +59,7 @@ class Fault:
     status: int = 0
     times: int = -1
     seconds: float = 0
+    access_key: str = ""
     after: bool = False
     delay: float = 0
 
@@ -65,6 +67,14 @@ class Fault:
         if self.times < 0:
             self.times = 0 if self.seconds else 1
         self.until = time.monotonic() + self.seconds if self.seconds else float("inf")
+
+    def is_for(self, call: Call) -> bool:
+        """Tell whether a request is one of those that go wrong."""
+        return (
+            self.service in ("*", call.service)
+            and self.operation in ("*", call.operation)
+            and self.access_key in ("", call.access_key)
+        )
 
     @property
     def lost(self) -> bool:
@@ -105,7 +115,7 @@ class Control:
             now = time.monotonic()
             self._faults = [fault for fault in self._faults if fault.until > now]
             for fault in self._faults:
-                if fault.service in ("*", call.service) and fault.operation in ("*", call.operation):
+                if fault.is_for(call):
                     if fault.times == 1:
                         self._faults.remove(fault)
                     elif fault.times:
@@ -130,8 +140,9 @@ class Control:
             with self._lock:
                 self._faults += ordered
         elif path == "/faults" and method == "DELETE":
+            key = (given or {}).get("access_key", "")
             with self._lock:
-                self._faults.clear()
+                self._faults = [fault for fault in self._faults if key and fault.access_key != key]
         elif path == "/requests" and method == "DELETE":
             with self._lock:
                 self._counts.clear()

@@ -15,8 +15,8 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
-_PRESIGNED = re.compile(r"X-Amz-Credential=[^/&]+/\d+/([^/&]+)/([^/&]+)/aws4_request")
+_SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request")
+_PRESIGNED = re.compile(r"X-Amz-Credential=([^/&]+)/\d+/([^/&]+)/([^/&]+)/aws4_request")
 _REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 500: "Internal Server Error"}
 
 
@@ -42,7 +42,7 @@ class Call:
         self.environ = environ
         query = unquote(environ.get("QUERY_STRING", ""))
         scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", "")) or _PRESIGNED.search(query)
-        self.region, self.service = (scope[1], scope[2]) if scope else ("us-east-1", "s3")
+        self.access_key, self.region, self.service = scope.groups() if scope else ("", "us-east-1", "s3")
         self._target = environ.get("HTTP_X_AMZ_TARGET", "")
         self.operation = self._operation(query)
 

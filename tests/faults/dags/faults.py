@@ -14,17 +14,25 @@ PROJECTS = Path(__file__).resolve().parents[2] / "projects"
 PARAMS = {"command": "true", "parameters": {}, "project": "shell"}
 
 
-def build(dag_id: str, *, step: dict[str, Any] | None = None, **dag: Any) -> None:
+def build(
+    dag_id: str, *, step: dict[str, Any] | None = None, mlflow_conn_id: str = "mlflow_default", **dag: Any
+) -> None:
     """Make a DAG of a step and a step after it, below one parent run."""
     with DAG(dag_id, schedule=None, params=PARAMS, render_template_as_native_obj=True, max_active_runs=8, **dag):
-        with mlflow_run("parent", experiment_name="faults"):
+        with mlflow_run("parent", experiment_name="faults", mlflow_conn_id=mlflow_conn_id):
             first = MLflowProjectOperator(
                 task_id="step",
                 uri=f"{PROJECTS}/{{{{ params.project }}}}",
                 parameters="{{ params.parameters or {'command': params.command} }}",
+                mlflow_conn_id=mlflow_conn_id,
                 **step or {},
             )
-            after = MLflowProjectOperator(task_id="after", uri=f"{PROJECTS}/shell", parameters={"command": "true"})
+            after = MLflowProjectOperator(
+                task_id="after",
+                uri=f"{PROJECTS}/shell",
+                parameters={"command": "true"},
+                mlflow_conn_id=mlflow_conn_id,
+            )
             first >> after
 
 
@@ -32,6 +40,8 @@ build("once")
 build("again", step={"retries": 1, "retry_delay": timedelta(seconds=1)})
 build("limited", step={"execution_timeout": timedelta(seconds=4)})
 build("short_run", dagrun_timeout=timedelta(seconds=8))
+for way in ("way_0", "way_1", "way_2"):  # to the same tracking server, each through a proxy of its own
+    build(way, mlflow_conn_id=way)
 
 with DAG("many", schedule=None):
     with mlflow_run("parent", experiment_name="faults many"):

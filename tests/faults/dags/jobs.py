@@ -14,9 +14,14 @@ SHELL = str(Path(__file__).resolve().parents[2] / "projects" / "shell")
 PARAMS = {"command": "true", "parameters": {}, "config": {}}
 
 
-def build(dag_id: str, *, deferrable: bool, step: dict[str, Any] | None = None, **dag: Any) -> None:
-    """Make a DAG of one job below a parent run; its command knows the try's number as $TRY."""
-    with DAG(dag_id, schedule=None, params=PARAMS, render_template_as_native_obj=True, max_active_runs=8, **dag):
+def build(name: str, mode: str, *, step: dict[str, Any] | None = None, **dag: Any) -> None:
+    """Make a DAG of one job below a parent run; its command knows the try's number as $TRY.
+
+    Each mode signs its requests with a key of its own, so that AWS can fail one and not the other.
+    """
+    with DAG(
+        f"{name}_{mode}", schedule=None, params=PARAMS, render_template_as_native_obj=True, max_active_runs=8, **dag
+    ):
         with mlflow_run("parent", experiment_name="faults of jobs"):
             MLflowProjectOperator(
                 task_id="step",
@@ -24,14 +29,15 @@ def build(dag_id: str, *, deferrable: bool, step: dict[str, Any] | None = None, 
                 parameters="{{ dict(params.parameters, command='TRY=%s; %s' % (ti.try_number, params.command)) }}",
                 backend="sagemaker",
                 backend_config="{{ params.config }}",
-                deferrable=deferrable,
+                deferrable=mode == "deferred",
+                aws_conn_id=f"aws_{mode}",
                 poll_interval=1,
                 **step or {},
             )
 
 
-for mode, deferrable in (("watched", False), ("deferred", True)):
-    build(f"job_{mode}", deferrable=deferrable)
-    build(f"job_again_{mode}", deferrable=deferrable, step={"retries": 1, "retry_delay": timedelta(seconds=1)})
-    build(f"job_limited_{mode}", deferrable=deferrable, step={"execution_timeout": timedelta(seconds=8)})
-    build(f"job_short_run_{mode}", deferrable=deferrable, dagrun_timeout=timedelta(seconds=10))
+for mode in ("watched", "deferred"):
+    build("job", mode)
+    build("job_again", mode, step={"retries": 1, "retry_delay": timedelta(seconds=1)})
+    build("job_limited", mode, step={"execution_timeout": timedelta(seconds=8)})
+    build("job_short_run", mode, dagrun_timeout=timedelta(seconds=10))

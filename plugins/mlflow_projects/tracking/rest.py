@@ -144,9 +144,10 @@ class RestClient(RestRegistry):
     ) -> None:
         moment = {"timestamp": int(time.time() * 1000), "step": 0}
         points = [{**pair, **moment} for pair in _pairs(metrics or {})]
-        for key, pairs in (("params", _pairs(params or {})), ("tags", _pairs(tags or {})), ("metrics", points)):
-            for start in range(0, len(pairs), _BATCH):
-                self._call("POST", "runs/log-batch", {"run_id": run_id, key: pairs[start : start + _BATCH]})
+        content = {"params": _pairs(params or {}), "tags": _pairs(tags or {}), "metrics": points}
+        for start in range(0, max(map(len, content.values())), _BATCH):
+            some = {kind: pairs[start : start + _BATCH] for kind, pairs in content.items() if pairs[start:]}
+            self._call("POST", "runs/log-batch", {"run_id": run_id, **some})
 
     def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
         request: dict[str, Any] = {"run_id": run_id, "status": status}

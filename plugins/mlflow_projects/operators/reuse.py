@@ -21,8 +21,8 @@ from mlflow_projects.backends.base import Backend, Job
 from mlflow_projects.project.command import local_path_of
 from mlflow_projects.project.identity import path_hash, tree_hash
 from mlflow_projects.tracking.client import Run, TrackingClient
-from mlflow_projects.tracking.record import MAX_PARAM, PARAMETERS, RunRecord, TaskIdentity, now
-from mlflow_projects.tracking.reuse import REUSED, REUSED_FROM, RUNNING, WAITING, ReuseKey, lost_artifacts
+from mlflow_projects.tracking.record import MAX_PARAM, PARAMETERS, REUSED_FROM, RunRecord, TaskIdentity, now
+from mlflow_projects.tracking.reuse import REUSED, RUNNING, WAITING, ReuseKey, lost_artifacts
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.3, 15.0  # seconds between two looks at who else works
 _SAY_EVERY_SECONDS = 60.0

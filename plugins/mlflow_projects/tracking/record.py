@@ -39,6 +39,8 @@ SUPERSEDES = "mlflow_projects.supersedes"
 JOB = "mlflow_projects.job"
 # … and the tries that watched it in turn, if a worker was lost meanwhile.
 TRIES = "mlflow_projects.tries"
+# The run whose result this one is, if nothing was started.
+REUSED_FROM = "mlflow_projects.reused_from"
 
 # A filter in MLflow's search language: runs that have not ended.
 NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))

@@ -18,7 +18,6 @@ from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
 from mlflow_projects.tracking.tree import run_files
 
-REUSED_FROM = "mlflow_projects.reused_from"
 ARTIFACTS = "mlflow_projects.reuse_artifacts"
 _KEY = "mlflow_projects.reuse."
 _PARTS = "mlflow_projects.reuse_parts."

@@ -10,10 +10,17 @@ from typing import Any
 
 def note_peak(context: Any, result: Any = None) -> None:  # noqa: ARG001
     """Write the peak of this task process (MB) into a file of the DAG run's; to be a task's ``post_execute``."""
-    ti = context["ti"]
-    folder = Path(os.environ["BENCH_WORK"]) / "memory"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{ti.dag_id}-{ti.run_id}-{ti.task_id}".replace(":", "_")).write_text(str(peak_mb()))
+    file = _file(Path(os.environ["BENCH_WORK"]), context["ti"].dag_id, context["ti"].run_id)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(str(peak_mb()))
+
+
+def peak_of(work: Path, dag_id: str, run_id: str) -> float:
+    """Return the peak that a DAG run's one task noted, in MB.
+
+    :param work: the folder of the whole benchmark
+    """
+    return float(_file(work, dag_id, run_id).read_text())
 
 
 def peak_mb() -> float:
@@ -23,3 +30,7 @@ def peak_mb() -> float:
     """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else float("nan")
+
+
+def _file(work: Path, dag_id: str, run_id: str) -> Path:
+    return work / "memory" / f"{dag_id}-{run_id}".replace(":", "_")

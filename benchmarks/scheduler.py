@@ -16,10 +16,12 @@ from typing import Any
 
 import httpx
 
+from benchmarks.memory import peak_of
 from benchmarks.row import Bench, InvalidRunError, ensure
 from tests.support.servers import free_port, wait_until_answers
 
 _START_SECONDS = 180
+_RUN_SECONDS = 1800
 
 
 class Scheduler:
@@ -28,16 +30,17 @@ class Scheduler:
     def __init__(self, http: httpx.Client, home: Path) -> None:
         self._http, self.home = http, home
 
-    def run(self, dag_id: str, seconds: float = 1800) -> dict[str, Any]:
+    def run(self, dag_id: str, **conf: Any) -> dict[str, Any]:
         """Run a DAG and return ``run_id``, ``seconds`` (wall, of the DAG run) and ``tasks`` (seconds by task).
 
+        :param conf: of the DAG run
         :raises InvalidRunError: it failed, or did not end in time
         """
-        body = {"logical_date": None}
+        body = {"logical_date": None, "conf": conf}
         run_id = str(self._ask("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + _RUN_SECONDS
         while (found := self._ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))["state"] in ("queued", "running"):
-            ensure(time.monotonic() < deadline, f"The DAG run of {dag_id!r} did not end in {seconds} s.")
+            ensure(time.monotonic() < deadline, f"The DAG run of {dag_id!r} did not end in {_RUN_SECONDS} s.")
             time.sleep(0.25)
         ensure(found["state"] == "success", f"The DAG run of {dag_id!r} ended as {found['state']}; see {self.home}.")
         listed = self._ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=1000")["task_instances"]
@@ -53,9 +56,7 @@ class Scheduler:
 
     def peak_mb(self, dag_id: str) -> float:
         """Run a DAG of one task that notes its peak (see benchmarks/memory.py) and return that."""
-        run_id = self.run(dag_id)["run_id"].replace(":", "_")
-        (file,) = self.home.parent.glob(f"memory/{dag_id}-{run_id}-*")
-        return float(file.read_text())
+        return peak_of(self.home.parent, dag_id, self.run(dag_id)["run_id"])
 
     def wait_for(self, dag_ids: set[str]) -> None:
         """Wait until DAGs are known."""

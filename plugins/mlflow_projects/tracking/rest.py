@@ -5,6 +5,7 @@ Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
+import math
 import random
 import ssl
 import time
@@ -143,7 +144,7 @@ class RestClient(RestRegistry):
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         moment = {"timestamp": int(time.time() * 1000), "step": 0}
-        points = [{**pair, **moment} for pair in _pairs(metrics or {})]
+        points = [{"key": key, "value": _as_json(value), **moment} for key, value in (metrics or {}).items()]
         content = {"params": _pairs(params or {}), "tags": _pairs(tags or {}), "metrics": points}
         for start in range(0, max(map(len, content.values())), _BATCH):
             some = {kind: pairs[start : start + _BATCH] for kind, pairs in content.items() if pairs[start:]}
@@ -283,7 +284,14 @@ def _retry_after(answer: httpx.Response) -> float | None:
         return None
 
 
-def _pairs(mapping: Mapping[str, str] | Mapping[str, float]) -> list[dict[str, Any]]:
+def _as_json(value: float) -> float | str:
+    """Return a number as protobuf's JSON has it, which writes those that JSON lacks as text."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+
+
+def _pairs(mapping: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in mapping.items()]
 
 

@@ -23,3 +23,16 @@ with DAG(
             uri="{{ params.uri }}",
             parameters={**PARAMETERS, "text": "{{ params.second }}", "upstream": first.artifact("made")},
         )
+
+with DAG(
+    "reuse_alone",
+    schedule=None,
+    params={"uri": "", "text": "x", "counter": ""},
+):
+    MLflowProjectOperator(
+        task_id="step",
+        uri="{{ params.uri }}",
+        parameters={"text": "{{ params.text }}", "counter": "{{ params.counter }}"},
+        experiment_name="reuse",
+        reuse=True,
+    )

@@ -13,7 +13,12 @@ server, experiment = os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_EXPER
 run_id = os.environ["MLFLOW_RUN_ID"]
 target = f"{server}/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run_id}/artifacts/made/text.txt"
 urllib.request.urlopen(urllib.request.Request(target, data=f"{text} {upstream}".encode(), method="PUT")).close()
-metric = {"run_id": run_id, "key": "length", "value": len(text), "timestamp": int(time.time() * 1000), "step": 3}
+moment = int(time.time() * 1000)
+metrics = [
+    {"key": "length", "value": len(text), "timestamp": moment, "step": 3},
+    {"key": "none", "value": "NaN", "timestamp": moment, "step": 0},
+]
 headers = {"Content-Type": "application/json"}
-target = f"{server}/api/2.0/mlflow/runs/log-metric"
-urllib.request.urlopen(urllib.request.Request(target, data=json.dumps(metric).encode(), headers=headers)).close()
+body = json.dumps({"run_id": run_id, "metrics": metrics}).encode()
+target = f"{server}/api/2.0/mlflow/runs/log-batch"
+urllib.request.urlopen(urllib.request.Request(target, data=body, headers=headers)).close()

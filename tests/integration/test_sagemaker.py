@@ -62,9 +62,9 @@ def test_echo_zip_leaves_the_same_record_on_both_backends(tracking_uri: str, sag
 
 @pytest.mark.parametrize(("dag_id", "reuse"), [("job_watched", True), ("job_deferred", "wait")])
 def test_a_result_that_is_there_starts_no_job(dag_id: str, reuse: Any, tracking_uri: str, sagemaker: Any) -> None:
-    (first,) = steps(tracking_uri, job(dag_id, "echo made once", take=reuse))
+    (first,) = steps(tracking_uri, job(dag_id, f"echo made by {dag_id}", take=reuse))
     before = len(sagemaker.jobs())
-    result = job(dag_id, "echo made once", take=reuse)
+    result = job(dag_id, f"echo made by {dag_id}", take=reuse)
     (run,) = steps(tracking_uri, result)
     assert result.state == "success", result.log[-12000:]
     assert first.data.tags["sagemaker.job_name"] in first.data.tags["mlflow_projects.job"]

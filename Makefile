@@ -53,8 +53,8 @@ faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', or
 	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) $(if $(AGAIN),--again)
 
 .PHONY: bench
-bench: setup-dev ## Measure against the other ways to run a project, side by side
-	@$(BIN)/python benchmarks/run.py
+bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4", QUICK=1, WRITE=1 for docs)
+	@$(BIN)/python -m benchmarks.run $(ROWS) $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(WRITE)),--write)
 
 .PHONY: lock
 lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 3.13

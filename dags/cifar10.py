@@ -74,6 +74,8 @@ with DAG(
                                      section="building", description="Of the server's image; has python3 with venv."),
         "evaluate_downstream": Param("", type="string", title="Folder for the results", section="evaluate",
                                      description="On the worker. Empty: only the run's artifact is kept."),
+        "reuse": Param(False, type="boolean", section="reuse", title="Reuse results",
+                       description="preprocess and train do not run if nothing changed since an earlier run."),
         "environment": Param("python_env", type="string", enum=["python_env", "image"], section="environment",
                              title="preprocess and train run in",
                              description="A Python environment that is built on the worker, or a container."),
@@ -93,6 +95,7 @@ with DAG(
                 "cached_data_id": "{{ params.preprocess_cached_data_id }}",
             },
             backend_config=IN_ENVIRONMENT,
+            reuse="{{ params.reuse }}",
         )
         train = MLflowProjectOperator(
             task_id="train",
@@ -109,6 +112,7 @@ with DAG(
             },
             backend="{{ params.train_backend }}",
             backend_config=IN_ENVIRONMENT,
+            reuse="{{ params.reuse }}",
         )
         building = MLflowProjectOperator(
             task_id="building",

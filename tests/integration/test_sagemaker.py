@@ -60,6 +60,21 @@ def test_echo_zip_leaves_the_same_record_on_both_backends(tracking_uri: str, sag
     assert tags["sagemaker.job_url"].endswith(f"#/jobs/{tags['sagemaker.job_name']}")
 
 
+@pytest.mark.parametrize(("dag_id", "reuse"), [("job_watched", True), ("job_deferred", "wait")])
+def test_a_result_that_is_there_starts_no_job(dag_id: str, reuse: Any, tracking_uri: str, sagemaker: Any) -> None:
+    (first,) = steps(tracking_uri, job(dag_id, f"echo made by {dag_id}", take=reuse))
+    before = len(sagemaker.jobs())
+    result = job(dag_id, f"echo made by {dag_id}", take=reuse)
+    (run,) = steps(tracking_uri, result)
+    assert result.state == "success", result.log[-12000:]
+    assert first.data.tags["sagemaker.job_name"] in first.data.tags["mlflow_projects.job"]
+    assert run.data.tags["mlflow_projects.reused_from"] == first.info.run_id
+    assert "mlflow_projects.job" not in run.data.tags
+    assert not any(key.startswith("sagemaker/") for key in run.data.metrics)
+    assert result.tasks["parent.step"].xcom["run_id"] == first.info.run_id
+    assert len(sagemaker.jobs()) == before
+
+
 @pytest.mark.parametrize("dag_id", MODES)
 def test_a_job_is_reported_line_by_line(dag_id: str, tracking_uri: str, sagemaker: Any) -> None:
     result = job(dag_id, "echo one; sleep 8; echo two")  # long enough to be seen at work on a busy machine

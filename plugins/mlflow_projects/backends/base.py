@@ -94,6 +94,13 @@ class Backend(Protocol):
     def environment(self, job: Job) -> Mapping[str, str]:
         """Return the tags that say in which environment the command runs."""
 
+    def identity(self, job: Job) -> Mapping[str, Any]:
+        """Return what the result depends on, besides the project's files and parameters, as JSON can hold it.
+
+        :raises ProjectError: that cannot be found out
+        :raises StepFailedError: not now
+        """
+
     def plan(self, job: Job) -> Handle:
         """Return the handle that the job will have; {} if only :meth:`submit` can tell."""
 

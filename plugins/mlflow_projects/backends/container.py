@@ -115,6 +115,19 @@ def image_of(project: Project, config: Mapping[str, Any]) -> str:
     return str(config.get("docker_image") or (project.docker_env or {}).get("image") or "")
 
 
+def image_identity(image: str, log: Callable[[str], None]) -> str:
+    """Return what a name stands for now: the image's id. A name with a digest never stands for anything else.
+
+    :param log: takes lines about the progress, if the image must be pulled
+    :raises ProjectError: there is no such image
+    :raises StepFailedError: engine or registry cannot be asked now
+    """
+    if "@sha256:" in image:
+        return image
+    with engine.connected(engine.engine_environment()) as client:
+        return engine.ensure_image(client, image, log)
+
+
 def check_container(job: Job, environment: Mapping[str, str]) -> None:
     """Refuse what cannot run in a container of this worker.
 

@@ -13,7 +13,9 @@ import os
 import platform
 import shlex
 import shutil
+import site
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +88,38 @@ def find_conda(path: str | None) -> str:
         "env_manager 'conda' needs the program conda, which this worker does not have; install it, or use "
         "env_manager 'uv', which takes the pip packages of a conda.yaml."
     )
+
+
+def environment_identity(project: Project, manager: str) -> dict[str, Any]:
+    """Return what an environment is made from, as JSON can hold it.
+
+    ``local`` is the worker's Python as it is now: its version, and the names and versions of its packages.
+
+    :raises ProjectError: the definition is wrong
+    """
+    identity: dict[str, Any] = {"manager": manager, "machine": platform.machine()}
+    if manager == "conda":
+        assert project.environment_file is not None
+        return {**identity, "definition": project.environment_file.read_text(encoding="utf-8")}
+    if manager == "local":
+        return {**identity, "python": _worker_python(), "packages": _worker_packages()}
+    wanted = read_python_environment(project)
+    requirements = [list(wanted.build_requirements), list(wanted.requirements)]
+    return {**identity, "python": wanted.python or _worker_python(), "requirements": requirements}
+
+
+def _worker_python() -> str:
+    return f"{platform.python_implementation()} {platform.python_version()}"
+
+
+def _worker_packages() -> list[str]:
+    """Return the worker's packages as their folders are called, for example ``numpy-2.3.1.dist-info``.
+
+    Reading the folders' names takes a millisecond, their content (importlib.metadata) a hundred times as long.
+    """
+    folders = {*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    names = {path.name for folder in folders for path in Path(folder).glob("*-info")}
+    return sorted(names)
 
 
 @dataclass(frozen=True)

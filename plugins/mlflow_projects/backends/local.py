@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.base import Handle, Job, JobStatus, check_config_keys
-from mlflow_projects.backends.container import StartedContainer, check_container, image_of, start_container
+from mlflow_projects.backends.container import (
+    StartedContainer,
+    check_container,
+    image_identity,
+    image_of,
+    start_container,
+)
 from mlflow_projects.backends.environments import (
     ENV_MANAGERS,
     Activation,
     EnvironmentBuilder,
     choose_env_manager,
+    environment_identity,
     find_conda,
 )
 from mlflow_projects.backends.process import DEFAULT_GRACE, ProcessTree
@@ -64,6 +71,12 @@ class LocalBackend:
         if image := image_of(job.project, job.config):
             return {"mlflow.project.env": "docker", "mlflow.docker.image.uri": image}
         return {"mlflow.project.env": choose_env_manager(job.project, job.env_manager)}
+
+    def identity(self, job: Job) -> Mapping[str, Any]:
+        """Return the image's id, or what the Python environment is made from; an image that is missing is pulled."""
+        if image := image_of(job.project, job.config):
+            return {"image": image_identity(image, self._log), "gpus": str(job.config.get("docker_gpus") or "")}
+        return environment_identity(job.project, choose_env_manager(job.project, job.env_manager))
 
     def plan(self, job: Job) -> Handle:  # noqa: ARG002
         """Return {}: a process is not known before it runs, and ends with its task."""

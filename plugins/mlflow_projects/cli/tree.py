@@ -63,6 +63,8 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
     from rich.markup import escape
     from rich.table import Table
 
+    from mlflow_projects.tracking.record import REUSED_FROM
+
     table = Table(title=escape(title), caption=escape(f"tracking server: {client.settings.uri}"))
     for heading in ("run", "status", "time", "parameters", "metrics", "artifacts"):
         table.add_column(heading, overflow="fold")
@@ -70,11 +72,12 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
     for top in tops:
         for depth, node in top.walk():
             run = node.run
+            reused = run.tags.get(REUSED_FROM, "")
             colour = _STATUS_COLOURS.get(run.status, "yellow")
             seconds = f"{(run.end_time - run.start_time) / 1000:.1f} s" if run.end_time and run.start_time else ""
             table.add_row(
                 escape("  " * depth + ("└ " if depth else "") + run.name),
-                f"[{colour}]{run.status}[/]",
+                f"[{colour}]{run.status}[/]" + (f"\nreused {reused[:8]}…" if reused else ""),
                 seconds,
                 escape("\n".join(f"{key}={_short(value)}" for key, value in sorted(run.params.items()))),
                 escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()) if _is_shown(key))),

@@ -23,6 +23,7 @@ from mlflow_projects.backends.checkpoints import (
     kept_checkpoint,
 )
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
+from mlflow_projects.operators.reuse import Reuse, StepReusedError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
@@ -30,6 +31,7 @@ from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
 from mlflow_projects.tracking.record import JOB, MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
+from mlflow_projects.tracking.reuse import completion_tags
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
@@ -73,6 +75,7 @@ class Attempt:
     :param redact: replaces known secrets in a text
     :param on_open: called once the MLflow run is open, with the handle of the job outside, if there will be one
     :param checkpoints: where a step keeps what its next attempt needs; None: nowhere
+    :param reuse: how an earlier result may be taken over; None: the step always runs
     """
 
     step: Step
@@ -85,6 +88,7 @@ class Attempt:
     aws_conn_id: str | None = None
     poll_interval: float = 10.0
     checkpoints: CheckpointSettings | None = None
+    reuse: Reuse | None = None
     _killed: bool = False
     _may_raise: bool = False
     _backend: Backend | None = None
@@ -96,6 +100,7 @@ class Attempt:
 
         :raises ProjectError: the step is defined wrongly; another try cannot help
         :raises StepFailedError: the command failed
+        :raises StepReusedError: an earlier result was taken over; the command did not run
         :raises AttemptKilledError: :meth:`kill` was called
         :raises TrackingError: the record cannot be written
         """
@@ -133,6 +138,9 @@ class Attempt:
                 source, job = self._prepare(backend, stack.enter_context(self.cache.workspace()))
                 if not backend.remote:
                     job = stack.enter_context(self._checkpointed(job))
+                if self.reuse:
+                    with self._interruptible():
+                        self.reuse.identify(backend, step.backend, job)
                 handle = backend.plan(job)
             except (ProjectError, StepFailedError) as error:
                 self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
@@ -140,13 +148,31 @@ class Attempt:
             except BaseException as error:  # killed, timed out, Ctrl-C
                 self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
                 raise
-            tags = {**backend.environment(job), **self._job_tags(handle)}
-            record = self._record(source, job.parameters.as_record(), tags)
+            tags = {**backend.environment(job), **(self.reuse.tags() if self.reuse else {})}
+            parameters = job.parameters.as_record()
+            if self.reuse:
+                self._take_over(self.reuse, self._record(source, parameters, tags))
+            waits = bool(self.reuse and self.reuse.wait)  # nothing of the job is true yet
+            record = self._record(source, parameters, tags if waits else {**tags, **self._job_tags(handle)})
             run = record.open()
-            self.on_open(run, handle)
+            self.on_open(run, {} if waits else handle)
             with self._closing(record):
+                if self.reuse and waits:
+                    self.reuse.settle(record, self._interruptible)
+                    if handle := backend.plan(job):  # anew: its deadline counts from now
+                        self.client.log_batch(run.run_id, tags=self._job_tags(handle))
+                        self.on_open(run, handle)
                 self._submit(backend, self._opened(job, run), handle)
             yield record
+
+    def _take_over(self, reuse: Reuse, record: RunRecord) -> None:
+        """End the attempt if there is an earlier result."""
+        with self._interruptible():
+            original = reuse.find(record)
+        if original:
+            self.on_open(record.open(), {})
+            with self._closing(record):
+                reuse.take_over(record, original)
 
     def _named(self) -> Backend:
         return backend_named(
@@ -241,6 +267,8 @@ class Attempt:
         """Close the record if the block fails, whatever the reason is."""
         try:
             yield
+        except StepReusedError:
+            raise
         except (ProjectError, StepFailedError) as error:
             # A job whose creation was never answered may be there; with a ProjectError, it is not ours.
             if isinstance(error, StepFailedError):
@@ -342,6 +370,7 @@ class Attempt:
             supersedes=self.step.supersedes,
             parameters={key: self.redact(value) for key, value in parameters.items()},
             more_tags={**(tags or {}), **self.step.tags},
+            success_tags=lambda run: completion_tags(self.client, run),
         )
 
     def _record_unstarted(self, source: SourceTags, outcome: Outcome) -> None:

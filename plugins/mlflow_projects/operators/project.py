@@ -27,6 +27,8 @@ from mlflow_projects.operators.base import (
     is_deferrable,
     is_retry,
 )
+from mlflow_projects.operators.reuse import StepReusedError
+from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import stop_without_supervisor
 from mlflow_projects.tracking.client import OPEN_STATUSES
@@ -50,7 +52,8 @@ class MLflowProjectOperator(MLflowRunOperator):
     command's exit status decides how both end.
 
     Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "mlflow_conn_id"}`` as
-    XCom, where ``metrics`` holds the last value of each metric.
+    XCom, where ``metrics`` holds the last value of each metric. For a reused result this is the original's run, and
+    ``linked_run_id`` is the run of this DAG run that points to it.
 
     :param uri: folder, ``file://``, git URL or ``.zip``, each with an optional ``#sub/directory`` (templated)
     :param entry_point: an entry point of the MLproject, or a ``.py`` or ``.sh`` file of it (templated)
@@ -75,7 +78,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         ``key_file``) for a private repository
     :param aws_conn_id: Airflow connection for backends on AWS
     :param tags: more tags for the run; they win over ours (templated)
-    :param reuse: not available yet; must be False
+    :param reuse: True takes over the result of a FINISHED run of the same content instead of running again;
+        ``"wait"`` also waits for one that is being made now; see docs/reuse.md (templated)
     :param deferrable: whether waiting for a SageMaker job leaves the worker slot free; default: Airflow's
         ``[operators] default_deferrable``; the local backend always holds its slot
     :param poll_interval: seconds between two looks at a SageMaker job
@@ -96,6 +100,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         "backend_config",
         "parent_run_id",
         "tags",
+        "reuse",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "parameters": "json",
@@ -119,14 +124,12 @@ class MLflowProjectOperator(MLflowRunOperator):
         git_conn_id: str | None = None,
         aws_conn_id: str | None = "aws_default",
         tags: Mapping[str, str] | None = None,
-        reuse: bool = False,
+        reuse: bool | str = False,
         deferrable: bool | None = None,
         poll_interval: float = 10.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if reuse:
-            raise ValueError(f"Task {self.task_id!r}: reuse=True is not available in this version; remove it.")
         self.uri = uri
         self.entry_point = entry_point
         self.version = version
@@ -170,10 +173,15 @@ class MLflowProjectOperator(MLflowRunOperator):
                     self._hand_over(context, run, handle)
                 return self._finish(attempt, lambda: attempt.attach(run, handle))
             attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
-            if is_deferrable(self.deferrable) and self.backend in REMOTE_BACKENDS:
-                run, handle = self._watched(attempt, attempt.start)
-                self._hand_over(context, run, handle)
-            return self._finish(attempt, attempt.run)
+            attempt.reuse = reuse_of(self.reuse, context, attempt)
+            try:
+                if is_deferrable(self.deferrable) and self.backend in REMOTE_BACKENDS:
+                    run, handle = self._watched(attempt, attempt.start)
+                    self._hand_over(context, run, handle)
+                return self._finish(attempt, attempt.run)
+            except StepReusedError as reused:
+                self._finished = reused.linked
+                return {**self.xcom_of(reused.original, "FINISHED"), "linked_run_id": reused.linked.run_id}
 
     def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
         """Close the attempt whose job a trigger watched to its end, or to its deadline."""

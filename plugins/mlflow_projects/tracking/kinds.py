@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
+from mlflow_projects.tracking.tree import maker_of
 
 
 def _has_code_version(run: Run, _: Sequence[Artifact]) -> bool:
@@ -64,10 +65,11 @@ def kinds_missing_from(client: TrackingClient, run_id: str) -> list[str]:
     :raises TrackingError: the run cannot be read
     """
     run = client.get_run(run_id)
-    return missing_kinds(run, client.list_artifacts(run_id) or _logged_models(client, run))
+    maker = maker_of(client, run)
+    return missing_kinds(run, client.list_artifacts(maker) or _logged_models(client, run.experiment_id, maker))
 
 
-def _logged_models(client: TrackingClient, run: Run) -> list[Artifact]:
+def _logged_models(client: TrackingClient, experiment_id: str, run_id: str) -> list[Artifact]:
     """Return the run's models, which MLflow 3 does not list among its artifacts."""
-    found = client.logged_models(run.experiment_id, f"source_run_id = {quoted(run.run_id)}")
+    found = client.logged_models(experiment_id, f"source_run_id = {quoted(run_id)}")
     return [Artifact(path=model.name, is_dir=True) for model in found]

@@ -39,6 +39,8 @@ SUPERSEDES = "mlflow_projects.supersedes"
 JOB = "mlflow_projects.job"
 # … and the tries that watched it in turn, if a worker was lost meanwhile.
 TRIES = "mlflow_projects.tries"
+# The run whose result this one is, if nothing was started.
+REUSED_FROM = "mlflow_projects.reused_from"
 
 # A filter in MLflow's search language: runs that have not ended.
 NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
@@ -167,6 +169,7 @@ class RunRecord:
     :param supersedes: the run of the try before this one, if any
     :param parameters: what the DAG passes, as text
     :param more_tags: the user's own; they win over ours
+    :param success_tags: called with the run when it is about to be FINISHED; returns more tags
     """
 
     client: TrackingClient
@@ -179,6 +182,7 @@ class RunRecord:
     supersedes: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     more_tags: Mapping[str, str] = field(default_factory=dict)
+    success_tags: Callable[[Run], Mapping[str, str]] | None = None
     run: Run | None = None
 
     def open(self) -> Run:
@@ -213,6 +217,8 @@ class RunRecord:
         logged = self.client.get_run(self.run.run_id)
         missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
         tags = _present(outcome.tags())
+        if outcome.status == "FINISHED" and self.success_tags:
+            tags |= self.success_tags(logged)
         if missing or tags or outcome.metrics:
             self.client.log_batch(logged.run_id, params=missing, tags=tags, metrics=outcome.metrics)
         self.client.update_run(logged.run_id, outcome.status, now())

@@ -5,6 +5,7 @@ Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
+import math
 import random
 import ssl
 import time
@@ -143,10 +144,11 @@ class RestClient(RestRegistry):
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         moment = {"timestamp": int(time.time() * 1000), "step": 0}
-        points = [{**pair, **moment} for pair in _pairs(metrics or {})]
-        for key, pairs in (("params", _pairs(params or {})), ("tags", _pairs(tags or {})), ("metrics", points)):
-            for start in range(0, len(pairs), _BATCH):
-                self._call("POST", "runs/log-batch", {"run_id": run_id, key: pairs[start : start + _BATCH]})
+        points = [{"key": key, "value": _as_json(value), **moment} for key, value in (metrics or {}).items()]
+        content = {"params": _pairs(params or {}), "tags": _pairs(tags or {}), "metrics": points}
+        for start in range(0, max(map(len, content.values())), _BATCH):
+            some = {kind: pairs[start : start + _BATCH] for kind, pairs in content.items() if pairs[start:]}
+            self._call("POST", "runs/log-batch", {"run_id": run_id, **some})
 
     def update_run(self, run_id: str, status: RunStatus, end_time: int | None = None) -> None:
         request: dict[str, Any] = {"run_id": run_id, "status": status}
@@ -282,7 +284,14 @@ def _retry_after(answer: httpx.Response) -> float | None:
         return None
 
 
-def _pairs(mapping: Mapping[str, str] | Mapping[str, float]) -> list[dict[str, Any]]:
+def _as_json(value: float) -> float | str:
+    """Return a number as protobuf's JSON has it, which writes those that JSON lacks as text."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+
+
+def _pairs(mapping: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in mapping.items()]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
-from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, ROLE
+from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, REUSED_FROM, ROLE
 
 
 @dataclass
@@ -56,10 +57,22 @@ def run_tree(
     tops: list[RunNode] = []
     for node in sorted(nodes.values(), key=lambda node: node.run.start_time or 0):
         if with_files:
-            node.artifacts = run_files(client, node.run.run_id)
+            node.artifacts = run_files(client, maker_of(client, node.run))
         parent = nodes.get(node.run.tags.get(PARENT_RUN_ID, ""))
         (parent.children if parent else tops).append(node)
     return tops
+
+
+def maker_of(client: TrackingClient, run: Run) -> str:
+    """Return the run that made a run's result: itself, or the original of a reused result while that exists."""
+    if not (original := run.tags.get(REUSED_FROM)):
+        return run.run_id
+    try:
+        return client.get_run(original).run_id
+    except TrackingError as error:
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return run.run_id
 
 
 def run_files(client: TrackingClient, run_id: str, *, limit: int = 100, max_folders: int = 100) -> list[Artifact]:

@@ -18,11 +18,12 @@ from mlflow_projects.tracking.record import (
     PARAMETERS,
     PARENT_RUN_ID,
     REASON,
+    REUSED_FROM,
     ROLE,
     TASK_ID,
     TRY_NUMBER,
 )
-from mlflow_projects.tracking.tree import run_files, run_tree
+from mlflow_projects.tracking.tree import maker_of, run_files, run_tree
 from mlflow_projects.ui.sources import DagRunRecord, PageProblem
 
 MAX_RUNS = 100
@@ -61,14 +62,15 @@ def details(client: TrackingClient, dag_id: str, dag_run_id: str, mlflow_run_id:
     """
     run = _run_of(client, dag_id, dag_run_id, mlflow_run_id)
     deadline = time.monotonic() + _SECONDS
-    files = run_files(client, run.run_id, limit=MAX_FILES + 1, max_folders=MAX_FOLDERS)
+    made_by = maker_of(client, run)
+    files = run_files(client, made_by, limit=MAX_FILES + 1, max_folders=MAX_FOLDERS)
     notes = [f"Only {MAX_FILES} files are listed."] if len(files) > MAX_FILES else []
     histories: dict[str, list[tuple[int, float, int]]] = {}
     for key in sorted(run.metrics, key=_interest)[:MAX_HISTORIES]:
         if time.monotonic() > deadline:
             notes.append("The tracking server is slow; some plots are missing.")
             break
-        points = client.metric_history(run.run_id, key, limit=MAX_POINTS)
+        points = client.metric_history(made_by, key, limit=MAX_POINTS)
         if len(points) == MAX_POINTS:
             notes.append(f"{key}: the plot holds the first {MAX_POINTS} values.")
         histories[key] = _thinned(points)
@@ -130,6 +132,7 @@ def _run_of(client: TrackingClient, dag_id: str, dag_run_id: str, mlflow_run_id:
 
 
 def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
+    original = run.tags.get(REUSED_FROM, "")
     params = run.params or _announced(run.tags.get(PARAMETERS, ""))
     return {
         "id": run.run_id,
@@ -141,6 +144,8 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "start": run.start_time,
         "end": run.end_time,
         "url": client.settings.run_url(run.experiment_id, run.run_id),
+        "reused": original,
+        "original_url": client.settings.run_url(run.experiment_id, original) if original else "",
         "reason": run.tags.get(REASON, "") if run.status in ("FAILED", "KILLED") else "",
         "output": run.tags.get(OUTPUT_TAIL, "") if run.status in ("FAILED", "KILLED") else "",
         "params": _first(params, sorted, lambda text: text[:MAX_TEXT]),

@@ -18,7 +18,7 @@ for dag_id, deferrable, git in (
         schedule=None,
         render_template_as_native_obj=True,
         default_args={"retries": 1, "retry_delay": timedelta(0)},
-        params={"uri": "", "parameters": {}, "backend_config": {}, "env_manager": None},
+        params={"uri": "", "parameters": {}, "backend_config": {}, "env_manager": None, "take": False},
     ):
         with mlflow_run("parent", experiment_name="jobs"):
             MLflowProjectOperator(
@@ -31,4 +31,5 @@ for dag_id, deferrable, git in (
                 deferrable=deferrable,
                 poll_interval=0.2,
                 git_conn_id=git,
+                reuse="{{ params.take }}",
             )

@@ -41,7 +41,7 @@ from mlflow_projects.backends.sagemaker.request import (
     project_key,
     runner_file,
 )
-from mlflow_projects.backends.sagemaker.settings import SageMakerSettings, settings_from
+from mlflow_projects.backends.sagemaker.settings import IDENTITY_KEYS, SageMakerSettings, settings_from
 from mlflow_projects.backends.sagemaker.validation import problems
 from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Transitions, verdict
 from mlflow_projects.exceptions import ProjectError, StepFailedError
@@ -96,6 +96,13 @@ class SageMakerBackend:
     def environment(self, job: Job) -> Mapping[str, str]:
         """Return what is installed before the command, if anything."""
         return {"mlflow.project.env": job.env_manager or "local"}
+
+    def identity(self, job: Job) -> Mapping[str, Any]:
+        """Return the image's name, what is installed in it, and those settings that may change the result."""
+        settings = settings_from(job.config)
+        plan = self._plan(job, settings, _NO_SHA)
+        chosen = {name: getattr(settings, name) for name in IDENTITY_KEYS}
+        return {**chosen, "image": plan.image_uri, "packages": packages_of(job, settings)}
 
     def plan(self, job: Job) -> Handle:
         """Return what identifies the job."""

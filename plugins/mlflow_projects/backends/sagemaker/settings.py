@@ -80,6 +80,16 @@ class SageMakerSettings:
 
 
 CONFIG_KEYS = tuple(item.name for item in fields(SageMakerSettings))
+# What may change a job's result; the others say who pays, where files lie and how long to wait.
+IDENTITY_KEYS = (
+    "instance_type",
+    "instance_count",
+    "channels",
+    "environment",
+    "secret_environment",
+    "python",
+    "overrides",
+)
 
 
 def settings_from(config: Mapping[str, Any]) -> SageMakerSettings:

@@ -45,6 +45,7 @@ function head(run) {
     {},
     el("h2", {}, run.name),
     badge(run.status),
+    run.reused ? badge("reused") : null,
     el("span", { class: "facts" }, facts.filter(Boolean).join(" · ")),
     run.url ? link("Open in MLflow", run.url, { class: "button", "aria-label": `Open ${run.name} in MLflow` }) : null,
   );
@@ -65,6 +66,7 @@ function body(card) {
   const params = run.params.map(([key, value]) => pair(key, el("td", {}, value)));
   const files = (details?.files ?? []).map((file) => pair(file.path, el("td", { class: "value" }, bytes(file.size))));
   return [
+    run.reused ? el("p", { class: "note" }, "Nothing ran: this is the result of ", link(`run ${run.reused}`, run.original_url), ".") : null,
     run.reason ? el("p", { class: "reason" }, run.reason) : null,
     run.output ? el("details", { class: "output" }, el("summary", {}, "Last lines of output"), el("pre", {}, run.output)) : null,
     el(

@@ -1,0 +1,127 @@
+"""What a folder contains, as one hash: the same for the same content, wherever and whenever it was made.
+
+The hash says nothing of time stamps, owners or the folder's own name. A folder, a git checkout and a zip
+file with the same files have the same hash; so has the same tree at another commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mlflow_projects.exceptions import ProjectError
+
+_CHUNK = 2**20
+# Python writes there while a project runs; nobody means it as content, tracked or not.
+_NEVER = (b".git", b"__pycache__")
+
+
+def tree_hash(root: Path) -> str:
+    """Return the hash of a project's folder: names, contents, executable bits and the targets of links.
+
+    Files that git ignores do not count, nor do ``.git``, ``__pycache__`` and empty folders. The rules of
+    ``.gitignore`` hold in a folder outside of any repository too, if git is installed.
+
+    :raises ProjectError: a file cannot be read
+    """
+    return _hash_of(os.fsencode(root), _listed(root))
+
+
+def path_hash(path: Path) -> str:
+    """Return the hash of a file, or of a folder with all that is in it, ignored by git or not.
+
+    :raises ProjectError: a file cannot be read
+    """
+    if path.is_dir():
+        return _hash_of(os.fsencode(path), _walked(os.fsencode(path), never=()))
+    return _hash_of(os.fsencode(path.parent), [os.fsencode(path.name)], with_names=False)
+
+
+def _hash_of(root: bytes, names: Iterable[bytes], *, with_names: bool = True) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(set(names)):
+        path = os.path.join(root, name)  # noqa: PTH118  (names may be no text)
+        try:
+            kind, content = _content(path)
+        except FileNotFoundError:  # tracked, but deleted from the work tree
+            continue
+        except OSError as error:
+            raise ProjectError(f"{os.fsdecode(path)} cannot be read: {error.strerror}.") from None
+        for part in (name if with_names else b"", kind, content):
+            # Each part after its length: no two lists of parts are written alike.
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def _content(path: bytes) -> tuple[bytes, bytes]:
+    """Return (kind, hash of the content) of a file or link."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        return b"link", hashlib.sha256(os.readlink(path)).digest()  # noqa: PTH115
+    if stat.S_ISDIR(mode):  # a repository inside of this one
+        return b"folder", tree_hash(Path(os.fsdecode(path))).encode()
+    if not stat.S_ISREG(mode):  # a pipe or socket: reading it could last for ever
+        return b"special", b""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # noqa: PTH123
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return b"executable" if mode & stat.S_IXUSR else b"file", digest.digest()
+
+
+def _listed(root: Path) -> Iterator[bytes]:
+    """Yield the names of the files that count, relative to the folder; those of folders only for repositories."""
+    try:
+        names = _listed_by_git(root)
+    except OSError:  # git is not installed
+        return _walked(os.fsencode(root), _NEVER)
+    return (name.rstrip(b"/") for name in names if name and not set(name.split(b"/")) & set(_NEVER))
+
+
+def _listed_by_git(root: Path) -> list[bytes]:
+    folder = ["git", "-C", str(root), "-c", "safe.directory=*"]
+    others = ["--others", "--exclude-standard"]
+    inside = _git([*folder, "rev-parse", "--is-inside-work-tree"])
+    # A folder that its repository ignores (a cache, say) is a project all the same: it counts by itself.
+    if inside == b"true\n" and _git([*folder, "check-ignore", "--quiet", "--no-index", "."]) is None:
+        names = _git([*folder, "ls-files", "-z", "--cached", *others])
+        if names is not None:
+            return names.split(b"\0")
+    with _empty_repository() as repository:
+        names = _git(["git", "-C", str(root), f"--git-dir={repository}", "--work-tree=.", "ls-files", "-z", *others])
+    if names is None:
+        raise ProjectError(f"git cannot list the files of {root}; look at what `git status` says there.")
+    return names.split(b"\0")
+
+
+def _git(command: list[str]) -> bytes | None:
+    """Return what git prints, or None if it refuses."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    return None if done.returncode else done.stdout
+
+
+@contextlib.contextmanager
+def _empty_repository() -> Iterator[str]:
+    """Yield a repository without any file: git then reads a folder that is in none."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-projects-git-") as folder:
+        for name in ("objects", "refs"):
+            (Path(folder) / name).mkdir()
+        (Path(folder) / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
+        yield folder
+
+
+def _walked(root: bytes, never: tuple[bytes, ...]) -> Iterator[bytes]:
+    """Yield every file and link below a folder, relative to it, without git's help."""
+    for base, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in never]
+        links = [name for name in folders if os.path.islink(os.path.join(base, name))]  # noqa: PTH114, PTH118
+        for name in (*files, *links):
+            if name not in never:
+                yield os.path.relpath(os.path.join(base, name), root)  # noqa: PTH118

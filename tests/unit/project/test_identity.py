@@ -1,0 +1,213 @@
+"""The hash of a project's folder: what changes it, and what does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project import identity
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.fetch import fetch
+from mlflow_projects.project.identity import path_hash, tree_hash
+
+# Letters that git, a shell and a naive separator would each treat in a way of their own.
+NAMES = st.text(alphabet="ab \n\"'*?!#-.é\\", min_size=1, max_size=6).filter(
+    lambda name: name not in (".", "..") and not name.startswith(".git")
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+TREES = st.dictionaries(PATHS, st.tuples(st.binary(max_size=20), st.booleans()), min_size=1, max_size=5).filter(
+    lambda tree: not any(one != other and other.startswith(f"{one}/") for one in tree for other in tree)
+)
+QUICK = settings(max_examples=25, deadline=None)
+
+
+def write(folder: Path, tree: dict[str, tuple[bytes, bool]]) -> Path:
+    for name, (content, executable) in tree.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        file.chmod(0o755 if executable else 0o644)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> None:
+    user = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", str(folder), *user, *arguments], check=True, capture_output=True)
+
+
+def commit(folder: Path, message: str = "x") -> None:
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all", "--force", ".")
+    git(folder, "commit", "--quiet", "--allow-empty", "-m", message)
+
+
+@QUICK
+@given(tree=TREES, other=TREES)
+def test_two_trees_have_the_same_hash_only_if_they_are_the_same(tree: dict, other: dict) -> None:
+    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+        assert (tree_hash(write(Path(a), tree)) == tree_hash(write(Path(b), other))) == (tree == other)
+
+
+@QUICK
+@given(tree=TREES, data=st.data())
+def test_every_byte_name_and_mode_counts(tree: dict, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(tree)))
+    content, executable = tree[name]
+    with tempfile.TemporaryDirectory() as folder:
+        root = write(Path(folder), tree)
+        before, file = tree_hash(root), root / name
+        times = file.stat()
+        at = data.draw(st.integers(0, len(content)))
+        if at < len(content):  # one bit of one byte, size and time as before
+            file.write_bytes(
+                content[:at] + bytes([content[at] ^ (1 << data.draw(st.integers(0, 7)))]) + content[at + 1 :]
+            )
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        else:
+            file.write_bytes(content + b"\0")
+        assert tree_hash(root) != before
+        file.write_bytes(content)
+        assert tree_hash(root) == before
+        file.chmod(0o644 if executable else 0o755)
+        assert tree_hash(root) != before
+        file.chmod(0o755 if executable else 0o644)
+        new = data.draw(NAMES.filter(lambda new: not os.path.lexists(file.with_name(new))))
+        file.rename(file.with_name(new))
+        assert tree_hash(root) != before
+        file.with_name(new).unlink()
+        assert tree_hash(root) != before
+        file.symlink_to("/somewhere")
+        link = tree_hash(root)
+        file.unlink()
+        file.symlink_to("/elsewhere")
+        assert len({before, link, tree_hash(root)}) == 3
+
+
+@QUICK
+@given(tree=TREES)
+def test_place_time_order_and_git_do_not_count(tree: dict) -> None:
+    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+        first = write(Path(a) / "one", tree)
+        expected = tree_hash(first)
+        second = write(Path(b) / "another name", dict(reversed(tree.items())))
+        os.utime(second / next(iter(tree)), (1, 1))
+        (second / "-empty-").mkdir()
+        (second / "__pycache__").mkdir()
+        (second / "__pycache__" / "x.pyc").write_bytes(b"x")
+        assert tree_hash(second) == expected
+        commit(first)
+        assert tree_hash(first) == expected
+        commit(first, "the same tree again")
+        assert tree_hash(first) == expected
+
+
+@QUICK
+@given(pieces=st.lists(st.binary(min_size=1, max_size=3), min_size=2, max_size=2), cut=st.integers(1, 5))
+def test_no_two_trees_run_into_each_other(pieces: list[bytes], cut: int) -> None:
+    """The same bytes, cut elsewhere into names and contents, are something else."""
+    whole = b"".join(pieces)
+    assume(cut < len(whole))
+    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+        one = write(Path(a), {"x": (pieces[0], False), "y": (pieces[1], False)})
+        other = write(Path(b), {"x": (whole[:cut], False), "y": (whole[cut:], False)})
+        assert (tree_hash(one) == tree_hash(other)) == (pieces == [whole[:cut], whole[cut:]])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return write(tmp_path / "repo" / "project", {"MLproject": (b"name: x\n", False), "run.py": (b"1\n", False)})
+
+
+@pytest.mark.parametrize("place", ["no repository", "a repository", "an ignored folder of a repository"])
+def test_what_git_ignores_does_not_count(project: Path, place: str) -> None:
+    if place != "no repository":
+        ignored = {".gitignore": (b"project\n" if "ignored" in place else b"", False)}
+        commit(write(project.parent, ignored))
+    (project / ".gitignore").write_text("*.log\n!kept.log\n/out/\n")
+    before = tree_hash(project)
+    write(project, {"a.log": (b"1", False), "out/x": (b"2", False), "sub/b.log": (b"", False)})
+    assert tree_hash(project) == before
+    hashes = {before}
+    for changed in ("kept.log", "sub/out/x", "new.py", "run.py"):
+        write(project, {changed: (b"2", False)})
+        hashes.add(tree_hash(project))
+    (project / "run.py").unlink()
+    assert len(hashes | {tree_hash(project)}) == 6
+
+
+def test_a_tracked_file_counts_although_git_ignores_its_kind(project: Path) -> None:
+    write(project, {".gitignore": (b"*.log\n", False), "a.log": (b"1", False)})
+    commit(project)
+    before = tree_hash(project)
+    (project / "a.log").write_text("2")
+    assert tree_hash(project) != before
+
+
+def test_a_repository_inside_counts_by_its_files(project: Path) -> None:
+    commit(project)
+    commit(write(project / "inner", {"x": (b"1", False)}))
+    before = tree_hash(project)
+    (project / "inner" / "x").write_text("2")
+    assert tree_hash(project) != before
+
+
+def test_folder_commit_and_zip_of_the_same_files_are_the_same(project: Path, tmp_path: Path) -> None:
+    write(project, {"bin/tool": (b"#!/bin/sh\n", True)})
+    commit(project.parent)
+    zipped = shutil.make_archive(str(tmp_path / "zipped"), "zip", project)
+    cache = Cache(project.parent / "cache")  # inside the repository, as .airflow is in a clone
+    (project.parent / ".git" / "info" / "exclude").write_text("cache\n")
+    git(project, "branch", "--move", "--force", "same")
+    branch, found = "same", []
+    for n, (uri, version) in enumerate([(f"{project.parent}#project", None), (f"{project.parent}#project", branch),
+                                        (zipped, None)]):  # fmt: skip
+        workspace = project.parent / "cache" / f"work{n}"
+        workspace.mkdir(parents=True)
+        fetched = fetch(uri, version, cache, workspace)
+        found.append(tree_hash(fetched.project.root))
+    assert len(set(found)) == 1
+
+
+def test_without_git_every_file_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tree_hash(project)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert tree_hash(project) == expected
+    write(project, {".gitignore": (b"*.log\n", False)})
+    before = tree_hash(project)
+    write(project, {"a.log": (b"1", False), "__pycache__/x": (b"1", False), ".git/x": (b"1", False)})
+    assert tree_hash(project) != before
+
+
+def test_an_input_counts_with_all_that_is_in_it(project: Path, tmp_path: Path) -> None:
+    write(project, {".gitignore": (b"*.csv\n", False), "data.csv": (b"1", False)})
+    before = path_hash(project), path_hash(project / "data.csv")
+    shutil.copytree(project, tmp_path / "copy")
+    (tmp_path / "copy" / "data.csv").rename(tmp_path / "renamed")
+    assert path_hash(tmp_path / "renamed") == before[1]
+    (project / "data.csv").write_text("2")
+    assert [path_hash(project) != before[0], path_hash(project / "data.csv") != before[1]] == [True, True]
+
+
+def test_what_cannot_be_read_is_named_or_does_not_hang(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(project / "pipe")
+    monkeypatch.chdir(project)
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.bind("channel")
+        tree_hash(project)
+        path_hash(project)
+
+    def refuse(*_: object) -> tuple[bytes, bytes]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(identity, "_content", refuse)  # root may read everything
+    with pytest.raises(ProjectError, match="cannot be read: Permission denied"):
+        tree_hash(project)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from benchmarks.memory import peak_of
-from benchmarks.row import Bench, InvalidRunError, ensure
+from benchmarks.row import NEW_DATABASE, Bench, InvalidRunError, ensure
 from tests.support.servers import free_port, wait_until_answers
 
 _START_SECONDS = 180
@@ -86,7 +86,7 @@ def running_scheduler(bench: Bench, dag_ids: set[str], slots: int = 2, **variabl
     :param variables: for all its processes; without MLFLOW_TRACKING_URI they get the shared tracking server
     """
     home = bench.folder("scheduler")
-    shutil.copy(bench.airflow_home / "airflow.db", home)  # migrated
+    shutil.copy(bench.airflow_home / NEW_DATABASE, home / "airflow.db")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = bench.environment(

@@ -142,6 +142,16 @@ def test_a_known_commit_needs_no_remote(history, cache):
         assert "echo second" in text_of(checkout.root)
 
 
+def test_a_known_commit_needs_neither_git_nor_its_package(history, cache, monkeypatch):
+    repository, commits = history
+    with checked_out(repository.url, "trunk", cache):
+        pass
+    monkeypatch.setitem(sys.modules, "git", None)  # importing it takes longer than all else
+    monkeypatch.setenv("PATH", "/nowhere")
+    with checked_out(repository.url, commits["trunk"], cache) as checkout:
+        assert "echo second" in text_of(checkout.root)
+
+
 def test_a_branch_whose_remote_is_gone_gives_one_clear_sentence(repository, cache, naps):
     with checked_out(repository.url, "trunk", cache):
         pass

@@ -205,7 +205,7 @@ class _Git:
         raise AssertionError("unreachable")
 
     def has(self, commit: str) -> bool:
-        """Tell whether the mirror holds a commit; the common case without git, whose package takes 80 ms to import."""
+        """Tell whether the mirror holds a commit; mostly without GitPython, which takes 80 ms to import."""
         if (self.mirror / _COMMITS / commit).is_file():
             return True
         import git

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import stat
+import sys
 import threading
 import time
 import traceback

@@ -8,7 +8,10 @@ from benchmarks.memory import peak_of
 from benchmarks.row import Bench, Row, ensure, medians
 from benchmarks.scheduler import Scheduler, running_scheduler
 
-LINE = b"epoch %07d loss 0.123456 accuracy 0.987654 learning rate 0.000100, and what else is worth a line\n"
+LINE = (
+    b'{"step": %07d, "loss": 0.123456, "accuracy": 0.987654, "learning rate": 0.000100, "seconds": 0.123456, '
+    b'"validation loss": 0.234567, "validation accuracy": 0.976543, "what else": "is worth a place in a line"}\n'
+)
 OURS, BASH, PIPE = "output_ours", "output_bash", "pipe"
 FLAT_MB = 10.0
 

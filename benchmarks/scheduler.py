@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.memory import peak_of
+from benchmarks.memory import noted
 from benchmarks.row import NEW_DATABASE, Bench, InvalidRunError, ensure
 from tests.support.servers import free_port, wait_until_answers
 
@@ -54,9 +54,9 @@ class Scheduler:
         """Run a DAG and return the seconds of its tasks."""
         return float(sum(self.run(dag_id)["tasks"].values()))
 
-    def peak_mb(self, dag_id: str) -> float:
-        """Run a DAG of one task that notes its peak (see benchmarks/memory.py) and return that."""
-        return peak_of(self.home.parent, dag_id, self.run(dag_id)["run_id"])
+    def memory(self, dag_id: str) -> dict[str, float]:
+        """Run a DAG of one task that notes its memory, and return what it noted; see benchmarks/memory.py."""
+        return noted(self.home.parent, dag_id, self.run(dag_id)["run_id"])
 
     def wait_for(self, dag_ids: set[str]) -> None:
         """Wait until DAGs are known."""

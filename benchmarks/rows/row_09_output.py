@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.memory import peak_of
+from benchmarks.memory import noted
 from benchmarks.row import Bench, Row, ensure, medians
 from benchmarks.scheduler import Scheduler, running_scheduler
 
@@ -63,7 +63,7 @@ def _print(scheduler: Scheduler, dag_id: str, file: Path) -> tuple[float, float]
         found = sum(b"learning rate" in line for line in stream)
     ensure(found == lines, f"{found} of {lines} lines are in {log}.")
     log.unlink()
-    return sum(done["tasks"].values()), peak_of(scheduler.home.parent, dag_id, done["run_id"])
+    return sum(done["tasks"].values()), noted(scheduler.home.parent, dag_id, done["run_id"])["peak"]
 
 
 def _write(file: Path, megabytes: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,18 +10,18 @@ from typing import Any
 
 
 def note_peak(context: Any, result: Any = None) -> None:  # noqa: ARG001
-    """Write the peak of this task process (MB) into a file of the DAG run's; to be a task's ``post_execute``."""
+    """Write what memory this task process takes into a file of the DAG run's; to be a task's ``post_execute``."""
     file = _file(Path(os.environ["BENCH_WORK"]), context["ti"].dag_id, context["ti"].run_id)
     file.parent.mkdir(exist_ok=True)
-    file.write_text(str(peak_mb()))
+    file.write_text(json.dumps({"peak": peak_mb(), "private": private_mb()}))
 
 
-def peak_of(work: Path, dag_id: str, run_id: str) -> float:
-    """Return the peak that a DAG run's one task noted, in MB.
+def noted(work: Path, dag_id: str, run_id: str) -> dict[str, float]:
+    """Return what a DAG run's one task noted: ``peak`` and ``private``, in MB.
 
     :param work: the folder of the whole benchmark
     """
-    return float(_file(work, dag_id, run_id).read_text())
+    return dict(json.loads(_file(work, dag_id, run_id).read_text()))
 
 
 def peak_mb() -> float:
@@ -30,6 +31,12 @@ def peak_mb() -> float:
     """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else float("nan")
+
+
+def private_mb() -> float:
+    """Return the memory that this process shares with no other at this moment, in MB. Linux only."""
+    sizes = re.findall(r"Private_\w+:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text())
+    return sum(map(int, sizes)) / 1024
 
 
 def _file(work: Path, dag_id: str, run_id: str) -> Path:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DAGS = Path(__file__).resolve().parent / "dags"
 PROJECTS = Path(__file__).resolve().parent / "projects"
 ECHO = ROOT / "sample_projects" / "echo"
+NEW_DATABASE = "new.db"  # Airflow's migrated database before anything is in it
 T = TypeVar("T")
 
 
@@ -136,6 +137,7 @@ class Bench:
         """Airflow's home with a migrated SQLite database; made at the first look."""
         home = self.folder("airflow")
         self.command([sys.executable, "-m", "airflow", "db", "migrate"], self.environment())
+        shutil.copy(home / "airflow.db", home / NEW_DATABASE)
         return home
 
     def airflow(self, **variables: str) -> AirflowProcess:

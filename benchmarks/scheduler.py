@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.memory import peak_of
-from benchmarks.row import Bench, InvalidRunError, ensure
+from benchmarks.memory import noted
+from benchmarks.row import NEW_DATABASE, Bench, InvalidRunError, ensure
 from tests.support.servers import free_port, wait_until_answers
 
 _START_SECONDS = 180
@@ -54,9 +54,9 @@ class Scheduler:
         """Run a DAG and return the seconds of its tasks."""
         return float(sum(self.run(dag_id)["tasks"].values()))
 
-    def peak_mb(self, dag_id: str) -> float:
-        """Run a DAG of one task that notes its peak (see benchmarks/memory.py) and return that."""
-        return peak_of(self.home.parent, dag_id, self.run(dag_id)["run_id"])
+    def memory(self, dag_id: str) -> dict[str, float]:
+        """Run a DAG of one task that notes its memory, and return what it noted; see benchmarks/memory.py."""
+        return noted(self.home.parent, dag_id, self.run(dag_id)["run_id"])
 
     def wait_for(self, dag_ids: set[str]) -> None:
         """Wait until DAGs are known."""
@@ -86,7 +86,7 @@ def running_scheduler(bench: Bench, dag_ids: set[str], slots: int = 2, **variabl
     :param variables: for all its processes; without MLFLOW_TRACKING_URI they get the shared tracking server
     """
     home = bench.folder("scheduler")
-    shutil.copy(bench.airflow_home / "airflow.db", home)  # migrated
+    shutil.copy(bench.airflow_home / NEW_DATABASE, home / "airflow.db")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = bench.environment(

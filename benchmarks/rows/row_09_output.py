@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.memory import peak_of
+from benchmarks.memory import noted
 from benchmarks.row import Bench, Row, ensure, medians
 from benchmarks.scheduler import Scheduler, running_scheduler
 
-LINE = b"epoch %07d loss 0.123456 accuracy 0.987654 learning rate 0.000100, and what else is worth a line\n"
+LINE = (
+    b'{"step": %07d, "loss": 0.123456, "accuracy": 0.987654, "learning rate": 0.000100, "seconds": 0.123456, '
+    b'"validation loss": 0.234567, "validation accuracy": 0.976543, "what else": "is worth a place in a line"}\n'
+)
 OURS, BASH, PIPE = "output_ours", "output_bash", "pipe"
 FLAT_MB = 10.0
 
@@ -60,7 +63,7 @@ def _print(scheduler: Scheduler, dag_id: str, file: Path) -> tuple[float, float]
         found = sum(b"learning rate" in line for line in stream)
     ensure(found == lines, f"{found} of {lines} lines are in {log}.")
     log.unlink()
-    return sum(done["tasks"].values()), peak_of(scheduler.home.parent, dag_id, done["run_id"])
+    return sum(done["tasks"].values()), noted(scheduler.home.parent, dag_id, done["run_id"])["peak"]
 
 
 def _write(file: Path, megabytes: int) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.configuration import conf
 
-from mlflow_projects.operators.base import MLflowTrackingOperator
+from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowTrackingOperator
 from mlflow_projects.tracking.janitor import tidy
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ class MLflowJanitorOperator(MLflowTrackingOperator):
 
     :param mlflow_conn_id: Airflow connection to the tracking server
     """
+
+    def __init__(self, *, mlflow_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look once, close, and report."""

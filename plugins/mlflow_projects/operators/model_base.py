@@ -25,10 +25,7 @@ class MLflowModelOperator(MLflowTrackingOperator):
     """The base of tasks that stand for a model version, with a button to it and events for assets."""
 
     operator_extra_links: Collection[BaseOperatorLink] = (MLflowModelLink(),)
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.mlflow_model_url = ""
+    mlflow_model_url = ""
 
     def publish_model(self, context: Context, settings: TrackingSettings, version: Mapping[str, Any]) -> None:
         """Make the "MLflow model" button work from now on."""

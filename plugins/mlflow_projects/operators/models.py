@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.base import MLflowRunOperator, as_run_id, is_retry
+from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowRunOperator, as_run_id, is_retry
 from mlflow_projects.operators.model_base import (
     MLflowModelOperator,
     as_version,
@@ -61,9 +61,11 @@ class MLflowBestRunOperator(MLflowRunOperator):
         parent_run_id: Any = None,
         experiment_name: str | None = None,
         filter_string: str = "",
+        mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
         self.metric = metric
         self.direction = direction
         self.parent_run_id = parent_run_id
@@ -143,9 +145,11 @@ class MLflowRegisterModelOperator(MLflowModelOperator):
         tags: Mapping[str, str] | None = None,
         description: str | None = None,
         alias: str | None = None,
+        mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
         self.name = name
         self.run_id = run_id
         self.model = model
@@ -202,9 +206,11 @@ class MLflowPromoteModelOperator(MLflowModelOperator):
         alias: str = "champion",
         metric: str | None = None,
         direction: str = "min",
+        mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
         self.name = name
         self.version = version
         self.alias = alias

@@ -17,6 +17,7 @@ from mlflow_projects.links.sagemaker import CloudWatchLogsLink, SageMakerJobLink
 from mlflow_projects.operators.artifact import ArtifactReference
 from mlflow_projects.operators.attempt import Attempt, AttemptKilledError, Step
 from mlflow_projects.operators.base import (
+    DEFAULT_CONN_ID,
     MLflowRunOperator,
     as_run_id,
     bundle_checkout,
@@ -107,6 +108,10 @@ class MLflowProjectOperator(MLflowRunOperator):
         "backend_config": "json",
         "tags": "json",
     }
+    sagemaker_job_url = ""
+    cloudwatch_logs_url = ""
+    _attempt: Attempt | None = None
+    _finished: Run | None = None
 
     def __init__(
         self,
@@ -127,9 +132,11 @@ class MLflowProjectOperator(MLflowRunOperator):
         reuse: bool | str = False,
         deferrable: bool | None = None,
         poll_interval: float = 10.0,
+        mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
         self.uri = uri
         self.entry_point = entry_point
         self.version = version
@@ -147,10 +154,6 @@ class MLflowProjectOperator(MLflowRunOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.doc_md = self.doc_md or self._describe()
-        self.sagemaker_job_url = ""
-        self.cloudwatch_logs_url = ""
-        self._attempt: Attempt | None = None
-        self._finished: Run | None = None
 
     def artifact(self, path: str = "") -> ArtifactReference:
         """Return where this step's artifacts are, as a value for a later step's ``parameters``.

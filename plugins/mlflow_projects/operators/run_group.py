@@ -63,11 +63,10 @@ class mlflow_run(TaskGroup):
         if kind is None:
             inside = {task.task_id: task for task in self.iter_tasks() if task is not self.start_run}
             end = MLflowEndRunOperator(task_id=END_TASK, run_id=self.start_run.output, **self._of_both)
-            for task in inside.values():
-                if not task.upstream_task_ids & inside.keys():
-                    task.set_upstream(self.start_run)
-                if not task.downstream_task_ids & inside.keys():
-                    task.set_downstream(end)
+            first = [task for task in inside.values() if not task.upstream_task_ids & inside.keys()]
+            last = [task for task in inside.values() if not task.downstream_task_ids & inside.keys()]
+            self.start_run.set_downstream(first)
+            end.set_upstream(last)
             end.as_teardown(setups=self.start_run)
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.operators.base import (
+    DEFAULT_CONN_ID,
     MLflowRunOperator,
     as_run_id,
     bundle_checkout,
@@ -68,9 +69,11 @@ class MLflowStartRunOperator(MLflowRunOperator):
         run_name: str | None = None,
         parent_run_id: Any = None,
         tags: Mapping[str, str] | None = None,
+        mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
         self.experiment_name = experiment_name
         self.run_name = run_name
         self.parent_run_id = parent_run_id
@@ -119,8 +122,9 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
     template_fields: Sequence[str] = ("run_id",)
 
-    def __init__(self, *, run_id: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, run_id: Any = None, mlflow_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
         self.run_id = run_id
 
     def execute(self, context: Context) -> dict[str, Any]:

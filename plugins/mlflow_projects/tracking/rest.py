@@ -30,6 +30,7 @@ from mlflow_projects.tracking.settings import TrackingSettings
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 30.0
+_KEEP_IDLE_SECONDS = 45.0
 
 
 class _TemporaryError(Exception):
@@ -65,6 +66,8 @@ class RestClient(RestRegistry):
             auth=auth,
             headers=headers,
             timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+            # Most commands end sooner; a load balancer keeps an idle connection longer (60 s on AWS).
+            limits=httpx.Limits(keepalive_expiry=_KEEP_IDLE_SECONDS),
             verify=_verification(settings),
         )
         self._retrying = tenacity.Retrying(

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import stat
+import sys
 import threading
 import time
 import traceback
@@ -139,6 +140,16 @@ def test_a_known_commit_needs_no_remote(history, cache):
         with checked_out(repository.url, version, cache) as checkout:
             assert (checkout.root / "MLproject").is_file()
     shutil.rmtree(cache.root / "checkouts")  # not even for a new checkout of it
+    with checked_out(repository.url, commits["trunk"], cache) as checkout:
+        assert "echo second" in text_of(checkout.root)
+
+
+def test_a_known_commit_needs_neither_git_nor_its_package(history, cache, monkeypatch):
+    repository, commits = history
+    with checked_out(repository.url, "trunk", cache):
+        pass
+    monkeypatch.setitem(sys.modules, "git", None)  # importing it takes longer than all else
+    monkeypatch.setenv("PATH", "/nowhere")
     with checked_out(repository.url, commits["trunk"], cache) as checkout:
         assert "echo second" in text_of(checkout.root)
 

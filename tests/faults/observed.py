@@ -23,14 +23,18 @@ class Process(Protocol):
 class Observed(ABC):
     """What faults are done to, and what the invariants are read from.
 
-    :ivar http: a client of Airflow's REST API that is logged in
     :ivar mlflow_uri: where MLflow answers, past whatever the steps have in between
     :ivar with_sagemaker: True if steps may be training jobs
+    :ivar patience: how often Airflow is asked again, a second apart, while it does not answer
     """
 
-    http: httpx.Client
     mlflow_uri: str
+    patience = 8
     with_sagemaker = False
+
+    @abstractmethod
+    def ask(self, method: str, path: str, content: Any) -> httpx.Response:
+        """Send one request to Airflow's REST API, logged in."""
 
     @abstractmethod
     def processes(self, run_id: str) -> Sequence[Process]:
@@ -54,9 +58,9 @@ class Observed(ABC):
 
     def send(self, method: str, path: str, content: Any = None) -> Any:
         """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts."""
-        for _ in range(8):
-            with contextlib.suppress(httpx.TransportError):
-                answer = self.http.request(method, path, json=content)
+        for _ in range(self.patience):
+            with contextlib.suppress(httpx.HTTPError):
+                answer = self.ask(method, path, content)
                 if answer.status_code < 500:
                     assert answer.status_code < 400, answer.text
                     return answer.json()

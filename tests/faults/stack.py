@@ -159,6 +159,9 @@ class Stack(Observed):
         self.wait(look, 60, f"a job of {run_id}")
         return found[-1]
 
+    def ask(self, method: str, path: str, content: Any) -> httpx.Response:
+        return self.http.request(method, path, json=content)
+
     def mend(self) -> None:
         """Make AWS behave again."""
         if self.with_sagemaker:

@@ -19,6 +19,7 @@ import yaml
 from compose import DEBIAN, ROOT, compose, containers, engine, env_file, profiles, read, run_engine
 from env import ensure
 
+_CAPTURED: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 PATIENCE = float(os.environ.get("STACK_PATIENCE", "600"))  # seconds for a wave
 
 
@@ -52,7 +53,10 @@ def up(workers: int, *, build: bool = True) -> None:
     for wave in waves(found):
         print(f"Starting {', '.join(wave)} ...", flush=True)
         scale = ["--scale", f"worker={workers}"] if "worker" in wave else []
-        compose("up", "--detach", "--no-deps", "--no-build", *scale, *wave, capture_output=True, check=False)
+        # podman-compose's status tells nothing; its words count only if a container is missing then.
+        said = compose("up", "--detach", "--no-deps", "--no-build", *scale, *wave, check=False, **_CAPTURED).stdout
+        if missing := [name for name in wave if not containers(name)]:
+            raise SystemExit(f"{said[-4000:]}\n{', '.join(missing)} could not be started; see above.")
         for name in wave:
             if "disable" in found[name]["healthcheck"]:
                 wait_for_success(name)
@@ -66,7 +70,7 @@ def build_image() -> None:
     if DEBIAN:
         subprocess.run([sys.executable, "-m", "tests.stack.engine"], cwd=ROOT, check=True)
     print("Building the image (minutes, the first time) ...", flush=True)
-    done = compose("build", "init", check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = compose("build", "init", check=False, **_CAPTURED)
     if done.returncode:
         raise SystemExit(f"{done.stdout[-4000:]}\nThe image could not be built; see above.")
 

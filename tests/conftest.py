@@ -53,9 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes many minutes, without a word: under REQUIRE_ALL=1 a skip would be a failure."""
-    if os.environ.get("FULL_SIZE") == "1":
-        return
-    left_out = [item for item in items if item.get_closest_marker("full_size")]
+    marks = {"FULL_SIZE": "full_size", "STACK": "stack"}
+    away = [mark for variable, mark in marks.items() if os.environ.get(variable) != "1"]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in away)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 

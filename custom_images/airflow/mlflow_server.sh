@@ -10,5 +10,5 @@ auth_cache_ttl_seconds = 60
 END
 export MLFLOW_AUTH_CONFIG_PATH="$HOME/basic_auth.ini"
 unset MLFLOW_USERS_STORE_URI
-exec mlflow server --host 0.0.0.0 --port 5000 --app-name basic-auth \
+exec mlflow server --host 0.0.0.0 --port 5000 --workers 2 --app-name basic-auth \
   --serve-artifacts --artifacts-destination "$MLFLOW_ARTIFACTS"

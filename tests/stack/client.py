@@ -113,7 +113,7 @@ class StackClient:
         return found
 
     def runs(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the MLflow runs of a DAG run, newest first: ``info``, ``params``, ``metrics`` and ``tags`` as dicts."""
+        """Return the MLflow runs of a DAG run, newest first; ``params``, ``metrics`` and ``tags`` are dicts."""
         body = {
             "experiment_ids": [experiment["experiment_id"] for experiment in self.experiments()],
             "filter": f"tags.`airflow.dag_id` = '{dag_id}' AND tags.`airflow.run_id` = '{run_id}'",

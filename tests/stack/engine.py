@@ -6,6 +6,7 @@ tests/support/engine.py, and prints where podman's settings are. tools/compose.p
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.support.engine import BASE_IMAGE, BASE_IMAGE_LOCK, base_image_archive
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = Path(__file__).parent / "images"
 SETTINGS = ROOT / "build" / "stack" / "containers.conf"
+_LABEL = "mlflow-projects.made-from"
 # crun fails on a machine that has cgroups of both versions; the default limits may be above what is allowed here.
 _CONTAINERS_CONF = """\
 [containers]
@@ -48,7 +50,8 @@ def main() -> None:
 
 def _ensure(folder: Path) -> None:
     image = f"localhost/mlflow-projects-stack-{folder.name}:bookworm"
-    if _exists(image):
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(folder.iterdir()))).hexdigest()
+    if _made_from(image) == digest:
         return
     print(f"Building {image} ...", flush=True)
     with tempfile.TemporaryDirectory(prefix="mlflow-projects-stack-") as name:
@@ -58,7 +61,9 @@ def _ensure(folder: Path) -> None:
             _add_pip_settings(context)
         if folder.name == "s3":
             shutil.copy(Path(sys.executable).parent / "weed", context)
-        subprocess.run(["podman", "build", "--quiet", "--tag", image, context], check=True)
+        subprocess.run(
+            ["podman", "build", "--quiet", "--label", f"{_LABEL}={digest}", "--tag", image, context], check=True
+        )
 
 
 def _add_pip_settings(context: Path) -> None:
@@ -73,6 +78,11 @@ def _add_pip_settings(context: Path) -> None:
 
 def _exists(image: str) -> bool:
     return subprocess.run(["podman", "image", "exists", image], check=False).returncode == 0
+
+
+def _made_from(image: str) -> str:
+    command = ["podman", "image", "inspect", "--format", f'{{{{index .Labels "{_LABEL}"}}}}', image]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

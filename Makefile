@@ -76,8 +76,8 @@ stack-test: setup-dev ## Run DAGs on that stack and check every record; starts i
 	@STACK=1 $(BIN)/python -m pytest tests/stack/test_stack.py $(PYTEST_ARGS)
 
 .PHONY: stack-faults
-stack-faults: setup-dev ## Break parts of that stack while steps run (ONLY='words')
-	@STACK=1 $(BIN)/python -m pytest tests/stack/faults $(if $(ONLY),-k "$$ONLY") $(PYTEST_ARGS)
+stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', AGAIN=1, KEEP=1: let it run)
+	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(AGAIN),--again) $(if $(KEEP),--keep)
 
 .PHONY: lock
 lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 3.13

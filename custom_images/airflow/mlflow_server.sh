@@ -11,4 +11,5 @@ END
 export MLFLOW_AUTH_CONFIG_PATH="$HOME/basic_auth.ini"
 unset MLFLOW_USERS_STORE_URI
 exec mlflow server --host 0.0.0.0 --port 5000 --workers 2 --app-name basic-auth \
+  --uvicorn-opts "--timeout-worker-healthcheck 120" \
   --serve-artifacts --artifacts-destination "$MLFLOW_ARTIFACTS"

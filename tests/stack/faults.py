@@ -19,13 +19,14 @@ from pathlib import Path
 
 from tests.faults.verdict import Fault, cause, run_all
 from tests.stack.client import StackClient, read_env
-from tests.stack.parts import ROOT, ComposeStack
+from tests.stack.parts import ROOT, ComposeStack, compose
 from tests.support.servers import free_port
 
 WORK = ROOT / "build" / "stack-faults"
 DAGS = ("stack_step", "stack_many", "stack_uploads", "stack_deferred")
 FIRST_TRY_HANGS = "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 300"
 MINUTE = 60.0
+WORKERS = 2
 
 FAULTS: list[Fault[ComposeStack]] = []
 Cause = Callable[[ComposeStack], tuple[str, str]]
@@ -207,7 +208,8 @@ def running_stack(keep: bool) -> Iterator[ComposeStack]:
         env_file.write_text("".join(ports))
     tool = [sys.executable, str(ROOT / "tools" / "stack.py")]
     try:
-        subprocess.run([*tool, "up", "--workers", "2"], check=True)
+        if not (keep and len(compose.containers("worker", ended=False)) == WORKERS):
+            subprocess.run([*tool, "up", "--workers", str(WORKERS)], check=True)
         env = read_env(env_file)
         # MLflow's client, which reads what the steps left.
         os.environ["MLFLOW_TRACKING_USERNAME"] = env["MLFLOW_ADMIN_USER"]

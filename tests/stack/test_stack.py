@@ -70,12 +70,14 @@ def test_echo_zip_is_recorded_in_mlflow_and_s3(client: StackClient, echo_zip: st
 def test_logs_come_from_s3(client: StackClient, echo_zip: str) -> None:
     """The worker removes its own copy, so what is read is what S3 has."""
     keys = [key for key in client.objects("airflow-logs") if "dag_id=echo_zip" in key and echo_zip in key]
-    assert {"echo", "zip"} <= {part.removeprefix("task_id=") for key in keys for part in key.split("/")}, keys
+    assert {"pipeline.echo", "pipeline.zip"} <= {
+        part.removeprefix("task_id=") for key in keys for part in key.split("/")
+    }, keys
     for worker in containers("worker"):
         found = run_engine("exec", worker, "find", "/opt/airflow/logs", "-path", f"*{echo_zip}*", "-name", "*.log",
                            capture_output=True)  # fmt: skip
         assert found.stdout == ""
-    assert "from the stack" in client.log("echo_zip", echo_zip, "echo")
+    assert "from the stack" in client.log("echo_zip", echo_zip, "pipeline.echo")
 
 
 def test_cifar10_trains_serves_and_measures(client: StackClient) -> None:
@@ -95,7 +97,7 @@ def test_two_workers_share_the_mapped_steps_of_one_dag_run(client: StackClient) 
     client.wait_for_dag("stack_sharing")
     run_id = client.trigger("stack_sharing")
     assert client.wait_for_end("stack_sharing", run_id, 900) == "success", all_logs(client, "stack_sharing", run_id)
-    slow = [task for task in client.task_instances("stack_sharing", run_id) if task["task_id"] == "slow"]
+    slow = [task for task in client.task_instances("stack_sharing", run_id) if task["task_id"] == "sharing.slow"]
     assert len(slow) == 8
     names = {
         run_engine("exec", worker, "hostname", capture_output=True).stdout.strip() for worker in containers("worker")
@@ -208,7 +210,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def test_down_and_up_keeps_what_was_recorded(client: StackClient, echo_zip: str) -> None:
-    log = client.log("echo_zip", echo_zip, "echo")
+    log = client.log("echo_zip", echo_zip, "pipeline.echo")
     before = recorded(client, "echo_zip", echo_zip)
     stack("down")
     assert containers() == []
@@ -216,7 +218,7 @@ def test_down_and_up_keeps_what_was_recorded(client: StackClient, echo_zip: str)
     wait_until(lambda: client.airflow("GET", "/version").status_code == 200, 300, "Airflow")
     assert recorded(client, "echo_zip", echo_zip) == before
     assert client.dag_run("echo_zip", echo_zip)["state"] == "success"
-    assert client.log("echo_zip", echo_zip, "echo") == log  # the worker that wrote it is gone
+    assert client.log("echo_zip", echo_zip, "pipeline.echo") == log  # the worker that wrote it is gone
     again = client.trigger("echo_zip")
     assert client.wait_for_end("echo_zip", again) == "success", all_logs(client, "echo_zip", again)
 

@@ -244,7 +244,7 @@ def main() -> int:
         healthy = cause(stack, probe)
         print(healthy, flush=True)
         if healthy.problems:
-            print("The stack does not work, before any fault:", *stack.last_lines(60), sep="\n")
+            print("The stack does not work, before any fault:", *stack.last_lines(), sep="\n")
             return 1
         begin = time.monotonic()
         verdicts = run_all(stack, faults, again=arguments.again, with_logs=True)

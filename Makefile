@@ -8,7 +8,10 @@ AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 SAGEMAKER_PORT ?= 4599
 PROCESSES ?= 3
-export DAG CONF ONLY AIRFLOW_PORT MLFLOW_PORT
+WORKERS ?= 2
+export DAG CONF ONLY
+demo up: export AIRFLOW_PORT := $(AIRFLOW_PORT)
+demo up: export MLFLOW_PORT := $(MLFLOW_PORT)
 
 BIN := .venv/bin
 .DEFAULT_GOAL := help
@@ -55,6 +58,26 @@ faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', or
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4", QUICK=1, WRITE=1 for docs)
 	@$(BIN)/python -m benchmarks.run $(ROWS) $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(WRITE)),--write)
+
+.PHONY: env
+env: ## Write .env, the secrets of docker-compose.yaml; keeps what is there (ENV_FILE=.env)
+	@$(PYTHON) tools/env.py
+
+.PHONY: stack-up
+stack-up: setup-dev ## Start Airflow, Celery workers, MLflow, PostgreSQL, Redis and S3 in containers (WORKERS=2)
+	@$(BIN)/python tools/stack.py up --workers $(WORKERS)
+
+.PHONY: stack-down
+stack-down: setup-dev ## Stop them; the data stays (VOLUMES=1 removes it)
+	@$(BIN)/python tools/stack.py down $(if $(filter 1,$(VOLUMES)),--volumes)
+
+.PHONY: stack-test
+stack-test: setup-dev ## Run DAGs on that stack and check every record; starts it if need be (10 minutes)
+	@STACK=1 $(BIN)/python -m pytest tests/stack/test_stack.py $(PYTEST_ARGS)
+
+.PHONY: stack-faults
+stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', AGAIN=1, KEEP=1: let it run)
+	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(AGAIN),--again) $(if $(KEEP),--keep)
 
 .PHONY: lock
 lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 3.13

@@ -77,9 +77,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
-    if os.environ.get("FULL_SIZE") == "1":
-        return
-    left_out = [item for item in items if item.get_closest_marker("full_size")]
+    marks = {"FULL_SIZE": "full_size", "STACK": "stack"}
+    away = [mark for variable, mark in marks.items() if os.environ.get(variable) != "1"]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in away)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 

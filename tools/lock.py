@@ -1,4 +1,4 @@
-"""Write requirements.txt and requirements-dev.txt: pinned, hashed, valid for every supported Python."""
+"""Write the locks, pinned and hashed: two for every supported Python, and that of custom_images/airflow."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import sys
 
 from home import BIN, ROOT
 
-UNIVERSAL = ["--universal", "--python-version", "3.10", "--generate-hashes", "--quiet", "--no-header",
-             "--no-annotate", *sys.argv[1:]]  # fmt: skip
+OPTIONS = ["--universal", "--generate-hashes", "--quiet", "--no-header", "--no-annotate", *sys.argv[1:]]
+IMAGE = "custom_images/airflow/requirements"
 
 
 def main() -> None:
-    uv = str(BIN / "uv")
-    compile_lock = [uv, "pip", "compile", *UNIVERSAL]
-    subprocess.run(
-        [*compile_lock, "pyproject.toml", "requirements.in", "-o", "requirements.txt"], cwd=ROOT, check=True
-    )
-    subprocess.run(
-        [*compile_lock, "--group", "dev", "-c", "requirements.txt", "-o", "requirements-dev.txt"],
-        cwd=ROOT,
-        check=True,
-    )
+    compile_lock = [str(BIN / "uv"), "pip", "compile", *OPTIONS, "--python-version"]
+    constrained = ["-c", "requirements.txt"]
+    for command in (
+        ["3.10", "pyproject.toml", "requirements.in", "-o", "requirements.txt"],
+        ["3.10", "--group", "dev", *constrained, "-o", "requirements-dev.txt"],
+        ["3.11", "pyproject.toml", "requirements.in", f"{IMAGE}.in", *constrained, "-c", "requirements-dev.txt",
+         "-o", f"{IMAGE}.txt"],
+    ):  # fmt: skip
+        subprocess.run([*compile_lock, *command], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.faults.observed import Observed
 from tests.faults.stack import SECRET, Stack
 from tests.support.servers import dumped
 
 SECONDS_TO_SETTLE = 10
 
 
-def violations(stack: Stack, dag_id: str, run_id: str, *, unrecorded: bool = False) -> list[str]:
+def violations(stack: Observed, dag_id: str, run_id: str, *, unrecorded: bool = False) -> list[str]:
     """Return every broken invariant of a DAG run that ended; [] after at most 10 s means that all hold.
 
     :param unrecorded: failed tries may have no MLflow run, as no tracking server could be reached while they lived
@@ -31,7 +32,7 @@ def violations(stack: Stack, dag_id: str, run_id: str, *, unrecorded: bool = Fal
     return []
 
 
-def _now(stack: Stack, dag_id: str, run_id: str, unrecorded: bool) -> list[str]:
+def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[str]:
     problems = []
     runs = stack.runs(run_id)
     for run in runs:
@@ -53,7 +54,7 @@ def _now(stack: Stack, dag_id: str, run_id: str, unrecorded: bool) -> list[str]:
     return problems
 
 
-def _attempts(stack: Stack, base: str, task: dict[str, Any], runs: list[Any], unrecorded: bool) -> list[str]:
+def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any], unrecorded: bool) -> list[str]:
     problems = []
     index = task["map_index"]
     path = f"{base}/taskInstances/{task['task_id']}" + (f"/{index}" if index >= 0 else "")
@@ -83,7 +84,7 @@ def _took_over(run: Any, task: dict[str, Any], number: int) -> bool:
     return same and str(number) in tags.get("mlflow_projects.tries", "").split(",")
 
 
-def _jobs(stack: Stack, run_id: str) -> list[str]:
+def _jobs(stack: Observed, run_id: str) -> list[str]:
     """Look for jobs that still cost, and for attempts that paid twice."""
     jobs = stack.jobs_of(run_id)
     problems = [

@@ -9,9 +9,10 @@ import psutil
 
 from mlflow_projects.backends.sagemaker.request import job_name
 from tests.faults.stack import GONE_IMAGE, JOB_MODES, Stack
-from tests.faults.table import Fault, patch_task
+from tests.faults.table import patch_task
+from tests.faults.verdict import Fault
 
-JOB_FAULTS: list[Fault] = []
+JOB_FAULTS: list[Fault[Stack]] = []
 LONG = "echo begun; sleep 90"
 CREATE = {"service": "sagemaker", "operation": "CreateTrainingJob"}
 

@@ -13,65 +13,18 @@ import contextlib
 import sys
 import tempfile
 import time
-import traceback
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import tests.faults.training  # noqa: F401 (adds to the table)
-from tests.faults.invariants import leaks, violations
+from tests.faults.invariants import leaks
 from tests.faults.jobs import JOB_FAULTS
 from tests.faults.randomly import run_randomly
 from tests.faults.stack import Stack
-from tests.faults.table import FAULTS, Fault
+from tests.faults.table import FAULTS
+from tests.faults.verdict import run_all
 
-AT_ONCE = 3
 TABLES = {"all": FAULTS + JOB_FAULTS, "local": FAULTS, "jobs": JOB_FAULTS}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was seen after a fault."""
-
-    fault: str
-    airflow: str
-    mlflow: str
-    processes: int
-    seconds: float
-    problems: Sequence[str]
-
-    def __str__(self) -> str:
-        verdict = "holds" if not self.problems else f"BROKEN {'; '.join(self.problems)}"
-        return (
-            f"{self.fault:75} | Airflow: {self.airflow:8} | MLflow: {self.mlflow:40} | "
-            f"{self.processes} left | {self.seconds:5.1f} s | {verdict}"
-        )
-
-
-def cause(stack: Stack, fault: Fault) -> Verdict:
-    """Cause a fault, wait for the end of its DAG run, and judge."""
-    start = time.monotonic()
-    airflow, statuses, left = "?", "?", 0
-    try:
-        with contextlib.ExitStack() as held:
-            way = [held.enter_context(stack.way())] if fault.own_way else []
-            dag_id, run_id = fault.do(stack, *way)
-            airflow = stack.wait_end(dag_id, run_id, 180)
-            problems = violations(stack, dag_id, run_id, unrecorded=fault.unrecorded)
-        if fault.ends and airflow != fault.ends:
-            problems.append(f"the DAG run should be {fault.ends}")
-        counted = Counter(run.info.status for run in stack.runs(run_id))
-        statuses = ", ".join(f"{number} {status}" for status, number in sorted(counted.items()))
-        left = len(stack.processes(run_id))
-    except Exception as error:
-        traceback.print_exc()
-        problems = [f"{type(error).__name__}: {error}"]
-    finally:
-        if fault.needs_sagemaker:
-            stack.sagemaker.no_faults(fault.lane)
-    return Verdict(fault.name, airflow, statuses, left, time.monotonic() - start, problems)
 
 
 @contextlib.contextmanager
@@ -101,43 +54,6 @@ def working_stack(home: Path, seed: int, *, postgresql: bool, with_sagemaker: bo
             )
             resources.close()
         raise SystemExit("No stack works on this machine; see above.")
-
-
-def run_all(stack: Stack, faults: Sequence[Fault], *, again: bool = False) -> list[Verdict]:
-    """Cause the faults that disturb nobody side by side, then the lanes side by side, then the others one by one.
-
-    :param again: cause a fault that broke something once more, alone; both verdicts are printed, the second counts
-    """
-    verdicts: list[Verdict] = []
-
-    def show(verdict: Verdict) -> None:
-        verdicts.append(verdict)
-        print(verdict, flush=True)
-
-    # Those with a way of their own mostly wait, the longest one for a minute and a half: they begin.
-    harmless = sorted((fault for fault in faults if not fault.disturbs), key=lambda fault: not fault.own_way)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda fault: show(cause(stack, fault)), harmless))
-    lanes: dict[str, list[Fault]] = {}
-    for fault in faults:
-        if fault.disturbs:
-            lanes.setdefault(fault.lane, []).append(fault)
-    disturb_all = lanes.pop("", [])
-
-    def one_by_one(chosen: Sequence[Fault]) -> None:
-        for fault in chosen:
-            stack.wait(stack.is_up, 60, "Airflow")
-            show(cause(stack, fault))
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(one_by_one, lanes.values()))
-    one_by_one(disturb_all)
-    broken = {verdict.fault for verdict in verdicts if verdict.problems}
-    if again and broken:
-        print(f"{len(broken)} broken; once more, one after the other:", flush=True)
-        verdicts[:] = [verdict for verdict in verdicts if verdict.fault not in broken]
-        one_by_one([fault for fault in faults if fault.name in broken])
-    return verdicts
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.faults.observed import Observed
 from tests.support.flaky import FlakyProxy, answer
 from tests.support.sagemaker import running_sagemaker
 from tests.support.servers import free_port, running_mlflow_server, running_postgresql, wait_until_answers
@@ -25,7 +26,6 @@ from tests.support.servers import free_port, running_mlflow_server, running_post
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-8f3kq"
 GONE_IMAGE = "registry.example.com/gone:1"
-ENDED = ("success", "failed")
 JOB_MODES = ("watched", "deferred")
 WAYS = 3
 
@@ -38,7 +38,7 @@ class Way:
     proxy: FlakyProxy
 
 
-class Stack:
+class Stack(Observed):
     """Airflow's parts below ``home``; the steps reach MLflow through a proxy that misbehaves on order."""
 
     def __init__(self, home: Path, seed: int = 0, *, postgresql: bool = False, with_sagemaker: bool = False) -> None:
@@ -191,6 +191,14 @@ class Stack:
         self.wait(look, 60, f"a job of {run_id}")
         return found[-1]
 
+    def ask(self, method: str, path: str, content: Any) -> httpx.Response:
+        return self.http.request(method, path, json=content)
+
+    def mend(self, lane: str = "") -> None:
+        """Make AWS behave again for the callers of a lane; access key and lane have one name."""
+        if self.with_sagemaker:
+            self.sagemaker.no_faults(lane)
+
     def _airflow(self) -> Path:
         return Path(sys.executable).with_name("airflow")
 
@@ -262,22 +270,6 @@ class Stack:
         self._resources.callback(subprocess.run, ["umount", "-l", str(folder)], check=False)
         return True
 
-    # --- Airflow, as a person sees it
-
-    def send(self, method: str, path: str, content: Any = None) -> Any:
-        """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts."""
-        for _ in range(8):
-            with contextlib.suppress(httpx.TransportError):
-                answer = self.http.request(method, path, json=content)
-                if answer.status_code < 500:
-                    assert answer.status_code < 400, answer.text
-                    return answer.json()
-            time.sleep(1)
-        raise AssertionError(f"{method} {path} gets no answer")
-
-    def get(self, path: str) -> Any:
-        return self.send("GET", path)
-
     def is_up(self) -> bool:
         """Tell whether API server and scheduler answer well."""
         try:
@@ -285,24 +277,6 @@ class Stack:
         except (httpx.HTTPError, ValueError):
             return False
         return bool(health["scheduler"]["status"] == "healthy")
-
-    def trigger(self, dag_id: str, **conf: Any) -> str:
-        made = self.send("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
-        return str(made["dag_run_id"])
-
-    def clear(self, dag_id: str, run_id: str, **options: object) -> None:
-        body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **options}
-        self.send("POST", f"/dags/{dag_id}/clearTaskInstances", body)
-
-    def dag_run(self, dag_id: str, run_id: str) -> str:
-        return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
-
-    def task(self, dag_id: str, run_id: str, task_id: str = "parent.step") -> dict[str, Any]:
-        return dict(self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
-
-    def wait_end(self, dag_id: str, run_id: str, seconds: float = 90) -> str:
-        self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, seconds, f"the end of {dag_id} {run_id}")
-        return self.dag_run(dag_id, run_id)
 
     def wait_output(self, run_id: str, seconds: float = 60) -> psutil.Process:
         """Wait until the step's command runs; return its first process, the child of the minder."""
@@ -337,40 +311,12 @@ class Stack:
         assert above is not None
         return above
 
-    @staticmethod
-    def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"waited {seconds} s in vain for {what}")
-            time.sleep(0.3)
-
     def last_lines(self, count: int = 15) -> list[str]:
         """Return the ends of the logs of all parts and tasks."""
         found = []
         for file in sorted(self.home.rglob("*.log")):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
             found += [f"== {file.relative_to(self.home)}", *(line[:500] for line in lines)]
-        return found
-
-    def runs(self, run_id: str) -> list[Any]:
-        """Return the MLflow runs of a DAG run with all that is nested below, oldest first, read past the proxy."""
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=self.mlflow_uri)
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-
-        def search(query: str) -> list[Any]:
-            return list(
-                client.search_runs(experiments, query, order_by=["attributes.start_time ASC"], max_results=500)
-            )
-
-        found = search(f"tags.`airflow.run_id` = '{run_id}'")
-        known = {run.info.run_id for run in found}
-        for run in found:
-            if run.data.tags.get("mlflow_projects.role") == "step":
-                nested = search(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
-                found += [child for child in nested if child.info.run_id not in known]
         return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.invariants import violations
 from tests.faults.stack import Stack, Way, proxy_down
+from tests.faults.verdict import Fault
 from tests.support.flaky import answer, lose_answer, refuse, take
 from tests.support.servers import free_port
 
@@ -17,29 +17,7 @@ STUBBORN = "trap '' TERM; echo begun; sleep 120 & sleep 120; sleep 120"
 SLOW = "echo begun; sleep 6"
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One way to go wrong.
-
-    :param do: causes the fault and returns (DAG, DAG run)
-    :param ends: the state that the DAG run must reach; "" for any
-    :param disturbs: True if it touches parts that other faults need, so that it must run alone
-    :param unrecorded: True if a try may begin and end while no tracking server can be reached, so that it has no run
-    :param lane: if it disturbs only faults of this name here; "" for all
-    :param own_way: True if ``do`` takes a Way too, and breaks that only
-    """
-
-    name: str
-    do: Callable[..., tuple[str, str]]
-    ends: str
-    disturbs: bool = False
-    unrecorded: bool = False
-    lane: str = ""
-    own_way: bool = False
-    needs_sagemaker: bool = False
-
-
-FAULTS: list[Fault] = []
+FAULTS: list[Fault[Stack]] = []
 
 
 def fault(

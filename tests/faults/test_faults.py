@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.invariants import leaks
-from tests.faults.run import Verdict, run_all
 from tests.faults.stack import Stack
 from tests.faults.table import FAULTS
+from tests.faults.verdict import Verdict, run_all
 
 QUICK = (
     "the project crashes with a nested run open",

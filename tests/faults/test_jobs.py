@@ -8,8 +8,8 @@ import pytest
 
 from tests.faults.invariants import leaks
 from tests.faults.jobs import JOB_FAULTS
-from tests.faults.run import Verdict, run_all
 from tests.faults.stack import Stack
+from tests.faults.verdict import Verdict, run_all
 
 QUICK = (
     "job deferred: the project fails",

@@ -75,6 +75,21 @@ def test_the_exit_status_decides_over_what_the_project_wrote(
     assert {run.info.status for run in steps} == {verdict}
 
 
+def test_a_run_that_was_given_up_meanwhile_stays_as_it_is(tracking_uri: str) -> None:
+    """As when a worker's network was cut: the next try closes the run, then the worker comes back."""
+    give_up = (
+        "import os, mlflow; client, run = mlflow.MlflowClient(), os.environ['MLFLOW_RUN_ID']; "
+        "client.set_tag(run, 'mlflow_projects.reason', 'its worker was lost'); client.set_terminated(run, 'KILLED')"
+    )
+    result = shell(f'python -c "{give_up}"')
+    _, first, second = mlflow_runs(tracking_uri, "one_step", result.run_id)
+    assert result.tasks["parent.step"].state == "failed"
+    for run in (first, second):
+        assert (run.info.status, run.data.tags["mlflow_projects.reason"]) == ("KILLED", "its worker was lost")
+        assert run.data.params == {}
+    assert "given up before its command ended: its worker was lost" in result.log
+
+
 def test_a_parameter_that_the_project_logs_in_another_spelling_is_no_clash(tracking_uri: str) -> None:
     conf = {"uri": f"{PROJECTS}/tracked", "parameters": {"learning_rate": "1e-5", "note": "extra"}}
     result = run_dag("one_step", conf)

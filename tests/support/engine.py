@@ -43,6 +43,7 @@ from mlflow_projects.file_lock import file_lock
 from tests.support.servers import free_port
 
 BASE_IMAGE = "localhost/mlflow-projects-base:bookworm"
+BASE_IMAGE_LOCK = Path(tempfile.gettempdir()) / "mlflow-projects-base-image.lock"
 PACKAGES = sysconfig.get_paths()["purelib"]
 _DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
@@ -221,7 +222,7 @@ def _answers(engine: Engine) -> bool:
 
 def ensure_base_image(engine: Engine) -> str:
     """Make the base image if this machine does not have it (about 2 minutes, with network); return its name."""
-    with file_lock(Path(tempfile.gettempdir()) / "mlflow-projects-base-image.lock"):
+    with file_lock(BASE_IMAGE_LOCK):
         if not _has_base_image(engine):
             if not shutil.which("debootstrap") or os.getuid() != 0:
                 pytest.skip(f"the image {BASE_IMAGE} is missing, and to make it takes debootstrap, as root")
@@ -241,6 +242,18 @@ def _has_base_image(engine: Engine) -> bool:
 
 
 def _make_base_image(engine: Engine) -> None:
+    with base_image_archive() as archive:
+        if engine.podman:  # into the machine's own store, not into the test process's
+            subprocess.run(["podman", "import", archive, BASE_IMAGE], check=True, capture_output=True, timeout=1800)
+            return
+        repository, _, tag = BASE_IMAGE.rpartition(":")
+        with contextlib.closing(engine.client()) as client:
+            client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+
+
+@contextlib.contextmanager
+def base_image_archive() -> Iterator[Path]:
+    """Make the tree of the base image with debootstrap; yield its archive."""
     with tempfile.TemporaryDirectory(prefix="mlflow-projects-base-") as name:
         tree, archive = Path(name) / "tree", Path(name) / "tree.tar"
         include = f"--include={_DEBIAN_PACKAGES}"
@@ -250,9 +263,4 @@ def _make_base_image(engine: Engine) -> None:
         ):  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        if engine.podman:  # into the machine's own store, not into the test process's
-            subprocess.run(["podman", "import", archive, BASE_IMAGE], check=True, capture_output=True, timeout=1800)
-            return
-        repository, _, tag = BASE_IMAGE.rpartition(":")
-        with contextlib.closing(engine.client()) as client:
-            client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+        yield archive

@@ -30,7 +30,7 @@ from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.record import JOB, MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
+from mlflow_projects.tracking.record import JOB, MAX_PARAM, REASON, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse import completion_tags
 
 _TAIL_LINES = 20
@@ -330,6 +330,8 @@ class Attempt:
 
     def _end(self, record: RunRecord, outcome: Outcome) -> Run:
         run = record.close(outcome)
+        if run.status != outcome.status:
+            raise AttemptKilledError(f"given up before its command ended: {run.tags[REASON]}")
         if self._killed and outcome.status == "KILLED":
             raise AttemptKilledError(outcome.reason)
         if outcome.status != "FINISHED":

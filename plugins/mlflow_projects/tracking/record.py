@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, quoted
@@ -207,7 +207,10 @@ class RunRecord:
         return found[0] if found else None
 
     def close(self, outcome: Outcome) -> Run:
-        """Write the outcome and return the run as it then is.
+        """Write the outcome and return the run, with the status that it then has.
+
+        A run that somebody gave up meanwhile (a worker without a network is lost for Airflow, its command goes
+        on) stays as it is: a later try may have taken its place already.
 
         Parameters are logged now, not at the start: MLflow never lets a parameter change, so a project
         that logs ``0.00001`` where the DAG passed ``"1e-05"`` would crash. What the project logged stays;
@@ -215,6 +218,8 @@ class RunRecord:
         """
         assert self.run is not None, "open() comes first"
         logged = self.client.get_run(self.run.run_id)
+        if logged.status not in OPEN_STATUSES and REASON in logged.tags:
+            return logged
         missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
         tags = _present(outcome.tags())
         if outcome.status == "FINISHED" and self.success_tags:
@@ -222,7 +227,7 @@ class RunRecord:
         if missing or tags or outcome.metrics:
             self.client.log_batch(logged.run_id, params=missing, tags=tags, metrics=outcome.metrics)
         self.client.update_run(logged.run_id, outcome.status, now())
-        return logged
+        return replace(logged, status=outcome.status)
 
     def _tags(self) -> dict[str, str]:
         tags = {

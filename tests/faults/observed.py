@@ -1,0 +1,125 @@
+"""An Airflow and an MLflow as tests see them from outside, wherever their parts run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import httpx
+
+ENDED = ("success", "failed")
+
+
+class Process(Protocol):
+    """A living process of a step."""
+
+    def cmdline(self) -> list[str]:
+        """Return its arguments."""
+
+
+class Observed(ABC):
+    """What faults are done to, and what the invariants are read from.
+
+    :ivar mlflow_uri: where MLflow answers, past whatever the steps have in between
+    :ivar with_sagemaker: True if steps may be training jobs
+    :ivar patience: how often Airflow is asked again, a second apart, while it does not answer
+    """
+
+    mlflow_uri: str
+    patience = 8
+    with_sagemaker = False
+
+    @abstractmethod
+    def ask(self, method: str, path: str, content: Any) -> httpx.Response:
+        """Send one request to Airflow's REST API, logged in."""
+
+    @abstractmethod
+    def processes(self, run_id: str) -> Sequence[Process]:
+        """Return the living processes of a DAG run's commands, minders included."""
+
+    @abstractmethod
+    def is_up(self) -> bool:
+        """Tell whether API server and scheduler answer well."""
+
+    @abstractmethod
+    def last_lines(self, count: int = 15) -> list[str]:
+        """Return the ends of the logs of all parts."""
+
+    @abstractmethod
+    def mend(self, lane: str = "") -> None:
+        """Take back what a fault may have left.
+
+        :param lane: that of the fault; another lane's may be at work
+        """
+
+    def way(self) -> AbstractContextManager[Any]:
+        """Hold a way to the tracking server on which nobody else is."""
+        raise NotImplementedError
+
+    def jobs_of(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the descriptions of all training jobs of a DAG run."""
+        raise NotImplementedError
+
+    def send(self, method: str, path: str, content: Any = None) -> Any:
+        """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts."""
+        for _ in range(self.patience):
+            with contextlib.suppress(httpx.HTTPError):
+                answer = self.ask(method, path, content)
+                if answer.status_code < 500:
+                    assert answer.status_code < 400, answer.text
+                    return answer.json()
+            time.sleep(1)
+        raise AssertionError(f"{method} {path} gets no answer")
+
+    def get(self, path: str) -> Any:
+        return self.send("GET", path)
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        made = self.send("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+        return str(made["dag_run_id"])
+
+    def clear(self, dag_id: str, run_id: str, **options: object) -> None:
+        body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **options}
+        self.send("POST", f"/dags/{dag_id}/clearTaskInstances", body)
+
+    def dag_run(self, dag_id: str, run_id: str) -> str:
+        return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def task(self, dag_id: str, run_id: str, task_id: str = "parent.step") -> dict[str, Any]:
+        return dict(self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
+
+    def wait_end(self, dag_id: str, run_id: str, seconds: float = 90) -> str:
+        self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, seconds, f"the end of {dag_id} {run_id}")
+        return self.dag_run(dag_id, run_id)
+
+    @staticmethod
+    def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {seconds} s in vain for {what}")
+            time.sleep(0.3)
+
+    def runs(self, run_id: str) -> list[Any]:
+        """Return the MLflow runs of a DAG run with all that is nested below, oldest first, read past the proxy."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.mlflow_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+
+        def search(query: str) -> list[Any]:
+            return list(
+                client.search_runs(experiments, query, order_by=["attributes.start_time ASC"], max_results=500)
+            )
+
+        found = search(f"tags.`airflow.run_id` = '{run_id}'")
+        known = {run.info.run_id for run in found}
+        for run in found:
+            if run.data.tags.get("mlflow_projects.role") == "step":
+                nested = search(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+                found += [child for child in nested if child.info.run_id not in known]
+        return found

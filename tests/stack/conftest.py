@@ -1,0 +1,44 @@
+"""The stack of docker-compose.yaml, running, with the DAGs of tests/stack/dags."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stack.client import StackClient, read_env
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV_FILE = ROOT / os.environ.get("ENV_FILE", ".env")
+# What is imported or started from here on (tools/compose.py) works on the stack with the tests' DAGs.
+os.environ["STACK_FILES"] = ":".join(filter(None, (os.environ.get("STACK_FILES"), "tests/stack/dags.yaml")))
+
+
+def stack(*arguments: str) -> str:
+    """Run tools/stack.py; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "tools/stack.py", *arguments],
+        cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3000,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def compose(*arguments: str, check: bool = True) -> str:
+    """Run tools/compose.py; return what it prints to stdout."""
+    done = subprocess.run(
+        [sys.executable, "tools/compose.py", *arguments],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def client() -> StackClient:
+    """Return a client of the stack, which is started first."""
+    stack("up", "--workers", os.environ.get("WORKERS", "2"))
+    return StackClient(read_env(ENV_FILE))

@@ -1,0 +1,15 @@
+"""Mapped steps that last long enough for two workers to take some each."""
+
+from datetime import datetime
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from mlflow_projects import MLflowProjectOperator, mlflow_run
+
+with DAG("stack_sharing", schedule=None, start_date=datetime(2026, 1, 1), tags=["test"]):
+    with mlflow_run("sharing", experiment_name="stack_sharing"):
+        MLflowProjectOperator.partial(
+            task_id="slow",
+            uri=str(Path(__file__).parent / "slow"),
+        ).expand(parameters=[{"number": str(number)} for number in range(8)])

@@ -1,0 +1,145 @@
+"""Start and stop the stack of docker-compose.yaml.
+
+Usage: python tools/stack.py up [--workers N] [--no-build] | down [--volumes]
+
+Starts in waves and asks for the health itself, because podman before 4.6 ignores the conditions of `depends_on`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from compose import DEBIAN, ROOT, compose, containers, engine, env_file, profiles, read, run_engine
+from env import ensure
+
+_CAPTURED: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+PATIENCE = float(os.environ.get("STACK_PATIENCE", "600"))  # seconds for a wave
+
+
+def services() -> dict[str, Any]:
+    """Return the services of docker-compose.yaml that are on."""
+    every = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    on = profiles()
+    return {
+        name: service for name, service in every.items() if not service.get("profiles") or on & {*service["profiles"]}
+    }
+
+
+def waves(found: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield groups of services: each needs only what is in earlier groups."""
+    done: set[str] = set()
+    while len(done) < len(found):
+        ready = [name for name in found if name not in done and done >= {*found[name].get("depends_on", {})}]
+        if not ready:
+            raise SystemExit(f"These services wait for each other: {', '.join(sorted({*found} - done))}.")
+        yield ready
+        done |= {*ready}
+
+
+def up(workers: int, *, build: bool = True) -> None:
+    """Start everything, and wait until it is healthy."""
+    if added := ensure(env_file()):
+        print(f"{env_file()} has {len(added)} new value(s), secrets among them.")
+    if build:
+        build_image()
+    found = services()
+    for wave in waves(found):
+        print(f"Starting {', '.join(wave)} ...", flush=True)
+        scale = ["--scale", f"worker={workers}"] if "worker" in wave else []
+        # podman-compose's status tells nothing; its words count only if a container is missing then.
+        said = compose("up", "--detach", "--no-deps", "--no-build", *scale, *wave, check=False, **_CAPTURED).stdout
+        if missing := [name for name in wave if not containers(name)]:
+            raise SystemExit(f"{said[-4000:]}\n{', '.join(missing)} could not be started; see above.")
+        for name in wave:
+            if "disable" in found[name]["healthcheck"]:
+                wait_for_success(name)
+            else:
+                wait_for_health(name, workers if name == "worker" else 1)
+    show()
+
+
+def build_image() -> None:
+    """Build the image of Airflow and MLflow; where nothing can be pulled, also those that the others stand on."""
+    if DEBIAN:
+        subprocess.run([sys.executable, "-m", "tests.stack.engine"], cwd=ROOT, check=True)
+    print("Building the image (minutes, the first time) ...", flush=True)
+    done = compose("build", "init", check=False, **_CAPTURED)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout[-4000:]}\nThe image could not be built; see above.")
+
+
+def wait_for_health(service: str, number: int = 1) -> None:
+    """Wait until as many containers of the service are healthy.
+
+    :raises SystemExit: with their logs, if that takes too long
+    """
+    deadline = time.monotonic() + PATIENCE
+    while len(found := containers(service, ended=False)) < number or not all(map(is_healthy, found)):
+        if time.monotonic() > deadline:
+            compose("logs", "--tail", "50", service, check=False)
+            raise SystemExit(f"{service} is not healthy after {PATIENCE:.0f} s; its last lines are above.")
+        time.sleep(1)
+
+
+def is_healthy(container: str) -> bool:
+    """Ask the engine; podman runs the check now, as it has no timer of its own without systemd."""
+    if engine() == "podman":
+        return run_engine("healthcheck", "run", container, check=False, capture_output=True).returncode == 0
+    state = run_engine("inspect", "--format", "{{.State.Health.Status}}", container, check=False, capture_output=True)
+    return state.stdout.strip() == "healthy"
+
+
+def wait_for_success(service: str) -> None:
+    """Wait until a service that runs once has ended.
+
+    :raises SystemExit: with its log, if it failed
+    """
+    [name] = containers(service)
+    code = run_engine("wait", name, capture_output=True, timeout=PATIENCE).stdout.strip()
+    if code != "0":
+        compose("logs", "--tail", "100", service, check=False)
+        raise SystemExit(f"{service} failed with status {code}; its last lines are above.")
+
+
+def show() -> None:
+    """Say where everything is."""
+    env = read(env_file())
+    print(
+        f"Airflow  http://localhost:{env['AIRFLOW_PORT']}  user {env['AIRFLOW_ADMIN_USER']}\n"
+        f"MLflow   http://localhost:{env['MLFLOW_PORT']}  user {env['MLFLOW_ADMIN_USER']}\n"
+        f"S3       http://localhost:{env['S3_PORT']}  access key {env['S3_ACCESS_KEY']}\n"
+        f"The passwords are in {env_file()}."
+    )
+
+
+def down(volumes: bool) -> None:
+    """Stop and remove the containers; keep the volumes unless told otherwise."""
+    if engine() == "podman" and (running := containers(ended=False)):
+        # podman-compose stops one after the other.
+        run_engine("stop", "--time", "10", *running, check=False, capture_output=True)
+    compose("down", *(["--volumes"] if volumes else []), capture_output=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    start = actions.add_parser("up")
+    start.add_argument("--workers", type=int, default=2)
+    start.add_argument("--no-build", action="store_true", help="take the image that is there")
+    actions.add_parser("down").add_argument("--volumes", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.action == "up":
+        up(arguments.workers, build=not arguments.no_build)
+    else:
+        down(arguments.volumes)
+
+
+if __name__ == "__main__":
+    main()

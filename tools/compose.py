@@ -82,8 +82,8 @@ def compose_command(*arguments: str) -> list[str]:
     options = [option for file in files() for option in ("-f", str(file))]
     for name in sorted(profiles()):
         options += ["--profile", name]
-    if env_file().is_file():
-        options += ["--env-file", str(env_file())]
+    # Without the option, compose would take .env where ENV_FILE names a file that is not there.
+    options += ["--env-file", str(env_file() if env_file().is_file() else os.devnull)]
     return [*program, *options, "-p", project(), *arguments]
 
 

@@ -39,6 +39,7 @@ def compose(*arguments: str, check: bool = True) -> str:
 
 @pytest.fixture(scope="session")
 def client() -> StackClient:
-    """Return a client of the stack, which is started first."""
-    stack("up", "--workers", os.environ.get("WORKERS", "2"))
+    """Return a client of the stack, which is started first; one that runs keeps its image."""
+    running = ["--no-build"] if compose("ps", "--quiet", check=False).strip() else []
+    stack("up", "--workers", os.environ.get("WORKERS", "2"), *running)
     return StackClient(read_env(ENV_FILE))

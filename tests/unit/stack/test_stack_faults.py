@@ -113,6 +113,6 @@ def test_the_dags_are_those_that_the_faults_wait_for(airflow_db: None, monkeypat
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("STACK_FAULTS_PROJECTS", str(ROOT / "tests" / "projects"))
-    bag = DagBag(str(Path(faults.__file__).parent / "dags"))
+    bag = DagBag(str(Path(faults.__file__).parent / "dags" / "stack_faults.py"))
     assert bag.import_errors == {}
     assert set(bag.dags) == set(faults.DAGS)

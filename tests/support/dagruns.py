@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,6 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
 
     :param retries: of every task, instead of what the DAG says
     """
-    from airflow import settings
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -65,9 +66,7 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
         for task in dag.tasks:
             task.retries = retries
     output_so_far()
-    # dag.test() reads and serialises the whole DAGs folder anew each time, which takes longer than a small DAG
-    # runs: for it, the file of this DAG is all of the folder.
-    with patch.object(settings, "DAGS_FOLDER", _folder_of(Path(dag.fileloc))):
+    with alone(dag):
         dag_run = dag.test(run_conf=conf or {})
     log = output_so_far()
     with create_session() as session:
@@ -97,6 +96,18 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
         }
         state = str(dag_run.state)
     return DagRunResult(dag_id, dag_run.run_id, state, tasks, log)
+
+
+@contextlib.contextmanager
+def alone(dag: Any) -> Iterator[None]:
+    """Make the file of this DAG all that ``dag.test()`` finds in the DAGs folder.
+
+    It reads and serialises the whole folder anew each time, which takes longer than a small DAG runs.
+    """
+    from airflow import settings
+
+    with patch.object(settings, "DAGS_FOLDER", _folder_of(Path(dag.fileloc))):
+        yield
 
 
 def load_dag(dag_id: str) -> Any:

@@ -33,10 +33,12 @@ def services() -> dict[str, Any]:
 
 
 def waves(found: dict[str, Any]) -> Iterator[list[str]]:
-    """Yield groups of services: each needs only what is in earlier groups."""
+    """Yield groups of services: each needs only what is in earlier groups, or is not on."""
     done: set[str] = set()
     while len(done) < len(found):
-        ready = [name for name in found if name not in done and done >= {*found[name].get("depends_on", {})}]
+        ready = [
+            name for name in found if name not in done and done >= found.keys() & {*found[name].get("depends_on", {})}
+        ]
         if not ready:
             raise SystemExit(f"These services wait for each other: {', '.join(sorted({*found} - done))}.")
         yield ready
@@ -115,7 +117,8 @@ def show() -> None:
         f"Airflow  http://localhost:{env['AIRFLOW_PORT']}  user {env['AIRFLOW_ADMIN_USER']}\n"
         f"MLflow   http://localhost:{env['MLFLOW_PORT']}  user {env['MLFLOW_ADMIN_USER']}\n"
         f"S3       http://localhost:{env['S3_PORT']}  access key {env['S3_ACCESS_KEY']}\n"
-        f"The passwords are in {env_file()}."
+        + (f"Git      http://localhost:{env['GIT_PORT']}/NAME.git  user {env['GIT_USER']}\n" * ("git" in profiles()))
+        + f"The passwords are in {env_file()}."
     )
 
 

@@ -15,6 +15,7 @@ BUCKETS = ("mlflow", "airflow-logs", "airflow-checkpoints")
 MLFLOW = "http://mlflow:5000"
 S3 = "http://s3:8333"
 SAGEMAKER = "http://sagemaker:4599"
+KEY = "any-key-does"  # of the stand-in for SageMaker; logs show *** in its place
 PROFILES = os.environ.get("COMPOSE_PROFILES", "").split(",")
 
 
@@ -73,7 +74,7 @@ def make_secret_for_jobs() -> None:
     """Put the password of Airflow's user of MLflow where a training job of the stand-in finds it, as on AWS."""
     import boto3
 
-    key = {"aws_access_key_id": "sagemaker", "aws_secret_access_key": "sagemaker"}
+    key = {"aws_access_key_id": KEY, "aws_secret_access_key": KEY}
     client = boto3.client("secretsmanager", endpoint_url=SAGEMAKER, region_name="us-east-1", **key)
     value = os.environ["MLFLOW_AIRFLOW_PASSWORD"]
     try:
@@ -108,12 +109,12 @@ def make_connections() -> None:
             login=os.environ["GIT_USER"],
             password=os.environ["GIT_PASSWORD"],
         )
-    if "sagemaker" in PROFILES:  # the stand-in takes any key
+    if "sagemaker" in PROFILES:
         save_connection(
             "sagemaker_local",
             conn_type="aws",
-            login="sagemaker",
-            password="sagemaker",  # noqa: S106
+            login=KEY,
+            password=KEY,
             extra=json.dumps({"region_name": "us-east-1", "endpoint_url": SAGEMAKER}),
         )
 

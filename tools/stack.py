@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from compose import DEBIAN, ROOT, compose, containers, engine, env_file, profiles, read, run_engine
+from compose import DEBIAN, ROOT, compose, containers, engine, env_file, profiles, project, read, run_engine
 from env import ensure
 
 _CAPTURED: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -149,6 +149,11 @@ def down(volumes: bool) -> None:
         # podman-compose stops one after the other.
         run_engine("stop", "--time", "10", *running, check=False, capture_output=True)
     compose("down", *(["--volumes"] if volumes else []), capture_output=True)
+    if volumes:  # podman-compose leaves that of a scaled service
+        label = f"label=com.docker.compose.project={project()}"
+        left = run_engine("volume", "ls", "--quiet", "--filter", label, capture_output=True).stdout.split()
+        if left:
+            run_engine("volume", "rm", *left, capture_output=True)
 
 
 def main() -> None:

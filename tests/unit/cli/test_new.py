@@ -47,23 +47,23 @@ def test_the_files_are_clean_and_the_next_commands_are_told(
 
 def test_without_folders_they_go_where_airflow_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
-    assert main(["new", "demo"]) == 0
+    assert main(["new", "orders"]) == 0
     assert sorted(files_below(tmp_path)) == [
-        "dags/demo.py", "projects/demo/MLproject", "projects/demo/evaluate.py", "projects/demo/train.py",
+        "dags/orders.py", "projects/orders/MLproject", "projects/orders/evaluate.py", "projects/orders/train.py",
     ]  # fmt: skip
 
 
 def test_a_project_far_from_the_dags_is_named_by_its_whole_path(tmp_path: Path) -> None:
     dags, projects = tmp_path / "a" / "b" / "c" / "dags", tmp_path / "projects"
-    assert main(["new", "demo", "--dags", str(dags), "--projects", str(projects)]) == 0
-    assert f"PROJECT = Path('{projects}/demo')\n" in (dags / "demo.py").read_text()
+    assert main(["new", "orders", "--dags", str(dags), "--projects", str(projects)]) == 0
+    assert f"PROJECT = Path('{projects}/orders')\n" in (dags / "orders.py").read_text()
 
 
-@pytest.mark.parametrize("taken", ["projects/demo", "dags/demo.py"])
+@pytest.mark.parametrize("taken", ["projects/orders", "dags/orders.py"])
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str], taken: str) -> None:
     (tmp_path / taken).parent.mkdir(parents=True)
     (tmp_path / taken).write_text("mine")
-    assert main(["new", "demo", "--dags", str(tmp_path / "dags")]) == 1
+    assert main(["new", "orders", "--dags", str(tmp_path / "dags")]) == 1
     assert f"{tmp_path / taken} is there already; nothing was written." in capsys.readouterr().err
     assert files_below(tmp_path) == {taken: "mine"}
 

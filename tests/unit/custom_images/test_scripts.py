@@ -162,12 +162,16 @@ def test_an_image_is_built_from_its_folder_and_its_own_base(machine: Machine) ->
     assert (done.returncode, done.stdout) == (0, "mlflow-projects/sagemaker-cpu:latest\n"), done
     assert machine.calls == [
         "build --platform linux/amd64 --build-arg BASE_IMAGE=python:3.11-slim "
-        f"--tag mlflow-projects/sagemaker-cpu:latest --no-cache --label a b {IMAGES}/sagemaker_cpu"
+        f"--tag mlflow-projects/sagemaker-cpu:latest --file {IMAGES}/sagemaker_cpu/Dockerfile "
+        f"--no-cache --label a b {IMAGES}/sagemaker_cpu"
     ]
     done = machine.run("build.sh", "sagemaker_pytorch", "--base-image", "local:1", "--name", "mine:2", PLATFORM="x/y")
     assert machine.calls == [
-        f"build --platform x/y --build-arg BASE_IMAGE=local:1 --tag mine:2 {IMAGES}/sagemaker_pytorch"
+        f"build --platform x/y --build-arg BASE_IMAGE=local:1 --tag mine:2 "
+        f"--file {IMAGES}/sagemaker_pytorch/Dockerfile {IMAGES}/sagemaker_pytorch"
     ]
+    machine.run("build.sh", "airflow", "--base-image", "local:1")
+    assert machine.calls[0].endswith(f"--file {IMAGES}/airflow/Dockerfile {ROOT}")  # it holds the library
 
 
 def test_a_base_image_of_aws_must_have_been_pulled(machine: Machine) -> None:
@@ -193,11 +197,11 @@ def test_an_image_is_pushed_to_the_accounts_own_registry(machine: Machine, has_r
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        ([], {}, "Say which image: cifar10, sagemaker_cpu, sagemaker_pytorch."),
+        ([], {}, "Say which image: airflow, cifar10, sagemaker_cpu, sagemaker_pytorch."),
         (
             ["other"],
             {},
-            "There is no image 'other' here; choose one of: cifar10, sagemaker_cpu, sagemaker_pytorch.",
+            "There is no image 'other' here; choose one of: airflow, cifar10, sagemaker_cpu, sagemaker_pytorch.",
         ),
         (["sagemaker_cpu", "--tag"], {}, "--tag needs a value; see --help."),
         (

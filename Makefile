@@ -73,7 +73,7 @@ stack-down: setup-dev ## Stop them; the data stays (VOLUMES=1 removes it)
 
 .PHONY: stack-test
 stack-test: setup-dev ## Run DAGs on that stack and check every record; starts it if need be (10 minutes)
-	@STACK=1 $(BIN)/python -m pytest tests/stack/test_stack.py $(PYTEST_ARGS)
+	@STACK=1 $(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
 
 .PHONY: stack-faults
 stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', AGAIN=1, KEEP=1: let it run)

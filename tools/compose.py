@@ -71,6 +71,7 @@ def environment() -> dict[str, str]:
     """Return the variables of the programs; the file with the secrets wins over what a shell has by chance."""
     own = {name: value for name, value in os.environ.items() if name not in read(env_file())}
     own["COMPOSE_PROJECT_NAME"] = project()
+    own["COMPOSE_PROFILES"] = ",".join(sorted(profiles()))
     if DEBIAN:
         own["CONTAINERS_CONF"] = str(SETTINGS)
     return own

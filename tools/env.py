@@ -14,12 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "# Settings and secrets of docker-compose.yaml. Keep this file private; git ignores it.\n"
-PORTS = {"AIRFLOW_PORT": "8080", "MLFLOW_PORT": "5000", "S3_PORT": "8333"}
-NAMES = {"AIRFLOW_ADMIN_USER": "admin", "MLFLOW_ADMIN_USER": "admin", "S3_ACCESS_KEY": "stack-admin"}
+PORTS = {"AIRFLOW_PORT": "8080", "MLFLOW_PORT": "5000", "S3_PORT": "8333", "GIT_PORT": "3000"}
+NAMES = {
+    "AIRFLOW_ADMIN_USER": "admin",
+    "MLFLOW_ADMIN_USER": "admin",
+    "S3_ACCESS_KEY": "stack-admin",
+    "GIT_USER": "git",
+}
 PASSWORDS = (
     "AIRFLOW_ADMIN_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_AIRFLOW_PASSWORD", "POSTGRES_PASSWORD",
     "AIRFLOW_DB_PASSWORD", "CELERY_DB_PASSWORD", "MLFLOW_DB_PASSWORD", "REDIS_PASSWORD", "S3_SECRET_KEY",
-    "MLFLOW_S3_SECRET_KEY", "AIRFLOW_S3_SECRET_KEY",
+    "MLFLOW_S3_SECRET_KEY", "AIRFLOW_S3_SECRET_KEY", "GIT_PASSWORD",
 )  # fmt: skip
 LONG = ("AIRFLOW_JWT_SECRET", "AIRFLOW_SECRET_KEY", "MLFLOW_SECRET_KEY")
 FERNET = "AIRFLOW_FERNET_KEY"

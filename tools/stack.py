@@ -1,6 +1,6 @@
 """Start and stop the stack of docker-compose.yaml.
 
-Usage: python tools/stack.py up [--workers N] [--no-build] | down [--volumes]
+Usage: python tools/stack.py up [--workers N] [--no-build] [SERVICE ...] | down [--volumes]
 
 Starts in waves and asks for the health itself, because podman before 4.6 ignores the conditions of `depends_on`.
 """
@@ -23,33 +23,52 @@ _CAPTURED: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STD
 PATIENCE = float(os.environ.get("STACK_PATIENCE", "600"))  # seconds for a wave
 
 
-def services() -> dict[str, Any]:
-    """Return the services of docker-compose.yaml that are on."""
-    every = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+def every_service() -> dict[str, Any]:
+    """Return the services of docker-compose.yaml."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    return found
+
+
+def services(names: list[str]) -> dict[str, Any]:
+    """Return the services that are on.
+
+    :param names: only these, and what they need; [] for all
+    """
     on = profiles()
-    return {
-        name: service for name, service in every.items() if not service.get("profiles") or on & {*service["profiles"]}
+    found = {
+        name: service
+        for name, service in every_service().items()
+        if not service.get("profiles") or on & {*service["profiles"]}
     }
+    if unknown := {*names} - {*found}:
+        raise SystemExit(f"Not a service, or one of a profile that is off: {', '.join(sorted(unknown))}.")
+    wanted, more = set[str](), {*names} or {*found}
+    while more:
+        wanted |= more
+        more = {need for name in more for need in found[name].get("depends_on", {}) if need in found} - wanted
+    return {name: found[name] for name in found if name in wanted}
 
 
 def waves(found: dict[str, Any]) -> Iterator[list[str]]:
-    """Yield groups of services: each needs only what is in earlier groups."""
+    """Yield groups of services: each needs only what is in earlier groups, or is not on."""
     done: set[str] = set()
     while len(done) < len(found):
-        ready = [name for name in found if name not in done and done >= {*found[name].get("depends_on", {})}]
+        ready = [
+            name for name in found if name not in done and done >= found.keys() & {*found[name].get("depends_on", {})}
+        ]
         if not ready:
             raise SystemExit(f"These services wait for each other: {', '.join(sorted({*found} - done))}.")
         yield ready
         done |= {*ready}
 
 
-def up(workers: int, *, build: bool = True) -> None:
-    """Start everything, and wait until it is healthy."""
+def up(workers: int, names: list[str], *, build: bool = True) -> None:
+    """Start the services, or all, and wait until they are healthy."""
     if added := ensure(env_file()):
         print(f"{env_file()} has {len(added)} new value(s), secrets among them.")
     if build:
         build_image()
-    found = services()
+    found = services(names)
     for wave in waves(found):
         print(f"Starting {', '.join(wave)} ...", flush=True)
         scale = ["--scale", f"worker={workers}"] if "worker" in wave else []
@@ -115,12 +134,17 @@ def show() -> None:
         f"Airflow  http://localhost:{env['AIRFLOW_PORT']}  user {env['AIRFLOW_ADMIN_USER']}\n"
         f"MLflow   http://localhost:{env['MLFLOW_PORT']}  user {env['MLFLOW_ADMIN_USER']}\n"
         f"S3       http://localhost:{env['S3_PORT']}  access key {env['S3_ACCESS_KEY']}\n"
-        f"The passwords are in {env_file()}."
+        + (f"Git      http://localhost:{env['GIT_PORT']}/NAME.git  user {env['GIT_USER']}\n" * ("git" in profiles()))
+        + f"The passwords are in {env_file()}."
     )
 
 
 def down(volumes: bool) -> None:
     """Stop and remove the containers; keep the volumes unless told otherwise."""
+    # Also those of a profile that was turned off meanwhile.
+    os.environ["COMPOSE_PROFILES"] = ",".join(
+        p for service in every_service().values() for p in service.get("profiles", [])
+    )
     if engine() == "podman" and (running := containers(ended=False)):
         # podman-compose stops one after the other.
         run_engine("stop", "--time", "10", *running, check=False, capture_output=True)
@@ -138,10 +162,11 @@ def main() -> None:
     start = actions.add_parser("up")
     start.add_argument("--workers", type=int, default=2)
     start.add_argument("--no-build", action="store_true", help="take the image that is there")
+    start.add_argument("services", nargs="*", metavar="SERVICE", help="only these, and what they need")
     actions.add_parser("down").add_argument("--volumes", action="store_true")
     arguments = parser.parse_args()
     if arguments.action == "up":
-        up(arguments.workers, build=not arguments.no_build)
+        up(arguments.workers, arguments.services, build=not arguments.no_build)
     else:
         down(arguments.volumes)
 

@@ -14,6 +14,9 @@ import httpx
 BUCKETS = ("mlflow", "airflow-logs", "airflow-checkpoints")
 MLFLOW = "http://mlflow:5000"
 S3 = "http://s3:8333"
+SAGEMAKER = "http://sagemaker:4599"
+KEY = "any-key-does"  # of the stand-in for SageMaker; logs show *** in its place
+PROFILES = os.environ.get("COMPOSE_PROFILES", "").split(",")
 
 
 def main() -> None:
@@ -23,6 +26,8 @@ def main() -> None:
     subprocess.run(["airflow", "db", "migrate"], check=True)
     make_airflow_admin()
     make_connections()
+    if "sagemaker" in PROFILES:
+        make_secret_for_jobs()
     print("The stack is prepared.")
 
 
@@ -65,6 +70,19 @@ def make_airflow_admin() -> None:
         raise SystemExit(f"Airflow's user {name!r} could not be made.")
 
 
+def make_secret_for_jobs() -> None:
+    """Put the password of Airflow's user of MLflow where a training job of the stand-in finds it, as on AWS."""
+    import boto3
+
+    key = {"aws_access_key_id": KEY, "aws_secret_access_key": KEY}
+    client = boto3.client("secretsmanager", endpoint_url=SAGEMAKER, region_name="us-east-1", **key)
+    value = os.environ["MLFLOW_AIRFLOW_PASSWORD"]
+    try:
+        client.create_secret(Name="mlflow", SecretString=value)
+    except client.exceptions.ResourceExistsException:
+        client.put_secret_value(SecretId="mlflow", SecretString=value)
+
+
 def make_connections() -> None:
     """Write the connections whose values are those of this stack; others stay as people made them."""
     save_connection(
@@ -83,13 +101,21 @@ def make_connections() -> None:
         password=os.environ["AIRFLOW_S3_SECRET_KEY"],
         extra=json.dumps({"region_name": "us-east-1", "endpoint_url": S3}),
     )
-    if endpoint := os.environ.get("SAGEMAKER_ENDPOINT"):  # the stand-in takes any key
+    if "git" in PROFILES:
+        save_connection(
+            "git_default",
+            conn_type="git",
+            host="http://git:3000",
+            login=os.environ["GIT_USER"],
+            password=os.environ["GIT_PASSWORD"],
+        )
+    if "sagemaker" in PROFILES:
         save_connection(
             "sagemaker_local",
             conn_type="aws",
-            login="sagemaker",
-            password="sagemaker",  # noqa: S106
-            extra=json.dumps({"region_name": "us-east-1", "endpoint_url": endpoint}),
+            login=KEY,
+            password=KEY,
+            extra=json.dumps({"region_name": "us-east-1", "endpoint_url": SAGEMAKER}),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,25 +14,37 @@ from tests.stack.client import StackClient, read_env
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV_FILE = ROOT / os.environ.get("ENV_FILE", ".env")
+
+
+def sagemaker_defaults() -> str:
+    """Return the line that docs/stack.md gives for the profile ``sagemaker``."""
+    [line] = re.findall(r"^SAGEMAKER_DEFAULTS=(.*)$", (ROOT / "docs/stack.md").read_text(), re.MULTILINE)
+    return str(line)
+
+
 # What is imported or started from here on (tools/compose.py) works on the stack with the tests' DAGs.
 os.environ["STACK_FILES"] = ":".join(filter(None, (os.environ.get("STACK_FILES"), "tests/stack/dags.yaml")))
+os.environ.setdefault("COMPOSE_PROFILES", "git,sagemaker")
+os.environ.setdefault("SAGEMAKER_DEFAULTS", sagemaker_defaults())
 
 
-def stack(*arguments: str) -> str:
+def stack(*arguments: str, **variables: str) -> str:
     """Run tools/stack.py; return what it says."""
     done = subprocess.run(
         [sys.executable, "tools/stack.py", *arguments],
         cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3000,
+        env={**os.environ, **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 
 
-def compose(*arguments: str, check: bool = True) -> str:
+def compose(*arguments: str, check: bool = True, **variables: str) -> str:
     """Run tools/compose.py; return what it prints to stdout."""
     done = subprocess.run(
         [sys.executable, "tools/compose.py", *arguments],
         cwd=ROOT, check=False, capture_output=True, text=True, timeout=600,
+        env={**os.environ, **variables},
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

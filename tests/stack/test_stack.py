@@ -20,7 +20,7 @@ from compose import containers, run_engine  # noqa: E402
 from env import LONG, PASSWORDS, read  # noqa: E402
 from stack import is_healthy  # noqa: E402
 
-OWN_IMAGE = ("mlflow", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
+OWN_IMAGE = ("mlflow", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "sagemaker", "git")
 LASTING = ("postgres", "redis", "s3", *OWN_IMAGE)
 CIFAR10 = {
     "preprocess_data": "sample",
@@ -121,7 +121,7 @@ def test_nothing_listens_beyond_loopback(client: StackClient) -> None:
             for binding in bindings or []:
                 published[binding["HostPort"]] = binding["HostIp"]
     assert set(published.values()) == {"127.0.0.1"}
-    assert published.keys() == {client.env[name] for name in ("AIRFLOW_PORT", "MLFLOW_PORT", "S3_PORT")}
+    assert published.keys() == {client.env[name] for name in ("AIRFLOW_PORT", "MLFLOW_PORT", "S3_PORT", "GIT_PORT")}
     listening = subprocess.run(["ss", "--listening", "--tcp", "--numeric", "--no-header"], check=True,
                                capture_output=True, text=True).stdout  # fmt: skip
     open_at = {line.split()[3].rpartition(":")[::2] for line in listening.splitlines()}

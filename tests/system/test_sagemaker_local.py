@@ -373,6 +373,20 @@ def test_nothing_outlives_the_stand_in(tmp_path: Path, options: tuple[str, ...],
         assert not alive, [process.cmdline() for process in alive]
 
 
+def test_a_command_finds_its_files_where_a_private_opt_ml_cannot_be_had(tmp_path: Path) -> None:
+    with running_sagemaker(tmp_path, "--base-dir") as sagemaker:
+        sagemaker.put("code/job.sh", "echo $0")
+        source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{sagemaker.bucket}/code/job.sh"}}
+        request = sagemaker.request(
+            "paths",
+            ["bash", "/opt/ml/input/data/code/job.sh"],
+            InputDataConfig=[{"ChannelName": "code", "DataSource": source}],
+        )
+        sagemaker.client().create_training_job(**request)
+        assert sagemaker.wait("paths")["TrainingJobStatus"] == "Completed"
+        assert sagemaker.logs("paths")[0].endswith("/input/data/code/job.sh")
+
+
 def test_late_lines_and_taken_ports(tmp_path: Path) -> None:
     with running_sagemaker(tmp_path, log_delay=1.5) as sagemaker:
         sagemaker.client().create_training_job(**sagemaker.request("late", ["echo", "late"]))

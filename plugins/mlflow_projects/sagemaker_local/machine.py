@@ -214,7 +214,7 @@ class Instance:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         kept = (*_INHERITED, *self._context.knobs.passed_variables)
         return {
-            "argv": self._command(),
+            "argv": self._command() if private else [self._below_base(word) for word in self._command()],
             "environment": {
                 **{name: os.environ[name] for name in kept if name in os.environ},
                 "PATH": path,
@@ -226,6 +226,11 @@ class Instance:
             "engine": {},
             "trouble": str(self._folder / "trouble"),
         }
+
+    def _below_base(self, word: str) -> str:
+        """Let a path of the command that names ``/opt/ml`` lead to the job's own folder."""
+        path = PurePosixPath(word)
+        return str(self.base / path.relative_to(OPT_ML)) if path.is_relative_to(OPT_ML) else word
 
     def _container_spec(self) -> dict[str, Any]:
         engine = self._context.knobs.engine

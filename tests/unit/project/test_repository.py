@@ -181,12 +181,12 @@ def test_an_unreachable_host_is_given_up_after_three_tries(cache, naps):
 def test_a_server_that_recovers_is_asked_again(repository, cache, naps, monkeypatch):
     with GitServer(repository.bare.parent) as server:
         handler = server._http.RequestHandlerClass
-        answer = handler._run_backend
+        answer = handler.run_backend
         busy = iter([True, True])
         monkeypatch.setattr(
             handler,
-            "_run_backend",
-            lambda self, body: self.send_error(503) if next(busy, False) else answer(self, body),
+            "run_backend",
+            lambda self, *request: self.send_error(503) if next(busy, False) else answer(self, *request),
         )
         with checked_out(f"{server.url}/project.git", "trunk", cache) as checkout:
             assert "echo first" in text_of(checkout.root)

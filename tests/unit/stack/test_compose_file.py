@@ -24,7 +24,7 @@ def holders(variable: str) -> set[str]:
 
 def test_ports_are_on_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z0-9]+_PORT:-\d+\}:\d+", port) for port in ports), ports
 
 
@@ -56,6 +56,14 @@ def test_each_service_has_the_secrets_that_it_needs_and_no_others() -> None:
     assert holders("AIRFLOW_ADMIN_PASSWORD") == {"init"}
     assert holders("MLFLOW_ADMIN_PASSWORD") == {"init", "mlflow"}
     assert holders("MLFLOW_AIRFLOW_PASSWORD") == {"init"}
+    assert holders("GIT_PASSWORD") == {"init", "git"}
+
+
+def test_no_service_needs_one_of_a_profile_that_may_be_off() -> None:
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"git", "mysql", "sagemaker"}
+    for service in SERVICES.values():
+        for name, need in service.get("depends_on", {}).items():
+            assert need.get("required", True) == ("profiles" not in SERVICES[name])
 
 
 def test_no_command_line_holds_a_secret() -> None:

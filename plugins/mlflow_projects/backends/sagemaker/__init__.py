@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.backends.aws import Clients, aws_errors, error_code
+from mlflow_projects.backends.aws import DEFAULT_CONNECTION, Clients, aws_errors, error_code
 from mlflow_projects.backends.base import Handle, Job, JobStatus, check_config_keys
 from mlflow_projects.backends.checkpoints import remove_old
 from mlflow_projects.backends.object_store import object_store
@@ -107,6 +107,8 @@ class SageMakerBackend:
     def plan(self, job: Job) -> Handle:
         """Return what identifies the job."""
         settings = settings_from(job.config)
+        if settings.aws_conn_id and self._aws_conn_id == DEFAULT_CONNECTION:
+            self._aws_conn_id = settings.aws_conn_id
         return {
             "backend": "sagemaker",
             "job_name": job_name(job.label, job.attempt_id),
@@ -129,7 +131,7 @@ class SageMakerBackend:
         with _explained(plan.job_name):
             self._upload(self._clients_of(handle), job, plan, package)
         if handle["checkpoint"]:
-            remove_old(object_store(checkpoints_uri(settings), self._aws_conn_id), job.checkpoint_days, self._log)
+            remove_old(object_store(checkpoints_uri(settings), handle["aws_conn_id"]), job.checkpoint_days, self._log)
         self._staged = plan
 
     def submit(self, job: Job) -> Handle:

@@ -21,6 +21,7 @@ class SageMakerSettings:
     :param s3_uri: ``s3://bucket/prefix`` for the packed project and the job's output
     :param image_uri: the training image; or ``{"framework": "pytorch", "version": "2.6"}``, which the optional
         extra ``sagemaker`` looks up; default: ``docker_env.image`` of the project
+    :param aws_conn_id: Airflow connection, for tasks whose own ``aws_conn_id`` is the default ``aws_default``
     :param instance_type: for example ``ml.m5.large``
     :param instance_count: how many instances; only the first one writes to the MLflow run
     :param volume_size: GB per instance
@@ -46,6 +47,7 @@ class SageMakerSettings:
     role: str = ""
     s3_uri: str = ""
     image_uri: str | Mapping[str, str] = ""
+    aws_conn_id: str = ""
     region_name: str = ""
     instance_type: str = "ml.m5.large"
     instance_count: int = 1

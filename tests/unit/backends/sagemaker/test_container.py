@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlflow_projects.backends.base import Job
+from mlflow_projects.backends.sagemaker import SageMakerBackend
 from mlflow_projects.backends.sagemaker.container import (
     check_environment,
     command_of,
@@ -80,6 +83,19 @@ def test_a_path_that_only_the_worker_has_is_refused(root: Path, value: str) -> N
     (root / "link").symlink_to(root.parent / "secret")
     with pytest.raises(ProjectError, match=r"Parameter 'data' is the path .* which a training job does not see"):
         command_of(job(root, data=value.format(root=root)))
+
+
+@pytest.mark.parametrize(("own", "chosen"), [("aws_default", "from_option"), ("of_task", "of_task")])
+def test_the_defaults_name_a_connection_for_tasks_that_name_none(
+    root: Path, monkeypatch: pytest.MonkeyPatch, own: str, chosen: str
+) -> None:
+    for name, region in (("from_option", "eu-west-1"), ("of_task", "eu-west-2")):
+        connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"region_name": region}}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
+    step = replace(job(root), config={**NEEDED, "aws_conn_id": "from_option"}, attempt_id="a")
+    handle = SageMakerBackend(print, own, 1).plan(step)
+    assert handle["aws_conn_id"] == chosen
+    assert handle["region"] == ("eu-west-1" if chosen == "from_option" else "eu-west-2")
 
 
 def test_remote_paths_become_inputs(root: Path) -> None:

@@ -13,6 +13,11 @@ from benchmarks.row import ROOT
 
 DOCS = ROOT / "docs"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PLOT = """
+The plot shows every figure as a multiple of its row's goal: left of the line, the goal is met.
+
+![Every row's figures as multiples of its goal](images/benchmarks.svg)
+"""
 
 
 def measured(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -52,7 +57,8 @@ def write(result: Mapping[str, Any], docs: Path = DOCS) -> None:
         raise ValueError(f"{page} has no place for the table: {BEGIN} … {END}")
     head = "| # | what | unit | limit | ours | goal | met | other ways |\n|---|---|---|---|---|---|---|---|\n"
     lines = "".join(f"| {' | '.join(_cells(row, bold='**'))} |\n" for row in measured(result))
-    page.write_text(f"{before}{begin}\n{about(result)}.\n\n{head}{lines}{end}{after}", encoding="utf-8")
+    measurements = f"{about(result)}.\n\n{head}{lines}{PLOT}"
+    page.write_text(f"{before}{begin}\n{measurements}{end}{after}", encoding="utf-8")
     _plot(result, docs / "images" / "benchmarks.svg")
 
 

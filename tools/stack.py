@@ -69,6 +69,7 @@ def up(workers: int, names: list[str], *, build: bool = True) -> None:
     if build:
         build_image()
     found = services(names)
+    os.environ["PARALLELISM"] = str(workers * int(read(env_file()).get("WORKER_CONCURRENCY", "4")))
     for wave in waves(found):
         print(f"Starting {', '.join(wave)} ...", flush=True)
         scale = ["--scale", f"worker={workers}"] if "worker" in wave else []
@@ -148,12 +149,15 @@ def down(volumes: bool) -> None:
     if engine() == "podman" and (running := containers(ended=False)):
         # podman-compose stops one after the other.
         run_engine("stop", "--time", "10", *running, check=False, capture_output=True)
-    compose("down", *(["--volumes"] if volumes else []), capture_output=True)
+    ensure(env_file())  # a newer docker-compose.yaml may want more than the stack was started with
+    said = compose("down", *(["--volumes"] if volumes else []), check=False, **_CAPTURED).stdout
+    if left := containers():
+        raise SystemExit(f"{said[-4000:]}\nStill there: {', '.join(left)}; see above.")
     if volumes:  # podman-compose leaves that of a scaled service
         label = f"label=com.docker.compose.project={project()}"
-        left = run_engine("volume", "ls", "--quiet", "--filter", label, capture_output=True).stdout.split()
-        if left:
-            run_engine("volume", "rm", *left, capture_output=True)
+        found = run_engine("volume", "ls", "--quiet", "--filter", label, capture_output=True).stdout.split()
+        if found:
+            run_engine("volume", "rm", *found, capture_output=True)
 
 
 def main() -> None:

@@ -49,10 +49,11 @@ def both_work(stack: ComposeStack) -> None:
 
     def look() -> bool:
         dag_id, run_id = run(stack, "stack_many", command="sleep 3")
-        assert stack.wait_end(dag_id, run_id, 120) == "success"
+        # A message that a dead connection took with it is sent again after TASK_QUEUED_TIMEOUT.
+        assert stack.wait_end(dag_id, run_id, 180) == "success"
         return len({stack.hosts(dag_id, run_id, index=index)[-1] for index in range(4)}) == 2
 
-    stack.wait(look, 120, "both workers at work")
+    stack.wait(look, 240, "both workers at work")
 
 
 def is_running_step(found: Any) -> bool:

@@ -15,6 +15,7 @@ from tests.support.gitserver import GitServer
 FILES = 200
 GOAL_SECONDS = 0.1
 TASKS = 20
+BARE = "source.git"
 OURS, MLFLOW, COPY = "ours", "mlflow's own clone", "a local copy"
 
 # Each in a process of its own, as a task is; what a task has loaded anyway before it asks is not counted.
@@ -66,7 +67,7 @@ def measure(bench: Bench) -> Row:
 
     tasks = bench.size(TASKS, 4)
     with GitServer(folder) as server:
-        url = f"{server.url}/source/.git"
+        url = f"{server.url}/{BARE}"
         with ThreadPoolExecutor(tasks) as pool:
             first = list(pool.map(lambda number: run(OURS, url, folder / "cache", number), range(tasks)))
         fetches = server.fetches
@@ -106,5 +107,6 @@ def _make_repository(folder: Path) -> str:
     author = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
     for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message", "files"]):
         subprocess.run(["git", "-C", folder, *command], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", folder, folder.with_name(BARE)], check=True)
     head = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     return head.stdout.strip()

@@ -63,6 +63,10 @@ bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4",
 env: ## Write .env, the secrets of docker-compose.yaml; keeps what is there (ENV_FILE=.env)
 	@$(PYTHON) tools/env.py
 
+.PHONY: stack-build
+stack-build: setup-dev ## Build the image of the stack; stack-up does it too
+	@$(BIN)/python tools/stack.py build
+
 .PHONY: stack-up
 stack-up: setup-dev ## Start Airflow, Celery workers, MLflow, PostgreSQL, Redis and S3 in containers (WORKERS=2)
 	@$(BIN)/python tools/stack.py up --workers $(WORKERS)

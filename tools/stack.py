@@ -1,6 +1,6 @@
 """Start and stop the stack of docker-compose.yaml.
 
-Usage: python tools/stack.py up [--workers N] [--no-build] [SERVICE ...] | down [--volumes]
+Usage: python tools/stack.py build | up [--workers N] [--no-build] [SERVICE ...] | down [--volumes]
 
 Starts in waves and asks for the health itself, because podman before 4.6 ignores the conditions of `depends_on`.
 """
@@ -163,13 +163,17 @@ def down(volumes: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("build")
     start = actions.add_parser("up")
     start.add_argument("--workers", type=int, default=2)
     start.add_argument("--no-build", action="store_true", help="take the image that is there")
     start.add_argument("services", nargs="*", metavar="SERVICE", help="only these, and what they need")
     actions.add_parser("down").add_argument("--volumes", action="store_true")
     arguments = parser.parse_args()
-    if arguments.action == "up":
+    if arguments.action == "build":
+        ensure(env_file())
+        build_image()
+    elif arguments.action == "up":
         up(arguments.workers, arguments.services, build=not arguments.no_build)
     else:
         down(arguments.volumes)

@@ -50,7 +50,7 @@ class Up:
         """Return the DAG runs, oldest first."""
         return list(self.call("GET", f"/dags/{dag_id}/dagRuns?order_by=run_after")["dag_runs"])
 
-    def wait_end(self, dag_id: str, run_id: str, seconds: float = 400) -> str:
+    def wait_end(self, dag_id: str, run_id: str, seconds: float = 900) -> str:
         path = f"/dags/{dag_id}/dagRuns/{run_id}"
         wait(lambda: self.call("GET", path)["state"] in ("success", "failed"), seconds, f"the end of {dag_id}")
         return str(self.call("GET", path)["state"])

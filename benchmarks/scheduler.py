@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ import httpx
 
 from benchmarks.memory import noted
 from benchmarks.row import NEW_DATABASE, Bench, InvalidRunError, ensure
+from tests.support.airflow import end
 from tests.support.servers import free_port, wait_until_answers
 
 _START_SECONDS = 180
@@ -112,7 +111,7 @@ def running_scheduler(bench: Bench, dag_ids: set[str], slots: int = 2, **variabl
                 [sys.executable, "-m", "airflow", part],
                 env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-            resources.callback(_end, process)
+            resources.callback(end, process)
             if part == "api-server":
                 wait_until_answers(f"{url}/api/v2/monitor/health", process, _START_SECONDS)
         token = httpx.get(f"{url}/auth/token", follow_redirects=True, timeout=60).json()["access_token"]
@@ -126,13 +125,3 @@ def running_scheduler(bench: Bench, dag_ids: set[str], slots: int = 2, **variabl
 def _between(begin: str, end: str) -> float:
     moments = [datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (begin, end)]
     return (moments[1] - moments[0]).total_seconds()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=10)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

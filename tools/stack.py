@@ -82,6 +82,8 @@ def up(workers: int, names: list[str], *, build: bool = True) -> None:
                 wait_for_success(name)
             else:
                 wait_for_health(name, workers if name == "worker" else 1)
+            if name == "postgres":
+                check_password()
     show()
 
 
@@ -114,6 +116,21 @@ def is_healthy(container: str) -> bool:
         return run_engine("healthcheck", "run", container, check=False, capture_output=True).returncode == 0
     state = run_engine("inspect", "--format", "{{.State.Health.Status}}", container, check=False, capture_output=True)
     return state.stdout.strip() == "healthy"
+
+
+def check_password() -> None:
+    """Log in to PostgreSQL, which knows the passwords that its volume was made with.
+
+    :raises SystemExit: if ``.env`` has others: nothing else would start, for a reason deep in a log
+    """
+    # Over the container's own address: its loopback may need no password.
+    login = 'PGPASSWORD=$MLFLOW_DB_PASSWORD psql --host "$(hostname)" --username mlflow --command "SELECT 1" mlflow'
+    [name] = containers("postgres")
+    if run_engine("exec", name, "sh", "-c", login, check=False, capture_output=True).returncode:
+        raise SystemExit(
+            f"The volume {project()}_postgres was made with other passwords than those of {env_file()}: "
+            "put the .env of that time back, or remove all data with: make stack-down VOLUMES=1"
+        )
 
 
 def wait_for_success(service: str) -> None:

@@ -74,9 +74,10 @@ def main() -> int:
         with working_stack(home, seed, postgresql=arguments.postgresql, with_sagemaker=with_sagemaker) as stack:
             if arguments.random:
                 broken_lines = run_randomly(stack, arguments.random, seed)
-                print("\n".join([*broken_lines, *leaks(stack)]))
+                secrets = leaks(stack)
+                print("\n".join([*broken_lines, *secrets]))
                 print(f"seed {seed}: {arguments.random} random faults, {len(broken_lines)} broken")
-                return 1 if broken_lines else 0
+                return 1 if broken_lines or secrets else 0
             verdicts = run_all(stack, faults, again=arguments.again)
             secrets = leaks(stack)
     print("\n".join(secrets) or "no planted secret was found in logs, tags, parameters, XComs or databases")

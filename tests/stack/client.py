@@ -5,18 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-ENDED = ("success", "failed")
-
-
-def read_env(path: Path) -> dict[str, str]:
-    """Return what a ``.env`` file sets."""
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+from tests.faults.observed import ENDED
 
 
 class StackClient:

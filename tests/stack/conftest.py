@@ -6,14 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.stack.client import StackClient, read_env
+from tests.conftest import ROOT
+from tests.stack.client import StackClient
 
-ROOT = Path(__file__).resolve().parents[2]
-ENV_FILE = ROOT / os.environ.get("ENV_FILE", ".env")
+sys.path.insert(0, str(ROOT / "tools"))
+from env import env_file, read
+
+ENV_FILE = env_file()
 
 
 def sagemaker_defaults() -> str:
@@ -55,4 +57,4 @@ def client() -> StackClient:
     """Return a client of the stack, which is started first; one that runs keeps its image."""
     running = ["--no-build"] if compose("ps", "--quiet", check=False).strip() else []
     stack("up", "--workers", os.environ.get("WORKERS", "2"), *running)
-    return StackClient(read_env(ENV_FILE))
+    return StackClient(read(ENV_FILE))

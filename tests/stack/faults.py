@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.verdict import Fault, cause, run_all
-from tests.stack.client import StackClient, read_env
+from tests.stack.client import StackClient
 from tests.stack.parts import ROOT, ComposeStack, compose
 from tests.support.servers import free_port
 
@@ -216,10 +216,12 @@ def running_stack(keep: bool) -> Iterator[ComposeStack]:
         env_file.touch(mode=0o600)
         env_file.write_text("".join(ports))
     tool = [sys.executable, str(ROOT / "tools" / "stack.py")]
+    if not keep:  # what a run that was killed left has other passwords
+        subprocess.run([*tool, "down", "--volumes"], check=True)
     try:
         if not (keep and len(compose.containers("worker", ended=False)) == WORKERS):
             subprocess.run([*tool, "up", "--workers", str(WORKERS)], check=True)
-        env = read_env(env_file)
+        env = compose.read(env_file)
         # MLflow's client, which reads what the steps left.
         os.environ["MLFLOW_TRACKING_USERNAME"] = env["MLFLOW_ADMIN_USER"]
         os.environ["MLFLOW_TRACKING_PASSWORD"] = env["MLFLOW_ADMIN_PASSWORD"]
@@ -257,7 +259,7 @@ def main() -> int:
             return 1
         begin = time.monotonic()
         verdicts = run_all(stack, faults, again=arguments.again, with_logs=True)
-        shown = secrets_shown(stack, read_env(Path(os.environ["ENV_FILE"])))
+        shown = secrets_shown(stack, compose.read(Path(os.environ["ENV_FILE"])))
     print("\n".join(shown) or "no password or key of .env was found in the containers' output or in MLflow")
     broken = [verdict for verdict in verdicts if verdict.problems]
     print(f"{len(verdicts) - len(broken)} of {len(verdicts)} faults hold, in {time.monotonic() - begin:.0f} s")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack.client import StackClient, read_env, wait_until
-from tests.stack.conftest import ENV_FILE, ROOT, compose, stack
+from tests.conftest import ROOT
+from tests.stack.client import StackClient, wait_until
+from tests.stack.conftest import ENV_FILE, compose, read, stack
+from tests.support.servers import free_port
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
@@ -81,21 +82,15 @@ def on_mysql(client: StackClient, tmp_path: Path) -> Iterator[tuple[StackClient,
     file = tmp_path / "mysql.env"
     settings = {"MLFLOW_PORT": free_port(), "S3_PORT": free_port(), "MLFLOW_STORE": "mysql+pymysql"}
     settings |= {"MLFLOW_DB_HOST": "mysql", "COMPOSE_PROJECT_NAME": project}
-    if image := read_env(ENV_FILE).get("STACK_IMAGE"):
+    if image := read(ENV_FILE).get("STACK_IMAGE"):
         settings["STACK_IMAGE"] = image
     file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     variables = {"ENV_FILE": str(file), "COMPOSE_PROJECT_NAME": project, "COMPOSE_PROFILES": "mysql"}
     try:
         stack("up", "--no-build", "mlflow", **variables)
-        yield StackClient(read_env(file)), variables
+        yield StackClient(read(file)), variables
     finally:
         stack("down", "--volumes", **variables)
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def test_mlflow_keeps_its_runs_in_mysql(on_mysql: tuple[StackClient, dict[str, str]]) -> None:

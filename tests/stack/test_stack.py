@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.conftest import ROOT
 from tests.stack.client import StackClient, wait_until
-from tests.stack.conftest import ENV_FILE, ROOT, compose, stack
+from tests.stack.conftest import ENV_FILE, compose, stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -201,7 +204,7 @@ def test_the_image_has_no_secret_and_no_cache_and_is_not_root(client: StackClien
             assert run_engine("exec", name, "id", "-u", capture_output=True).stdout.strip() == "50000"
 
 
-def test_without_env_nothing_starts_and_one_sentence_says_why(tmp_path: Any) -> None:
+def test_without_env_nothing_starts_and_one_sentence_says_why(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "tools/compose.py", "config"],
         cwd=ROOT, check=False, capture_output=True, text=True, timeout=120,
@@ -212,9 +215,21 @@ def test_without_env_nothing_starts_and_one_sentence_says_why(tmp_path: Any) -> 
 
 
 def clean_environment() -> dict[str, str]:
-    import os
-
     return {name: value for name, value in os.environ.items() if name not in read(ENV_FILE)}
+
+
+def test_data_of_other_passwords_is_named_at_once(client: StackClient, tmp_path: Path) -> None:
+    project = f"{os.environ.get('COMPOSE_PROJECT_NAME', 'mlflow-projects')}-passwords"
+    variables = {"COMPOSE_PROJECT_NAME": project, "COMPOSE_PROFILES": ""}
+    first, second = ({**variables, "ENV_FILE": str(tmp_path / name)} for name in ("first.env", "second.env"))
+    try:
+        stack("up", "--no-build", "postgres", **first)
+        stack("down", **first)
+        with pytest.raises(AssertionError, match=f"{project}_postgres was made with other passwords .*second.env"):
+            stack("up", "--no-build", "postgres", **second)
+        stack("up", "--no-build", "postgres", **first)
+    finally:
+        stack("down", "--volumes", **first)
 
 
 def test_down_and_up_keeps_what_was_recorded(client: StackClient, echo_zip: str) -> None:

@@ -106,7 +106,7 @@ def running_airflow(
             process = subprocess.Popen(
                 [program, part], env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True
             )
-            resources.callback(_end, process)
+            resources.callback(end, process)
             if part == "api-server":
                 wait_until_answers(f"{url}/api/v2/monitor/health", process)
         yield Deployment(home, url, mlflow_url, proxy)
@@ -121,7 +121,8 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
     return found
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its session: with SIGTERM, after 10 seconds with SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

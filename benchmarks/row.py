@@ -145,7 +145,8 @@ class Bench:
 
         :param variables: for the process; without MLFLOW_TRACKING_URI it gets the shared server
         """
-        variables.setdefault("MLFLOW_TRACKING_URI", self.tracking_uri)
+        if "MLFLOW_TRACKING_URI" not in variables:
+            variables["MLFLOW_TRACKING_URI"] = self.tracking_uri
         return AirflowProcess(self.environment(**variables), self.airflow_home / "bench.log")
 
     def in_turns(

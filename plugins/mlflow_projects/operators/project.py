@@ -108,6 +108,23 @@ class MLflowProjectOperator(MLflowRunOperator):
         "backend_config": "json",
         "tags": "json",
     }
+    uri: str
+    entry_point: str
+    version: str | None
+    parameters: Mapping[str, Any] | None
+    experiment_name: str | None
+    run_name: str | None
+    env_manager: str | None
+    backend: str
+    backend_config: Mapping[str, Any] | None
+    parent_run_id: Any
+    git_conn_id: str | None
+    aws_conn_id: str | None
+    tags: Mapping[str, str] | None
+    reuse: bool | str
+    deferrable: bool | None
+    poll_interval: float
+    mlflow_conn_id: str
     sagemaker_job_url = ""
     cloudwatch_logs_url = ""
     _attempt: Attempt | None = None
@@ -135,24 +152,10 @@ class MLflowProjectOperator(MLflowRunOperator):
         mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
         super().__init__(**kwargs)
-        self.mlflow_conn_id = mlflow_conn_id
-        self.uri = uri
-        self.entry_point = entry_point
-        self.version = version
-        self.parameters = parameters
-        self.experiment_name = experiment_name
-        self.run_name = run_name
-        self.env_manager = env_manager
-        self.backend = backend
-        self.backend_config = backend_config
-        self.parent_run_id = parent_run_id
-        self.git_conn_id = git_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.tags = tags
-        self.reuse = reuse
-        self.deferrable = deferrable
-        self.poll_interval = poll_interval
+        # Past Airflow's __setattr__, which only matters later: it takes a tenth of the time to parse a DAG.
+        vars(self).update(arguments)
         self.doc_md = self.doc_md or self._describe()
 
     def artifact(self, path: str = "") -> ArtifactReference:

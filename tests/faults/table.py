@@ -156,6 +156,25 @@ def _(stack: Stack) -> tuple[str, str]:
     return "once", run_id
 
 
+@fault("a person marks the step failed and clears it in the moment when its command ends well", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, signal_file = run_until_told(stack, "once")
+    patch_task(stack, "once", run_id, "failed")
+    stack.clear("once", run_id, task_ids=["parent.step"], include_downstream=True)
+    signal_file.touch()
+    return "once", run_id
+
+
+@fault("a person clears the step in the moment after its success was reported", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    signal_file = stack.home / f"told-{time.monotonic_ns()}"
+    run_id = stack.trigger("reported", told=str(signal_file))
+    stack.wait(lambda: stack.task("reported", run_id)["state"] == "success", 60, "the success")
+    stack.clear("reported", run_id, task_ids=["parent.step"], include_downstream=True)
+    signal_file.touch()
+    return "reported", run_id
+
+
 @fault("a person clears the running step", "success")
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 120")

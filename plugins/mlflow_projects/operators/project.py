@@ -32,6 +32,7 @@ from mlflow_projects.operators.reuse import StepReusedError
 from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import stop_without_supervisor
+from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.record import TRIES, TRY_NUMBER, close_abandoned, withdraw
 
@@ -129,6 +130,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     cloudwatch_logs_url = ""
     _attempt: Attempt | None = None
     _finished: Run | None = None
+    _state_before_report: str | None = None
 
     def __init__(
         self,
@@ -177,16 +179,16 @@ class MLflowProjectOperator(MLflowRunOperator):
                 attempt = self._new_attempt(context, client, self._step_of(run, context))
                 if is_deferrable(self.deferrable):
                     self._hand_over(context, run, handle)
-                return self._finish(attempt, lambda: attempt.attach(run, handle))
+                return self._finish(context, attempt, lambda: attempt.attach(run, handle))
             attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
             attempt.reuse = reuse_of(self.reuse, context, attempt)
             try:
                 if is_deferrable(self.deferrable) and self.backend in REMOTE_BACKENDS:
                     run, handle = self._watched(attempt, attempt.start)
                     self._hand_over(context, run, handle)
-                return self._finish(attempt, attempt.run)
+                return self._finish(context, attempt, attempt.run)
             except StepReusedError as reused:
-                self._finished = reused.linked
+                self._done(context, reused.linked)
                 return {**self.xcom_of(reused.original, "FINISHED"), "linked_run_id": reused.linked.run_id}
 
     def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -197,11 +199,15 @@ class MLflowProjectOperator(MLflowRunOperator):
             run = client.get_run(run_id)
             self._show_links(context, client, run, handle)
             attempt = self._new_attempt(context, client, self._step_of(run, context))
-            return self._finish(attempt, lambda: attempt.conclude(run, handle))
+            return self._finish(context, attempt, lambda: attempt.conclude(run, handle))
 
-    def _finish(self, attempt: Attempt, work: Callable[[], Run]) -> dict[str, Any]:
-        self._finished = self._watched(attempt, work)
-        return self.xcom_of(self._finished, "FINISHED")
+    def _finish(self, context: Context, attempt: Attempt, work: Callable[[], Run]) -> dict[str, Any]:
+        run = self._watched(attempt, work)
+        self._done(context, run)
+        return self.xcom_of(run, "FINISHED")
+
+    def _done(self, context: Context, run: Run) -> None:
+        self._finished, self._state_before_report = run, own_state(context["ti"])
 
     def _watched(self, attempt: Attempt, work: Callable[[], T]) -> T:
         """Do the work so that Airflow can stop it."""
@@ -341,12 +347,10 @@ class MLflowProjectOperator(MLflowRunOperator):
         A person may have marked or cleared the task, or the DAG run may have timed out, between the last
         heartbeat and the end of the command. Called in the task process after it reported its success.
         """
-        index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
-        states = ti.get_task_states(ti.dag_id, map_index=index, task_ids=[ti.task_id], run_ids=[ti.run_id])
-        of_run = list(states.get(ti.run_id, {"": "success"}).values())  # a deleted DAG run has no states
-        if self._finished is None or not of_run or of_run[0] in ("success", "running"):
+        state = own_state(ti)
+        if self._finished is None or not refused_success(self._state_before_report, state):
             return
-        reason = f"Airflow had set the task to {of_run[0] or 'run again'} before its success was reported"
+        reason = f"Airflow had set the task to {state or 'run again'} before its success was reported"
         self.log.warning("Run %s is withdrawn, now KILLED: %s.", self._finished.run_id, reason)
         with self.tracking() as client:
             withdraw(client, self._finished, reason)

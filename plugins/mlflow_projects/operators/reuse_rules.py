@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators.reuse import Reuse
+from mlflow_projects.operators.task_states import task_state
 from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, JOB, MAP_INDEX, TASK_ID
 
 if TYPE_CHECKING:
@@ -71,11 +72,7 @@ def is_abandoned(run: Run, ti: Any) -> bool:
     tags = run.tags
     if not (DAG_ID in tags and DAG_RUN_ID in tags and TASK_ID in tags):
         return False
-    index = int(tags.get(MAP_INDEX, "-1"))
-    states = ti.get_task_states(
-        tags[DAG_ID], map_index=index if index >= 0 else None, task_ids=[tags[TASK_ID]], run_ids=[tags[DAG_RUN_ID]]
-    )
-    of_run = list(states.get(tags[DAG_RUN_ID], {}).values())
-    if not of_run:
+    state = task_state(ti, tags[DAG_ID], tags[DAG_RUN_ID], tags[TASK_ID], int(tags.get(MAP_INDEX, "-1")))
+    if state is None:
         return False
-    return of_run[0] in _OVER or (JOB not in tags and of_run[0] not in _AT_WORK)
+    return state in _OVER or (JOB not in tags and state not in _AT_WORK)

@@ -113,6 +113,35 @@ def _steps(result: Any, tracking_uri: str) -> list[Any]:
     return [run for run in found if run.data.tags["airflow.task_id"] == "parent.step"]
 
 
+def test_a_step_is_reused_as_long_as_the_name_means_the_same_image(
+    tracking_uri: str, base_image: str, engine: Engine
+) -> None:
+    client = engine.client()
+    client.images.get(base_image).tag("localhost/reused", "latest")
+    conf = {
+        "uri": str(SHELL),
+        "parameters": {"command": f"echo {time.monotonic_ns()}"},
+        "backend_config": {"docker_image": "localhost/reused:latest"},
+        "reuse": True,
+    }
+
+    def original() -> str | None:
+        result = run_dag("one_step", conf)
+        assert result.state == "success", result.log
+        [step] = _steps(result, tracking_uri)
+        return step.data.tags.get("mlflow_projects.reused_from")
+
+    try:
+        assert original() is None
+        assert original()
+        changed = client.containers.create(base_image, "true")
+        changed.commit("localhost/reused", "latest", changes=["ENV CHANGED=yes"])
+        changed.remove()
+        assert original() is None
+    finally:
+        client.images.remove("localhost/reused:latest", force=True)
+
+
 @pytest.mark.usefixtures("tracking_uri")
 def test_variables_are_there_and_secrets_only_there(
     tracking_uri: str, base_image: str, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -22,6 +22,7 @@ with DAG(
         "backend": "local",
         "backend_config": {},
         "experiment_name": "one_step",
+        "reuse": None,
     },
 ):
     with mlflow_run("parent", experiment_name="{{ params.experiment_name }}"):
@@ -34,6 +35,7 @@ with DAG(
             env_manager="{{ params.env_manager }}",
             backend="{{ params.backend }}",
             backend_config="{{ params.backend_config }}",
+            reuse="{{ params.reuse }}",
             git_conn_id=None,
         )
 

@@ -1,4 +1,4 @@
-"""Many mapped steps of a second each, and many mapped tasks that are nothing."""
+"""Many mapped steps of a second each, their bare commands, and many mapped tasks that are nothing."""
 
 import os
 from pathlib import Path
@@ -24,6 +24,9 @@ with DAG("many_nothing", schedule=None) as many_nothing:
         """Return."""
 
     do_nothing.expand(number=list(NUMBERS))
+
+with DAG("many_bare", schedule=None) as many_bare:
+    BashOperator.partial(task_id="step").expand(bash_command=["sleep 1" for number in NUMBERS])
 
 with DAG("fewer_bash", schedule=None) as fewer_bash:
     BashOperator.partial(task_id="step").expand(

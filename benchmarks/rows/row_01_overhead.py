@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Row:
                 "scheduler: projects": lambda: scheduler.task_seconds("projects"),
                 "scheduler: chain": lambda: scheduler.task_seconds("chain") / steps,
             },
-            rounds=5,
+            rounds=7,
         )
         ensure(not warm.run("echo.ours")["mlflow_imported"], "Our task process imports mlflow.")
     open_runs = count_runs(uri, "attributes.status != 'FINISHED'")

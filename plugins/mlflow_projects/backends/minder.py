@@ -55,13 +55,14 @@ def _descendants():
 
 def _signal_all(group, number):
     """Send a signal to the command's group and to every descendant; return how many there were."""
+    before = _descendants()  # the first signal may already be the end of some
     with contextlib.suppress(OSError):
         os.killpg(group, number)
     left = _descendants()
     for pid in left:
         with contextlib.suppress(OSError):
             os.kill(pid, number)
-    return len(left)
+    return len({*before, *left})
 
 
 def _reap(command):

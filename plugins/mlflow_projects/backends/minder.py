@@ -54,15 +54,12 @@ def _descendants():
 
 
 def _signal_all(group, number):
-    """Send a signal to the command's group and to every descendant; return how many there were."""
-    before = _descendants()  # the first signal may already be the end of some
+    """Send a signal to the command's group and to every descendant."""
     with contextlib.suppress(OSError):
         os.killpg(group, number)
-    left = _descendants()
-    for pid in left:
+    for pid in _descendants():
         with contextlib.suppress(OSError):
             os.kill(pid, number)
-    return len({*before, *left})
 
 
 def _reap(command):
@@ -117,7 +114,8 @@ def main():
         if status is not None and not _alive(command):
             break
         if deadline is None and (stop_asked or status is not None):
-            left = _signal_all(command, signal.SIGTERM)
+            left = len(_descendants())  # before the signal, which may at once be the end of some
+            _signal_all(command, signal.SIGTERM)
             deadline = time.monotonic() + (_LEFT_BEHIND_GRACE if status is not None else grace)
             if status is not None and left:
                 print(f"Stopping {left} process(es) that the command left behind.", file=sys.stderr)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from airflow.sdk import BaseOperatorLink
-
-if TYPE_CHECKING:
-    from airflow.sdk.types import TaskInstanceKey
+from mlflow_projects.links.pushed import PushedLink
 
 
-class MLflowModelLink(BaseOperatorLink):
-    """Leads to the model version in MLflow's UI; pushed by the operator itself, like :class:`MLflowRunLink`."""
+class MLflowModelLink(PushedLink):
+    """Leads to the model version in MLflow's UI."""
 
     name = "MLflow model"
-
-    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return what the operator pushed."""
-        return str(getattr(operator, "mlflow_model_url", ""))

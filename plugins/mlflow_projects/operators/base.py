@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from mlflow_projects.backends.checkpoints import DEFAULT_DAYS, CheckpointSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingRefusedError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
+from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.project.cache import DEFAULT_MAX_BYTES, Cache
 from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
@@ -71,13 +72,12 @@ class MLflowRunOperator(MLflowTrackingOperator):
     """The base of operators that stand for an MLflow run, with a button to it."""
 
     operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(),)
-    mlflow_run_url = ""
 
     def publish(self, context: Context, client: TrackingClient, run: Run) -> None:
         """Make the "MLflow run" button work from now on."""
-        self.mlflow_run_url = client.settings.run_url(run.experiment_id, run.run_id)
-        context["ti"].xcom_push(key=MLflowRunLink().xcom_key, value=self.mlflow_run_url)
-        self.log.info("MLflow run %s: %s", run.run_id, self.mlflow_run_url or client.settings.uri)
+        url = client.settings.run_url(run.experiment_id, run.run_id)
+        push_links(self, context, {MLflowRunLink: url})
+        self.log.info("MLflow run %s: %s", run.run_id, url or client.settings.uri)
 
     def xcom_of(self, run: Run, status: str) -> dict[str, Any]:
         """Return the XCom of a task that stands for a run."""

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.links.model import MLflowModelLink
+from mlflow_projects.links.pushed import push_links
 from mlflow_projects.operators.base import MLflowTrackingOperator, json_metrics
 
 if TYPE_CHECKING:
@@ -25,13 +26,12 @@ class MLflowModelOperator(MLflowTrackingOperator):
     """The base of tasks that stand for a model version, with a button to it and events for assets."""
 
     operator_extra_links: Collection[BaseOperatorLink] = (MLflowModelLink(),)
-    mlflow_model_url = ""
 
     def publish_model(self, context: Context, settings: TrackingSettings, version: Mapping[str, Any]) -> None:
         """Make the "MLflow model" button work from now on."""
-        self.mlflow_model_url = settings.model_version_url(version["name"], version["version"])
-        context["ti"].xcom_push(key=MLflowModelLink().xcom_key, value=self.mlflow_model_url)
-        self.log.info("Model version %s: %s", version["uri"], self.mlflow_model_url or settings.uri)
+        url = settings.model_version_url(version["name"], version["version"])
+        push_links(self, context, {MLflowModelLink: url})
+        self.log.info("Model version %s: %s", version["uri"], url or settings.uri)
 
     def emit(self, context: Context, extra: Mapping[str, Any]) -> None:
         """Say in the event of each asset in ``outlets`` which model version it is about."""

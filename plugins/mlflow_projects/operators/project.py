@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from mlflow_projects.backends.base import REMOTE_BACKENDS, Handle, job_exists
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.links.sagemaker import CloudWatchLogsLink, SageMakerJobLink
 from mlflow_projects.operators.artifact import ArtifactReference
@@ -126,8 +127,6 @@ class MLflowProjectOperator(MLflowRunOperator):
     deferrable: bool | None
     poll_interval: float
     mlflow_conn_id: str
-    sagemaker_job_url = ""
-    cloudwatch_logs_url = ""
     _attempt: Attempt | None = None
     _finished: Run | None = None
     _state_before_report: str | None = None
@@ -172,7 +171,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Live the attempt's life; see :mod:`mlflow_projects.operators.attempt`."""
         with self.tracking() as client:
-            previous = self._previous_try(context)
+            previous = self._left_by_a_try(context) if context["ti"].try_number > 1 else None
             if left := self._left_running(context, client, previous):
                 run, handle = left
                 self._opened(context, client, run, handle)
@@ -193,7 +192,7 @@ class MLflowProjectOperator(MLflowRunOperator):
 
     def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
         """Close the attempt whose job a trigger watched to its end, or to its deadline."""
-        state: Any = self._previous_try(context)  # what this very try left before it was deferred
+        state: Any = self._left_by_a_try(context)  # by this very one, before it was deferred
         run_id, handle = state["run_id"], dict(state["handle"])
         with self.tracking() as client:
             run = client.get_run(run_id)
@@ -303,10 +302,10 @@ class MLflowProjectOperator(MLflowRunOperator):
         if self._attempt:
             self._attempt.kill()
 
-    def _previous_try(self, context: Context) -> Mapping[str, Any] | None:
-        """Return what the try before this one left in Airflow's task state store: XComs are wiped before each try."""
-        previous = context["task_state_store"].get(_STATE_KEY)
-        return previous if isinstance(previous, Mapping) else None
+    def _left_by_a_try(self, context: Context) -> Mapping[str, Any] | None:
+        """Return what the last try left in Airflow's task state store: XComs are wiped before each try."""
+        left = context["task_state_store"].get(_STATE_KEY)
+        return left if isinstance(left, Mapping) else None
 
     def _left_running(
         self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None
@@ -371,10 +370,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         if handle.get("backend") == "sagemaker":
             from mlflow_projects.backends.sagemaker.request import console_url, logs_url
 
-            self.sagemaker_job_url = console_url(handle["region"], handle["job_name"])
-            self.cloudwatch_logs_url = logs_url(handle["region"], handle["job_name"])
-            context["ti"].xcom_push(key=SageMakerJobLink().xcom_key, value=self.sagemaker_job_url)
-            context["ti"].xcom_push(key=CloudWatchLogsLink().xcom_key, value=self.cloudwatch_logs_url)
+            job = handle["region"], handle["job_name"]
+            push_links(self, context, {SageMakerJobLink: console_url(*job), CloudWatchLogsLink: logs_url(*job)})
 
     def _mapping(self, name: str) -> Mapping[str, Any]:
         value = getattr(self, name)

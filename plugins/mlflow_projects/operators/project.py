@@ -32,7 +32,7 @@ from mlflow_projects.operators.base import (
 from mlflow_projects.operators.reuse import StepReusedError
 from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.run_group import enclosing_parent
-from mlflow_projects.operators.supervision import stop_without_supervisor
+from mlflow_projects.operators.supervision import let_supervisor_notice_the_end, stop_without_supervisor
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.record import TRIES, TRY_NUMBER, close_abandoned, withdraw
@@ -218,6 +218,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             raise AirflowException(f"The attempt was {error}.") from None
         finally:
             self._attempt = None
+            let_supervisor_notice_the_end()
 
     def _hand_over(self, context: Context, run: Run, handle: Handle) -> NoReturn:
         from mlflow_projects.triggers.sagemaker import SageMakerTrigger

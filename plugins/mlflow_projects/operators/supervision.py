@@ -1,7 +1,12 @@
-"""Notice that Airflow's supervisor of this task process is gone.
+"""Let this task process notice that Airflow's supervisor of it is gone, and the other way round.
 
 A supervisor that is killed leaves its task process running, unseen: Airflow gives the task up when its
 heartbeat is overdue and starts the next try, while the old command still works.
+
+A supervisor looks whether its task process has ended whenever a channel to it closes, and else only at the next
+heartbeat, which is 5 s later by default; so long the task keeps its slot. But a process that ends closes its output
+first and its other files after that: about every second end comes too late for the last look (Airflow 3.3.2,
+``airflow.sdk.execution_time.supervisor``, ``_service_subprocess``).
 """
 
 from __future__ import annotations
@@ -14,6 +19,12 @@ import threading
 from collections.abc import Iterator
 
 _LOOK_EVERY_SECONDS = 1.0
+# Reads until the other end of the pipe is closed, which only the kernel does, then waits until this process ($0) has
+# ended and so is no longer the shell's parent. Without /proc, a moment has to do.
+_OUTLIVE = """
+read -r _; sleep 0.01
+while read -r _ _ _ parent _ < /proc/$$/stat && [ "$parent" = "$0" ]; do sleep 0.01; done
+"""
 
 
 @contextlib.contextmanager
@@ -39,6 +50,20 @@ def stop_without_supervisor() -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def let_supervisor_notice_the_end() -> None:
+    """Have a shell keep the output of this process open until this process has ended.
+
+    Nothing happens under ``dag.test()``, or where no shell can be started: then Airflow notices later.
+    """
+    if _channel() is None:
+        return
+    pipe, _ = os.pipe()
+    command = ["sh", "-c", _OUTLIVE, str(os.getpid())]
+    with contextlib.suppress(OSError):
+        os.posix_spawn("/bin/sh", command, {}, file_actions=[(os.POSIX_SPAWN_DUP2, pipe, 0)], setpgroup=0)
+    os.close(pipe)
 
 
 def _channel() -> socket.socket | None:

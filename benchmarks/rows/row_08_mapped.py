@@ -8,9 +8,6 @@ from benchmarks.tracking_server import count_runs
 
 SLOTS = 2
 GOAL_RATIO = 1.3
-# Seconds. Airflow's supervisor often notices the end of a task only at its next heartbeat: with the default of 5, a
-# task of any operator may keep its slot for so long.
-HEARTBEAT = 1
 PART = 5  # mlflow run takes so long that a part of the steps must do
 
 
@@ -24,7 +21,6 @@ def measure(bench: Bench) -> Row:
         {"many_ours", "many_nothing", "many_bare", "fewer_bash"},
         slots=SLOTS,
         BENCH_MAPPED=str(steps),
-        AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL=str(HEARTBEAT),
     ) as scheduler:
         nothing = _wall(scheduler, "many_nothing", steps)
         ours = _wall(scheduler, "many_ours", steps)
@@ -43,7 +39,6 @@ def measure(bench: Bench) -> Row:
         peers={"BashOperator(sleep 1), without MLflow": round(bare, 1), "BashOperator(mlflow run)": round(bash, 1)},
         details={
             "Airflow's own mapped no-op tasks": round(nothing, 1),
-            "min_heartbeat_interval": HEARTBEAT,
             "over no-op tasks and bare commands": round(ours / (nothing + limit), 2),
             "BashOperator(mlflow run) measured with": f"{steps // PART} steps, times {PART}",
         },

@@ -14,6 +14,12 @@ from tests.faults.verdict import Fault
 
 JOB_FAULTS: list[Fault[Stack]] = []
 LONG = "echo begun; sleep 90"
+# For the step; AWS itself would let the job go on.
+PAST_ITS_DEADLINE = {
+    "max_run": 5,
+    "max_queue_seconds": 0,
+    "overrides": {"StoppingCondition": {"MaxRuntimeInSeconds": 3600}},
+}
 CREATE = {"service": "sagemaker", "operation": "CreateTrainingJob"}
 
 Cause = Callable[[Stack, str], tuple[str, str]]
@@ -96,8 +102,14 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("the job waits for ever and its deadline passes", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return run(stack, f"job_{mode}", LONG, config={"max_run": 5, "max_queue_seconds": 0, "overrides": {
-        "StoppingCondition": {"MaxRuntimeInSeconds": 3600}}})  # fmt: skip
+    return run(stack, f"job_{mode}", LONG, config=PAST_ITS_DEADLINE)
+
+
+@fault("its deadline passes while AWS is slow to take the stop", "failed", disturbs=True)
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    slow = {"service": "sagemaker", "operation": "StopTrainingJob", "error": "ThrottlingException", "times": 3}
+    order(stack, mode, slow)
+    return run(stack, f"job_{mode}", LONG, config=PAST_ITS_DEADLINE)
 
 
 @fault("a person marks the step failed while its job runs", "failed")

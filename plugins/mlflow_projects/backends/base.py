@@ -132,6 +132,12 @@ class RemoteBackend(Backend, Protocol):
     def stop(self, handle: Handle) -> None:
         """Stop the job and return when that is asked for; harmless when it already ended."""
 
+    def finish_cancel(self, seconds: float) -> None:
+        """Wait until what :meth:`cancel` asks for is said, but no longer than some seconds.
+
+        Airflow's task process ends without waiting for threads, and the job would go on.
+        """
+
     def clear_checkpoint(self, handle: Handle) -> None:
         """Remove what only another attempt would have needed.
 

@@ -35,6 +35,8 @@ from mlflow_projects.tracking.reuse import completion_tags
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
+_CANCEL_SECONDS = 60.0
+_KILLED_SECONDS = 4.0  # Airflow gives a task that it stops 5 s
 _FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended it
 
 
@@ -280,6 +282,9 @@ class Attempt:
             with contextlib.suppress(TrackingError):
                 record.close(Outcome("KILLED", self._reason(error), self._text(tail)))
             raise
+        finally:
+            if self._backend and self._backend.remote:
+                self._remote().finish_cancel(_KILLED_SECONDS if self._killed else _CANCEL_SECONDS)
 
     def _cancel_remote(self) -> None:
         if self._backend and self._backend.remote and self._handle:

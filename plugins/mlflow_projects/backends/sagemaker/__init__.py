@@ -72,6 +72,7 @@ class SageMakerBackend:
         self._poll_interval = poll_interval
         self._clients: dict[str, Clients] = {}
         self._cancelled = False
+        self._stopping: list[threading.Thread] = []
         self._trouble_shown = float("-inf")
 
     # --- before the job
@@ -273,11 +274,18 @@ class SageMakerBackend:
         """Ask AWS to stop the job and return at once.
 
         Called from a signal handler too, which may have interrupted a request: so the call is made in a thread
-        with a connection of its own, and :meth:`logs` waits for it.
+        with a connection of its own, and :meth:`finish_cancel` waits for it.
         """
         self._cancelled = True
-        self._stopping = threading.Thread(target=self.stop, args=(handle,), name="stop-training-job")
-        self._stopping.start()
+        thread = threading.Thread(target=self.stop, args=(handle,), name="stop-training-job")
+        thread.start()
+        self._stopping.append(thread)
+
+    def finish_cancel(self, seconds: float) -> None:
+        """Wait for the requests of :meth:`cancel`."""
+        until = time.monotonic() + seconds
+        for thread in self._stopping:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def stop(self, handle: Handle) -> None:
         """Ask AWS to stop the job; harmless when it already ended."""
@@ -311,8 +319,6 @@ class SageMakerBackend:
                 self.cancel(handle)
             self._pause(0 if ended else self._next_look(handle))
         yield from self._late_lines(output, name)
-        if self._cancelled:
-            self._stopping.join(timeout=4)
 
     def _next_look(self, handle: Handle) -> float:
         """Return the seconds to wait: a young job is looked at more often, so that short steps stay short."""

@@ -46,7 +46,9 @@ def make_mlflow_user() -> None:
     """Make Airflow's user of MLflow: not its administrator, but the owner of the experiments that Airflow makes."""
     password = os.environ["MLFLOW_AIRFLOW_PASSWORD"]
     admin = (os.environ["MLFLOW_ADMIN_USER"], os.environ["MLFLOW_ADMIN_PASSWORD"])
-    with httpx.Client(base_url=f"{MLFLOW}/api/2.0/mlflow/users", auth=admin, timeout=60) as users:
+    # The engine may not know the name of a container yet that was started a moment ago.
+    patient = httpx.HTTPTransport(retries=6)  # connections only, 15 s in all
+    with httpx.Client(base_url=f"{MLFLOW}/api/2.0/mlflow/users", auth=admin, timeout=60, transport=patient) as users:
         if users.get("/get", params={"username": "airflow"}).status_code == httpx.codes.NOT_FOUND:
             done = users.post("/create", json={"username": "airflow", "password": password})
         else:

@@ -27,22 +27,24 @@ def measure(bench: Bench) -> Row:
     mlflow_run = ["mlflow", "run", str(ECHO), "--env-manager", "local", "-P", "text=hello", "-P", "num=3"]
     dags = {"nothing", "ours", "bash", "projects", "chain"}
     with bench.airflow() as warm, running_scheduler(bench, dags, BENCH_CHAIN=str(steps)) as scheduler:
-        figures = bench.in_turns(
-            {
-                BARE: bare,
-                MLFLOW_RUN: lambda: bench.command(mlflow_run, environment),
-                "dag.test: ours": lambda: warm.seconds("echo.ours"),
-                "dag.test: nothing": lambda: warm.seconds("nothing.nothing"),
-                "dag.test: bash": lambda: warm.seconds("other_ways.bash"),
-                "scheduler: ours": lambda: scheduler.task_seconds("ours"),
-                "scheduler: nothing": lambda: scheduler.task_seconds("nothing"),
-                "scheduler: bash": lambda: scheduler.task_seconds("bash"),
-                "scheduler: projects": lambda: scheduler.task_seconds("projects"),
-                "scheduler: chain": lambda: scheduler.task_seconds("chain") / steps,
-            },
-            rounds=7,
-        )
+        ways = {
+            BARE: bare,
+            MLFLOW_RUN: lambda: bench.command(mlflow_run, environment),
+            "dag.test: ours": lambda: warm.seconds("echo.ours"),
+            "dag.test: nothing": lambda: warm.seconds("nothing.nothing"),
+            "dag.test: bash": lambda: warm.seconds("other_ways.bash"),
+            "scheduler: ours": lambda: scheduler.task_seconds("ours"),
+            "scheduler: nothing": lambda: scheduler.task_seconds("nothing"),
+            "scheduler: bash": lambda: scheduler.task_seconds("bash"),
+            "scheduler: projects": lambda: scheduler.task_seconds("projects"),
+            "scheduler: chain": lambda: scheduler.task_seconds("chain") / steps,
+        }
+        # A tenth of a second is looked for in commands of two, which vary by more: twice as many samples of these.
+        twice = {f"{way}, again": ways[way] for way in (BARE, "dag.test: ours", "scheduler: ours")}
+        figures = bench.in_turns({**ways, **twice}, rounds=7)
         ensure(not warm.run("echo.ours")["mlflow_imported"], "Our task process imports mlflow.")
+    for way in twice:
+        figures[way.removesuffix(", again")] += figures.pop(way)
     open_runs = count_runs(uri, "attributes.status != 'FINISHED'")
     ensure(open_runs == 0, f"{open_runs} MLflow run(s) did not end as FINISHED.")
     seconds = medians(figures)

@@ -83,3 +83,18 @@ print("plugins are fine")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["plugins are fine"], done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_the_listeners_load_nothing_for_a_task_that_is_none_of_ours(tmp_path: Path) -> None:
+    code = """
+from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
+from airflow.sdk.listener import get_listener_manager
+manager = get_listener_manager()
+manager.hook.on_starting(component=TaskRunnerMarker())
+import sys
+assert "mlflow_projects.listeners.process" in sys.modules
+print([name for name in sys.modules if name.startswith(("mlflow_projects.operators", "mlflow_projects.backends"))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr

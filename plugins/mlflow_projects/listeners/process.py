@@ -1,0 +1,30 @@
+"""Load what a step needs once, in the processes that Airflow forks tasks and parsers of DAG files from.
+
+The scheduler forks the task processes of its LocalExecutor, the DAG processor one process for each file. What
+they have loaded, their children have too.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+# A step with the local backend and a tracking server, and its parent run. In each process anew, it would take 0.05 s.
+_OF_A_STEP = (
+    "mlflow_projects.operators.project",
+    "mlflow_projects.operators.run_group",
+    "mlflow_projects.operators.runs",
+    "mlflow_projects.backends.local",
+    "mlflow_projects.tracking.rest",
+)
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """Load it in Airflow's long-lived processes; Airflow calls this in each task process too."""
+    # The class is told by its name, because importing it would cost every task of any operator half a second.
+    if type(component).__name__ == "Job":
+        for module in _OF_A_STEP:
+            import_module(module)

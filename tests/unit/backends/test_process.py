@@ -60,6 +60,35 @@ def test_the_exit_status_is_the_commands_own(script: str, code: int, tmp_path: P
         assert command.returncode == code
 
 
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with ProcessTree(["no-such-program", "x"], cwd=tmp_path, environment=dict(os.environ)) as command:
+        assert list(command.lines()) == ["no-such-program: cannot be started: No such file or directory"]
+        assert command.returncode == 126
+
+
+def test_the_command_starts_with_nothing_of_the_minders(tmp_path: Path) -> None:
+    signals = "grep -E '^Sig(Blk|Ign|Cgt):' /proc/self/status"
+    script = f"{signals}; readlink /proc/$$/fd/0; ls /proc/$$/fd; ps -o sid= -p $$; echo $$"
+    with tree(script, tmp_path) as command:
+        *masks, stdin, zero, one, two, session, pid = [line.split()[-1] for line in command.lines()]
+    ours = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+    for mask in masks:
+        assert not [number for number in ours if int(mask, 16) >> (number - 1) & 1]
+    assert stdin == os.devnull
+    assert [zero, one, two] == ["0", "1", "2"], "another file of the minder's is open in the command"
+    assert session == pid
+
+
+def test_a_stop_that_comes_at_once_needs_no_force(tmp_path: Path) -> None:
+    for pause in (0, 0.02, 0.03, 0.035, 0.04, 0.05):
+        with tree("sleep 300", tmp_path, grace=20) as command:
+            time.sleep(pause)
+            command.stop()
+            command.wait_stopped()
+            assert command.returncode in (143, 126)
+    wait_until_gone(tmp_path, 1)
+
+
 def test_no_exit_status_is_lost_however_fast_the_command_ends(tmp_path: Path) -> None:
     def run(code: int) -> int | None:
         with tree(f"exit {code}", tmp_path) as command:

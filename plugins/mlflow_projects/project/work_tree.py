@@ -8,6 +8,10 @@ from pathlib import Path
 
 from mlflow_projects.project.repository import without_credentials
 
+# In what `git status` prints; see "Porcelain Format Version 2" in its manual.
+_COMMIT = "# branch.oid "
+_NO_COMMIT = "(initial)"
+
 
 @dataclass(frozen=True)
 class BundleCheckout:
@@ -54,9 +58,11 @@ def _ask_git(folder: Path) -> tuple[str, str | None, bool] | None:
             return None
         return None if done.returncode else done.stdout.strip()
 
-    commit = ask("rev-parse", "HEAD")
-    if commit is None:
+    status = ask("status", "--porcelain=v2", "--branch", "--", ".")
+    lines = status.splitlines() if status else []
+    commit = next((line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)), _NO_COMMIT)
+    if commit == _NO_COMMIT:
         return None
     repo_url = ask("config", "--get", "remote.origin.url")
-    changed = bool(ask("status", "--porcelain", "--", "."))
+    changed = any(not line.startswith("#") for line in lines)
     return commit, without_credentials(repo_url) if repo_url else None, changed

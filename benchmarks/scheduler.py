@@ -21,6 +21,7 @@ from tests.support.servers import free_port, wait_until_answers
 
 _START_SECONDS = 180
 _RUN_SECONDS = 1800
+_POLL_SECONDS = 1.0  # each look takes the API server 15 ms, in which a task on 2 cores is slower
 
 
 class Scheduler:
@@ -40,7 +41,7 @@ class Scheduler:
         deadline = time.monotonic() + _RUN_SECONDS
         while (found := self._ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))["state"] in ("queued", "running"):
             ensure(time.monotonic() < deadline, f"The DAG run of {dag_id!r} did not end in {_RUN_SECONDS} s.")
-            time.sleep(0.25)
+            time.sleep(_POLL_SECONDS)
         ensure(found["state"] == "success", f"The DAG run of {dag_id!r} ended as {found['state']}; see {self.home}.")
         listed = self._ask("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=1000")["task_instances"]
         return {

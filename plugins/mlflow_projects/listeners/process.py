@@ -23,7 +23,7 @@ _OF_A_STEP = (
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Load it in Airflow's long-lived processes; Airflow calls this in each task process too."""
+    """Load these modules in a scheduler, DAG processor or triggerer; Airflow calls this in each task process too."""
     # The class is told by its name, because importing it would cost every task of any operator half a second.
     if type(component).__name__ == "Job":
         for module in _OF_A_STEP:

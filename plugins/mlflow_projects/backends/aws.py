@@ -26,7 +26,8 @@ class Clients:
 
     def __getitem__(self, service: str) -> Any:
         """Return the boto3 client of a service, such as ``clients["sagemaker"]``."""
-        if service not in self._made:
+        client = self._made.get(service)  # once: forget() may be called in another thread
+        if client is None:
             from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
             from botocore.config import Config
 
@@ -42,8 +43,8 @@ class Clients:
                 region_name=self.region_name or None,
                 config=config,
             )
-            self._made[service] = hook.get_conn()
-        return self._made[service]
+            client = self._made[service] = hook.get_conn()
+        return client
 
     def _connection(self) -> str | None:
         """Return the connection's id, or None if it is the default one and nobody made it.
@@ -74,10 +75,12 @@ class Clients:
         """Read the credentials again at the next use."""
         self._made.clear()
 
-    def forget_if_expired(self, error: Exception) -> None:
-        """Read the credentials again if an error says that they are over."""
-        if error_code(error) in _EXPIRED:
+    def forget_if_expired(self, error: Exception) -> bool:
+        """Read the credentials again if an error says that they are over; tell whether it does."""
+        expired = error_code(error) in _EXPIRED
+        if expired:
             self.forget()
+        return expired
 
 
 def error_code(error: BaseException) -> str:

@@ -273,8 +273,8 @@ class SageMakerBackend:
     def cancel(self, handle: Handle) -> None:
         """Ask AWS to stop the job and return at once.
 
-        Called from a signal handler too, which may have interrupted a request: so the call is made in a thread
-        with a connection of its own, and :meth:`finish_cancel` waits for it.
+        Called from a signal handler too, which may have interrupted a request: so the call is made in a thread, and
+        :meth:`finish_cancel` waits for it.
         """
         self._cancelled = True
         thread = threading.Thread(target=self.stop, args=(handle,), name="stop-training-job")
@@ -288,10 +288,19 @@ class SageMakerBackend:
             thread.join(max(0.0, until - time.monotonic()))
 
     def stop(self, handle: Handle) -> None:
-        """Ask AWS to stop the job; harmless when it already ended."""
-        clients = Clients(handle.get("aws_conn_id"), handle["region"])
+        """Ask AWS to stop the job; harmless when it already ended.
+
+        With the client that looks after the job, which threads may share: on a busy worker a new one takes longer
+        than Airflow gives a task that it stops.
+        """
+        clients = self._clients_of(handle)
         try:
-            clients["sagemaker"].stop_training_job(TrainingJobName=handle["job_name"])
+            try:
+                clients["sagemaker"].stop_training_job(TrainingJobName=handle["job_name"])
+            except aws_errors() as error:
+                if not clients.forget_if_expired(error):
+                    raise
+                clients["sagemaker"].stop_training_job(TrainingJobName=handle["job_name"])
             self._log(f"Training job {handle['job_name']}: asked to stop")
         except aws_errors() as error:
             if error_code(error) != "ValidationException":  # it ended before, or never began

@@ -36,6 +36,12 @@ def loaded_by(code: str, tmp_path: Path) -> list[str]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
+def assert_last_line(code: str, expected: str) -> None:
+    """Run code in a fresh process, in the tests' AIRFLOW_HOME."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == [expected], done.stdout + done.stderr
+
+
 MODULES = """
 import pkgutil, importlib, mlflow_projects
 for module in pkgutil.walk_packages(mlflow_projects.__path__, "mlflow_projects."):
@@ -65,7 +71,7 @@ def test_importing_the_package_does_not_even_load_airflow(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_after_airflow_loaded_its_plugins_mlflow_is_still_mlflow(tmp_path: Path) -> None:
+def test_after_airflow_loaded_its_plugins_mlflow_is_still_mlflow() -> None:
     code = """
 from airflow import plugins_manager
 plugins, errors = plugins_manager._get_plugins()
@@ -81,12 +87,11 @@ import mlflow, git
 assert Path(mlflow.__file__).parts[-3:] == ("site-packages", "mlflow", "__init__.py"), mlflow.__file__
 print("plugins are fine")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["plugins are fine"], done.stdout + done.stderr
+    assert_last_line(code, "plugins are fine")
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_the_listeners_load_nothing_for_a_task_that_is_none_of_ours(tmp_path: Path) -> None:
+def test_the_listeners_load_nothing_for_a_task_that_is_none_of_ours() -> None:
     code = """
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
 from airflow.sdk.listener import get_listener_manager
@@ -96,5 +101,4 @@ import sys
 assert "mlflow_projects.listeners.process" in sys.modules
 print([name for name in sys.modules if name.startswith(("mlflow_projects.operators", "mlflow_projects.backends"))])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+    assert_last_line(code, "[]")

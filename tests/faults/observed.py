@@ -93,8 +93,15 @@ class Observed(ABC):
         return dict(self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
 
     def wait_end(self, dag_id: str, run_id: str, seconds: float = 90) -> str:
-        self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, seconds, f"the end of {dag_id} {run_id}")
+        try:
+            self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, seconds, f"the end of {dag_id} {run_id}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self._states(dag_id, run_id)}") from None
         return self.dag_run(dag_id, run_id)
+
+    def _states(self, dag_id: str, run_id: str) -> str:
+        tasks = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return ", ".join(f"{task['task_id']} is {task['state']} (try {task['try_number']})" for task in tasks)
 
     @staticmethod
     def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:

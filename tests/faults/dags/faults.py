@@ -16,16 +16,33 @@ PARAMS = {"command": "true", "parameters": {}, "project": "shell", "told": ""}
 
 
 def wait_until_told(context: Any) -> None:
-    """Wait for a file; Airflow calls this in the task process between the report of the success and what follows."""
+    """Wait for the file that the DAG run's conf names, if it names one.
+
+    As a callback, Airflow calls this in the task process between the report of the success and what follows.
+    """
     deadline = time.monotonic() + 30
     while not Path(context["params"]["told"]).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
+@task
+def gate(**context: Any) -> None:
+    """Keep what comes after from the scheduler until the file ``told`` exists."""
+    wait_until_told(context)
+
+
 def build(
-    dag_id: str, *, step: dict[str, Any] | None = None, mlflow_conn_id: str = "mlflow_default", **dag: Any
+    dag_id: str,
+    *,
+    step: dict[str, Any] | None = None,
+    mlflow_conn_id: str = "mlflow_default",
+    gated: bool = False,
+    **dag: Any,
 ) -> None:
-    """Make a DAG of a step and a step after it, below one parent run."""
+    """Make a DAG of a step and a step after it, below one parent run.
+
+    :param gated: the step after it waits, however the first one ends, for a task that waits for the file ``told``
+    """
     with DAG(dag_id, schedule=None, params=PARAMS, render_template_as_native_obj=True, max_active_runs=8, **dag):
         with mlflow_run("parent", experiment_name="faults", mlflow_conn_id=mlflow_conn_id):
             first = MLflowProjectOperator(
@@ -40,13 +57,17 @@ def build(
                 uri=f"{PROJECTS}/shell",
                 parameters={"command": "true"},
                 mlflow_conn_id=mlflow_conn_id,
+                trigger_rule="all_done" if gated else "all_success",
             )
             first >> after
+            if gated:
+                gate() >> after
 
 
 build("once")
 build("again", step={"retries": 1, "retry_delay": timedelta(seconds=1)})
-build("reported", step={"on_success_callback": wait_until_told})
+build("gated", gated=True)
+build("reported", gated=True, step={"on_success_callback": wait_until_told})
 build("limited", step={"execution_timeout": timedelta(seconds=4)})
 build("short_run", dagrun_timeout=timedelta(seconds=8))
 for way in ("way_0", "way_1", "way_2"):  # to the same tracking server, each through a proxy of its own

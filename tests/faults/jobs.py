@@ -9,7 +9,7 @@ import psutil
 
 from mlflow_projects.backends.sagemaker.request import job_name
 from tests.faults.stack import GONE_IMAGE, JOB_MODES, Stack
-from tests.faults.table import patch_task
+from tests.faults.table import clear_step, patch_task
 from tests.faults.verdict import Fault
 
 JOB_FAULTS: list[Fault[Stack]] = []
@@ -128,7 +128,7 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
     stack.wait_job(run_id, "Training")
     wait_until_deferred(stack, dag_id, run_id, mode)
     time.sleep(2)
-    stack.clear(dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
+    clear_step(stack, dag_id, run_id)
     stack.wait(lambda: len(stack.jobs_of(run_id)) == 2, 60, "the second job")
     return dag_id, run_id
 

@@ -135,20 +135,15 @@ def clear_step(stack: Stack, dag_id: str, run_id: str) -> None:
     stack.clear(dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
 
 
-def trigger_gated(stack: Stack, dag_id: str, command: str = "true") -> tuple[str, Path]:
-    """Start a DAG run and return it with the path of a file that does not exist yet: "TOLD" in a command is the file.
-
-    In the DAG runs of gated DAGs, nothing comes after the step before the file exists. If a person clears a task in
-    the moment when Airflow 3.3.2's scheduler queues it or makes it upstream_failed, it may stay so, or be failed
-    without a process: a race inside Airflow, whatever the operator. What is tested here is the moment of the step.
-    """
-    told = stack.home / f"told-{time.monotonic_ns()}"
-    return stack.trigger(dag_id, command=command.replace("TOLD", str(told)), told=str(told)), told
+def new_signal(stack: Stack) -> Path:
+    """Return the path of a file that does not exist yet."""
+    return stack.home / f"told-{time.monotonic_ns()}"
 
 
 def run_until_told(stack: Stack, dag_id: str) -> tuple[str, Path]:
     """Start a DAG run whose command ends, well, as soon as the returned file exists."""
-    run_id, told = trigger_gated(stack, dag_id, "until test -e TOLD; do sleep 0.02; done")
+    told = new_signal(stack)
+    run_id = stack.trigger(dag_id, command=f"until test -e {told}; do sleep 0.02; done", told=str(told))
     stack.wait_output(run_id)
     return run_id, told
 
@@ -180,11 +175,12 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("a person clears the step in the moment after its success was reported", "success")
 def _(stack: Stack) -> tuple[str, str]:
-    run_id, told = trigger_gated(stack, "reported")
-    stack.wait(lambda: stack.task("reported", run_id)["state"] == "success", 60, "the success")
-    clear_step(stack, "reported", run_id)
+    told = new_signal(stack)
+    run_id = stack.trigger("gated", told=str(told))
+    stack.wait(lambda: stack.task("gated", run_id)["state"] == "success", 60, "the success")
+    clear_step(stack, "gated", run_id)
     told.touch()
-    return "reported", run_id
+    return "gated", run_id
 
 
 @fault("a person clears the running step", "success")

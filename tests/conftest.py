@@ -13,10 +13,32 @@ from typing import Any
 
 import pytest
 
+pytest.register_assert_rewrite("tests.contract", "tests.support")
+from tests.support.shared import (  # noqa: E402
+    end_shared_servers,
+    migrated_airflow_database,
+    shared_mlflow_server,
+)
+
 ROOT = Path(__file__).resolve().parents[1]
-# A process that a test starts may import this module too: it works in its parent's home.
 _INHERITED = os.environ.get("TESTS_HOME")
-HOME = Path(_INHERITED or tempfile.mkdtemp(prefix="mlflow-projects-tests-"))
+
+
+def _folder_of_this_run() -> Path:
+    """Return the folder that all processes of a run share; the one that makes it ends what runs in it."""
+    if inherited := os.environ.get("TESTS_RUN"):
+        return Path(inherited)
+    folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-tests-"))
+    os.environ["TESTS_RUN"] = str(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(end_shared_servers, folder)
+    return folder
+
+
+RUN = _folder_of_this_run()
+# A process of pytest-xdist has a home of its own; one that a test starts may import this module too and works in its
+# parent's.
+HOME = Path(_INHERITED or RUN / os.environ.get("PYTEST_XDIST_WORKER", "main"))
 
 
 def _isolate() -> None:
@@ -25,7 +47,7 @@ def _isolate() -> None:
         if name.startswith(("AIRFLOW_", "MLFLOW_")):
             del os.environ[name]
     dags = HOME / "dags"
-    dags.mkdir()
+    dags.mkdir(parents=True)
     (dags / "repository").symlink_to(ROOT / "dags")
     (dags / "tests").symlink_to(ROOT / "tests" / "integration" / "dags")
     os.environ.update(
@@ -39,7 +61,6 @@ def _isolate() -> None:
 
 
 if not _INHERITED:
-    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     _isolate()
 _capture: Any = None
 # The files that take longest (minutes of one process), about the longest first: if one of them began last, the other
@@ -108,19 +129,14 @@ def repository_root() -> Path:
 
 @pytest.fixture(scope="session")
 def airflow_db() -> None:
-    """Make Airflow's metadata database."""
-    from airflow.utils.db import initdb
-
-    initdb()
+    """Make this process's metadata database of Airflow, from the one that is migrated once in a run."""
+    migrated_airflow_database(RUN, HOME / "airflow.db")
 
 
 @pytest.fixture(scope="session")
-def mlflow_server() -> Iterator[str]:
-    """Run a tracking server with its own SQLite database; yield its URI."""
-    from tests.support.servers import running_mlflow_server
-
-    with running_mlflow_server(HOME / "mlflow-server") as uri:
-        yield uri
+def mlflow_server() -> str:
+    """Return the URI of the run's one tracking server; a test makes experiments of its own there."""
+    return shared_mlflow_server(RUN)
 
 
 @pytest.fixture(scope="session")
@@ -172,3 +188,14 @@ def tracking_uri(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Point MLFLOW_TRACKING_URI at the session's server."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     return mlflow_server
+
+
+@pytest.fixture(scope="module")
+def server(airflow_db: None, mlflow_server: str) -> Iterator[str]:
+    """Return the tracking server that DAGs log to, which take their environments from the cache of all tests."""
+    from tests.support.cifar10 import CACHE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        patch.setenv("AIRFLOW__MLFLOW_PROJECTS__CACHE_DIR", str(CACHE))
+        yield mlflow_server

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,7 +28,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_mlflow_server(
+def running_mlflow_server(folder: Path, port: int | None = None, database: str = "", **more: Any) -> Iterator[str]:
+    """Run a tracking server; yield its URI. The arguments are those of :func:`start_mlflow_server`."""
+    process, uri = start_mlflow_server(folder, port, database, **more)
+    try:
+        yield uri
+    finally:
+        end_group(process)
+
+
+def start_mlflow_server(
     folder: Path,
     port: int | None = None,
     database: str = "",
@@ -35,8 +45,8 @@ def running_mlflow_server(
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     certificate: Path | None = None,
-) -> Iterator[str]:
-    """Run a tracking server; yield its URI.
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a tracking server in a session of its own; return it with its URI when it answers.
 
     :param database: SQLAlchemy URI; default: a SQLite database in ``folder``
     :param options: more options of ``mlflow server``; default: artifacts are kept in ``folder``
@@ -62,11 +72,17 @@ def running_mlflow_server(
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=variables)
     try:
         wait_until_answers(f"{uri}/health", process, 240)  # the first start makes many tables
-        yield uri
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    except BaseException:
+        end_group(process)
+        raise
+    return process, uri
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, and all of it, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_until_answers(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -> None:

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 HEAVY = (
     "mlflow",
     "pandas",
@@ -34,12 +32,6 @@ def loaded_by(code: str, tmp_path: Path) -> list[str]:
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return list(json.loads(done.stdout.splitlines()[-1]))
-
-
-def assert_last_line(code: str, expected: str) -> None:
-    """Run code in a fresh process, in the tests' AIRFLOW_HOME."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == [expected], done.stdout + done.stderr
 
 
 MODULES = """
@@ -68,37 +60,3 @@ def test_no_dag_file_loads_anything_heavy(tmp_path: Path, repository_root: Path)
 def test_importing_the_package_does_not_even_load_airflow(tmp_path: Path) -> None:
     code = "import mlflow_projects, sys; assert 'airflow' not in sys.modules"
     assert loaded_by(code, tmp_path) == []
-
-
-@pytest.mark.usefixtures("airflow_db")
-def test_after_airflow_loaded_its_plugins_mlflow_is_still_mlflow() -> None:
-    code = """
-from airflow import plugins_manager
-plugins, errors = plugins_manager._get_plugins()
-assert not errors, errors
-assert "mlflow_projects" in {plugin.name for plugin in plugins}, plugins
-import sys
-from pathlib import Path
-library = [name for name, module in sys.modules.items()
-           if "/plugins/mlflow_projects/" in str(getattr(module, "__file__", "")) and "." not in name]
-assert library in ([], ["mlflow_projects"]), library
-assert "mlflow_projects.ui.app" not in sys.modules, "the web app belongs to the API server alone"
-import mlflow, git
-assert Path(mlflow.__file__).parts[-3:] == ("site-packages", "mlflow", "__init__.py"), mlflow.__file__
-print("plugins are fine")
-"""
-    assert_last_line(code, "plugins are fine")
-
-
-@pytest.mark.usefixtures("airflow_db")
-def test_the_listeners_load_nothing_for_a_task_that_is_none_of_ours() -> None:
-    code = """
-from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
-from airflow.sdk.listener import get_listener_manager
-manager = get_listener_manager()
-manager.hook.on_starting(component=TaskRunnerMarker())
-import sys
-assert "mlflow_projects.listeners.process" in sys.modules
-print([name for name in sys.modules if name.startswith(("mlflow_projects.operators", "mlflow_projects.backends"))])
-"""
-    assert_last_line(code, "[]")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mlflow_projects import MLflowHook, get_provider_info
 from mlflow_projects.exceptions import ProjectError
@@ -114,17 +113,3 @@ def test_a_relative_store_means_the_same_from_every_folder(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert settings_from_environment({}).uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings_from_environment({"MLFLOW_TRACKING_URI": "./mlruns"}).uri == f"file://{tmp_path}/mlruns"
-
-
-@pytest.mark.usefixtures("airflow_db")
-def test_the_hook_reads_the_connection_and_tests_it(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": mlflow_server}))
-    assert MLflowHook().test_connection()[0] is True
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_MLFLOW_DEFAULT",
-        json.dumps({"conn_type": "mlflow", "host": "http://127.0.0.1:9", "extra": {"max_retries": 0}}),
-    )
-    ok, message = MLflowHook().test_connection()
-    assert (ok, "Connection refused" in message) == (False, True)
-    with pytest.raises(AirflowNotFoundException):
-        MLflowHook("no_such_connection").settings  # noqa: B018

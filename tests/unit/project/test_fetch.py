@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.fetch import fetch
-from mlflow_projects.project.repository import GitCredentials
 
 TEXT = "name: demo\nentry_points: {main: {command: x}}\n"
 
@@ -114,17 +111,6 @@ def test_a_password_in_the_uri_is_refused_and_not_repeated(uri, cache, workspace
         fetch(uri, None, cache, workspace)
     assert "PASS" not in str(caught.value) + repr(caught.value)
     assert "WORD" not in str(caught.value) + repr(caught.value)
-
-
-@pytest.mark.parametrize("suffix", ["git", "zip"])
-def test_a_token_in_the_place_of_the_user_is_not_repeated_either(suffix, cache, workspace, monkeypatch):
-    monkeypatch.setattr("mlflow_projects.project.repository._NETWORK_TRIES", 1)
-    with pytest.raises(ProjectError) as caught:
-        fetch(f"http://ghp_T0KEN@127.0.0.1:9/x.{suffix}", None, cache, workspace, GitCredentials())
-    assert f"http://127.0.0.1:9/x.{suffix} cannot be" in str(caught.value)
-    assert "T0KEN" not in str(caught.value)
-    found = subprocess.run(["grep", "-r", "T0KEN", str(cache.root)], capture_output=True)
-    assert found.returncode == 1
 
 
 def test_a_link_in_a_repository_does_not_lead_out_of_it(repository, cache, workspace):

@@ -109,7 +109,7 @@ def test_each_fault_has_a_name_of_its_own_and_runs_alone() -> None:
     assert all(fault.disturbs for fault in faults.FAULTS)
 
 
-def test_the_dags_are_those_that_the_faults_wait_for(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dags_are_those_that_the_faults_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("STACK_FAULTS_PROJECTS", str(ROOT / "tests" / "projects"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_projects.tracking.client import Run, connect
+from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.janitor import tidy
 from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, now, resolve_experiment
-from mlflow_projects.tracking.settings import TrackingSettings
+from tests.support.memory_tracking import MemoryClient, statuses
 
 HERE = "http://this-airflow:8080"
 
@@ -17,10 +17,8 @@ HERE = "http://this-airflow:8080"
     [("success", "FINISHED", "KILLED"), ("failed", "FAILED", "KILLED"), (None, "KILLED", "KILLED"),
      ("running", "RUNNING", "RUNNING"), ("queued", "RUNNING", "RUNNING")],
 )  # fmt: skip
-def test_what_is_open_gets_the_verdict_of_its_dag_run(
-    mlflow_server: str, state: str | None, parent: str, step: str
-) -> None:
-    client = connect(TrackingSettings(uri=mlflow_server))
+def test_what_is_open_gets_the_verdict_of_its_dag_run(state: str | None, parent: str, step: str) -> None:
+    client = MemoryClient()
     experiment = resolve_experiment(client, f"janitor {state}")
     dag = f"dag-{now()}"
 
@@ -37,12 +35,16 @@ def test_what_is_open_gets_the_verdict_of_its_dag_run(
     stopped: list[Run] = []
     closed = tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append)
 
-    statuses = {run.name: client.get_run(run.run_id).status for run in (top, under, done, nested, foreign)}
     below = "RUNNING" if parent == "RUNNING" else "KILLED"
-    assert statuses == {"top": parent, "under": step, "done": "FINISHED", "nested": below, "foreign": "RUNNING"}
+    assert statuses(client, (top, under, done, nested, foreign)) == {
+        "top": parent,
+        "under": step,
+        "done": "FINISHED",
+        "nested": below,
+        "foreign": "RUNNING",
+    }
     mine = [run for run in closed if run.dag_id == dag]
     assert {run.run_id for run in mine if run.name != "top"} <= {run.run_id for run in stopped}, "jobs outside first"
     assert [run.name for run in mine][-1:] == ([] if parent == "RUNNING" else ["top"]), "the parent comes last"
     assert {run.name for run in mine} == (set() if parent == "RUNNING" else {"top", "under", "nested"})
     assert tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append) == []
-    client.close()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from mlflow_projects.tracking import KINDS, kinds_missing_from, missing_kinds
-from mlflow_projects.tracking.client import Artifact, Run, connect
-from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity, now, resolve_experiment
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking import KINDS, missing_kinds
+from mlflow_projects.tracking.client import Artifact, Run
 
 COMPLETE = Run(
     run_id="r",
@@ -67,21 +64,3 @@ def test_a_bare_run_lacks_all_kinds_in_order() -> None:
 def test_a_project_outside_of_git_has_a_version_by_its_content() -> None:
     run = without_tag("mlflow.source.git.commit")(COMPLETE)
     assert missing_kinds(replace(run, tags={**run.tags, "mlflow_projects.source.sha256": "123"}), FILES) == []
-
-
-@pytest.mark.parametrize("store", ["http", "sqlite"])
-def test_a_real_run_is_read(store: str, mlflow_server: str, tmp_path: Any) -> None:
-    from mlflow import MlflowClient
-
-    uri = mlflow_server if store == "http" else f"sqlite:///{tmp_path}/mlflow.db"
-    client = connect(TrackingSettings(uri=uri))
-    experiment = resolve_experiment(client, f"kinds {now()}")
-    task = TaskIdentity("dag", "run", "task", 1, f"kinds-{now()}", url="http://airflow/task")
-    record = RunRecord(client, experiment, "step", task, SourceTags("src", commit="abc"), parameters={"alpha": "1"})
-    run_id = record.open().run_id
-    assert kinds_missing_from(client, run_id) == ["times", "params", "metrics", "artifacts"]
-    record.close(Outcome("FINISHED", metrics={"loss": 0.0}))
-    assert kinds_missing_from(client, run_id) == ["artifacts"]
-    MlflowClient(uri).create_logged_model(experiment, name="model", source_run_id=run_id)
-    assert kinds_missing_from(client, run_id) == []
-    client.close()

@@ -1,48 +1,48 @@
-"""What the pages show, read from a real tracking server: bounded, and of the asked DAG run only."""
+"""What the pages show of a tracking server: bounded, and of the asked DAG run only."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from mlflow_projects.tracking.client import Run, TrackingClient, connect
+from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.record import now, resolve_experiment
-from mlflow_projects.tracking.settings import TrackingSettings
 from mlflow_projects.ui import reading
-from mlflow_projects.ui.sources import DagRunRecord, PageProblem, tracking
-from tests.support.servers import free_port
+from mlflow_projects.ui.sources import DagRunRecord, PageProblem
+from tests.support.memory_tracking import MemoryClient
 
 
-@pytest.fixture(scope="module")
-def client(mlflow_server: str) -> Iterator[TrackingClient]:
-    connected = connect(TrackingSettings(uri=mlflow_server, ui_url="https://mlflow.example.com"))
-    yield connected
-    connected.close()
+@pytest.fixture
+def client() -> MemoryClient:
+    client = MemoryClient()
+    client.settings = replace(client.settings, ui_url="https://mlflow.example.com")
+    return client
+
+
+MOMENTS = itertools.count(now())  # no two runs start in one millisecond
 
 
 def dag_run(run_id: str, start: int | None = None) -> DagRunRecord:
     return DagRunRecord(run_id, "success", start or now())
 
 
-def made(client: TrackingClient, dag_id: str, run_id: str, task: str, **tags: str) -> Run:
+def made(client: MemoryClient, dag_id: str, run_id: str, task: str, **tags: str) -> Run:
     identity = {"airflow.dag_id": dag_id, "airflow.run_id": run_id, "airflow.task_id": task}
     more = {"airflow.map_index": "-1", "airflow.try_number": "1", "mlflow_projects.role": "step"}
     experiment = resolve_experiment(client, "pages")
-    return client.create_run(experiment, task, now(), {**identity, **more, **tags})
+    return client.create_run(experiment, task, next(MOMENTS), {**identity, **more, **tags})
 
 
-def test_a_running_step_shows_its_parameters_and_a_failed_one_why(client: TrackingClient) -> None:
-    from mlflow import MlflowClient
-
+def test_a_running_step_shows_its_parameters_and_a_failed_one_why(client: MemoryClient) -> None:
     parameters = json.dumps({"lr": "1e-5"})
     running = made(client, "tree", "r1", "a", **{"mlflow_projects.parameters": parameters})
     ending = {"mlflow_projects.reason": "why", "mlflow_projects.output_tail": "end"}
     failed = made(client, "tree", "r1", "b", **ending)
     client.log_batch(failed.run_id, metrics={"acc": 0.5})
-    MlflowClient(client.settings.uri).log_metric(failed.run_id, "loss", float("nan"))
+    client.log_metric(failed.run_id, "loss", float("nan"))
     client.update_run(failed.run_id, "FAILED", now())
     shown = {run["name"]: run for run in reading.tree(client, "tree", dag_run("r1"))["runs"]}
     assert json.dumps(shown, allow_nan=False)
@@ -53,7 +53,7 @@ def test_a_running_step_shows_its_parameters_and_a_failed_one_why(client: Tracki
     assert shown["b"]["metrics"] == [("acc", 0.5), ("loss", "nan")]
 
 
-def test_details_are_given_only_to_the_dag_run_that_owns_the_run(client: TrackingClient) -> None:
+def test_details_are_given_only_to_the_dag_run_that_owns_the_run(client: MemoryClient) -> None:
     step = made(client, "mine", "r1", "a")
     nested = client.create_run(step.experiment_id, "nested", now(), {"mlflow.parentRunId": step.run_id})
     orphan = client.create_run(step.experiment_id, "orphan", now(), {})
@@ -68,17 +68,14 @@ def test_details_are_given_only_to_the_dag_run_that_owns_the_run(client: Trackin
         reading.details(client, "mine", "r1", "0" * 32)
 
 
-def test_every_list_has_an_end_and_says_so(client: TrackingClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlflow import MlflowClient
-
-    writer = MlflowClient(client.settings.uri)
+def test_every_list_has_an_end_and_says_so(client: MemoryClient, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(client, "bounds", "r1", "a")
     client.log_batch(run.run_id, params={f"p{n:03}": "x" * 900 for n in range(60)})
     client.log_batch(run.run_id, metrics={f"m{n:03}": n for n in range(60)})
     for step in range(30):
-        writer.log_metric(run.run_id, "m000", step, step=step)
+        client.log_metric(run.run_id, "m000", step, step=step)
     for n in range(3):
-        writer.log_text(run.run_id, "x", f"{n}.txt")
+        client.log_text(run.run_id, "x", f"{n}.txt")
     for name, value in {"MAX_FILES": 2, "MAX_POINTS": 25, "PLOTTED_POINTS": 10}.items():
         monkeypatch.setattr(reading, name, value)
     [shown] = reading.tree(client, "bounds", dag_run("r1"))["runs"]
@@ -96,7 +93,7 @@ def test_every_list_has_an_end_and_says_so(client: TrackingClient, monkeypatch: 
     assert reading.tree(client, "bounds", dag_run("r1"))["notes"] == ["Only 1 runs are shown."]
 
 
-def test_the_newest_try_of_each_task_is_compared(client: TrackingClient) -> None:
+def test_the_newest_try_of_each_task_is_compared(client: MemoryClient) -> None:
     first = now()
     for run_id, values in {"n1": [0.9], "n2": [0.1, 0.8]}.items():
         for value in values:
@@ -112,26 +109,3 @@ def test_the_newest_try_of_each_task_is_compared(client: TrackingClient) -> None
         ("n2", 0.8),
     ]
     assert reading.comparison(client, "nightly", []) == {"series": [], "dag_runs": [], "notes": []}
-
-
-@pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        ("http://127.0.0.1:{port}", "does not answer"),
-        ("sqlite:///{port}/none.db", "no connection mlflow_default, and no MLFLOW_TRACKING_URI"),
-    ],
-)
-def test_trouble_is_a_sentence_without_addresses(uri: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(port=port))
-    with pytest.raises(PageProblem, match=words) as caught:
-        with tracking("mlflow_default") as client:
-            client.experiment_ids()
-    assert str(port) not in str(caught.value)
-
-
-def test_a_missing_connection_is_named(airflow_db: Any) -> None:
-    with pytest.raises(PageProblem, match="finds no connection no_such_conn"):
-        with tracking("no_such_conn"):
-            pass

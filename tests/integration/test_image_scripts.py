@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "custom_images"
 SCRIPTS = ("pull_base_image.sh", "build.sh", "push.sh")
 PASSWORD = "a/registry+password=="

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -406,3 +407,14 @@ def test_credentials_hide_their_secrets_when_printed():
     assert "ada" in text
     assert TOKEN not in text
     assert "BEGIN" not in text
+
+
+@pytest.mark.parametrize("suffix", ["git", "zip"])
+def test_a_token_in_the_place_of_the_user_is_not_repeated_either(suffix, cache, workspace, monkeypatch):
+    monkeypatch.setattr("mlflow_projects.project.repository._NETWORK_TRIES", 1)
+    with pytest.raises(ProjectError) as caught:
+        fetch(f"http://ghp_T0KEN@127.0.0.1:9/x.{suffix}", None, cache, workspace, GitCredentials())
+    assert f"http://127.0.0.1:9/x.{suffix} cannot be" in str(caught.value)
+    assert "T0KEN" not in str(caught.value)
+    found = subprocess.run(["grep", "-r", "T0KEN", str(cache.root)], capture_output=True)
+    assert found.returncode == 1

@@ -255,7 +255,7 @@ def test_a_command_that_ignores_the_stop_is_killed_after_the_grace_time(tmp_path
 WORKER = """
 import sys, pathlib
 sys.path[:0] = {path!r}
-from tests.integration.test_containers import LocalBackend, job
+from tests.system.test_containers import LocalBackend, job
 backend = LocalBackend(print)
 handle = backend.submit(job(pathlib.Path({folder!r}), {image!r}, "echo running; sleep 600"))
 for line in backend.logs(handle):

@@ -1,0 +1,96 @@
+"""The model registry: register once, find again, move an alias."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.tracking.registration import WantedVersion, find_source, move_alias, number, register
+from tests.contract.store import Store
+
+
+def test_a_logged_model_is_registered_once(store: Store) -> None:
+    run = store.run(loss=0.5)
+    made = register(store.client, store.name, run, "model", tags={"team": "blue"}, description="why")
+    again = register(store.client, store.name, run, "model", tags={"team": "blue", "more": "1"}, description="else")
+    assert (made.version, again.version, made.uri) == (1, 1, f"models:/{store.name}/1")
+    [version] = store.versions()
+    assert (version.run_id, version.status) == (run.run_id, "READY")
+    assert version.tags == {"team": "blue", "more": "1"}
+    assert register(store.client, store.name, store.run(), "model").version == 2
+
+
+def test_the_newest_model_of_that_name_in_the_run_counts(store: Store) -> None:
+    run = store.run(None)
+    other = store.run()
+    store.writer.log_model(run)
+    newest = store.writer.log_model(run)
+    store.writer.log_model(run, status="FAILED")
+    store.writer.log_model(run, "another")
+    assert find_source(store.client, run, "model").model_id == newest
+    assert find_source(store.client, other, "model").model_id != newest
+
+
+def test_a_model_among_the_artifacts_is_registered(store: Store) -> None:
+    run = store.run(None)
+    store.writer.log_text(run.run_id, "flavors: {}", "a/folder/MLmodel")
+    assert register(store.client, store.name, run, "a/folder/").source == f"{run.artifact_uri}/a/folder"
+    assert register(store.client, store.name, run, "a/folder").version == 1
+
+
+def test_a_run_without_the_model_is_named(store: Store) -> None:
+    run = store.run("another")
+    store.writer.log_text(run.run_id, "no model", "model/file.txt")
+    with pytest.raises(ProjectError, match=rf"Run {run.run_id} \(step\) has no model 'model'; log one"):
+        register(store.client, store.name, run, "model")
+
+
+@pytest.mark.parametrize("name", ["with/slash", "with:colon"])
+def test_a_name_that_mlflow_refuses_needs_no_retry(store: Store, name: str) -> None:
+    with pytest.raises(ProjectError, match="name"):
+        register(store.client, name, store.run(), "model")
+
+
+def test_aliases_move_and_what_is_missing_is_none(store: Store) -> None:
+    assert store.client.version_by_alias(store.name, "champion") is None
+    assert store.client.model_version(store.name, 1) is None
+    for _ in range(2):
+        register(store.client, store.name, store.run(), "model")
+    assert store.client.version_by_alias(store.name, "champion") is None
+    assert store.client.model_version(store.name, 3) is None
+    for number_ in (1, 2):
+        move_alias(store.client, store.name, "champion", number_)
+        holder = store.client.version_by_alias(store.name, "champion")
+        assert holder is not None
+        assert (holder.version, holder.aliases) == (number_, ("champion",))
+    with pytest.raises(ProjectError, match="alias"):
+        move_alias(store.client, store.name, "v1", 1)
+
+
+def test_wanted_versions(store: Store) -> None:
+    def found(**wanted: Any) -> int | None:
+        version = WantedVersion(store.name, **wanted).find(store.client)
+        return version.version if version else None
+
+    assert found() is None
+    for _ in range(11):
+        register(store.client, store.name, store.run(), "model")
+    move_alias(store.client, store.name, "champion", 2)
+    assert found() == found(newer_than=10) == 11
+    assert found(newer_than=11) is None
+    assert (found(version=3), found(version=12)) == (3, None)
+    assert (found(alias="champion"), found(alias="other")) == (2, None)
+    assert (found(alias="champion", newer_than=1), found(alias="champion", newer_than=2)) == (2, None)
+    assert (found(alias="champion", version=2), found(alias="champion", version=3)) == (2, None)
+
+
+def test_only_real_numbers_are_compared(store: Store) -> None:
+    run = store.run(None)
+    for key, value in {"good": 1.0, "bad": float("nan"), "high": float("inf"), "low": float("-inf")}.items():
+        store.writer.log_metric(run.run_id, key, value)
+    metrics = store.client.get_run(run.run_id).metrics
+    assert [number(metrics, key) for key in ("good", "bad", "high", "low", "none", None)] == [1.0, *[None] * 5]
+    assert number({"x": sys.float_info.max}, "x") is None

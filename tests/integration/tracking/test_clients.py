@@ -1,0 +1,106 @@
+"""Both tracking clients against real stores: the cases of tests/contract, and the faults of a server in between."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.tracking.client import connect
+from mlflow_projects.tracking.record import resolve_experiment
+from mlflow_projects.tracking.settings import TrackingSettings
+from tests.contract.registry import *  # noqa: F403
+from tests.contract.tracking import *  # noqa: F403
+from tests.integration.tracking.conftest import store_of
+from tests.support.flaky import FlakyProxy, answer, lose_answer, refuse
+from tests.support.servers import free_port
+
+
+def test_twenty_tasks_that_want_a_new_experiment_at_once_get_one(mlflow_server: str) -> None:
+    name = f"wanted at once {uuid.uuid4().hex}"
+
+    def ask(_: int) -> str:
+        return resolve_experiment(connect(TrackingSettings(uri=mlflow_server)), name)
+
+    with ThreadPoolExecutor(20) as pool:
+        assert len(set(pool.map(ask, range(20)))) == 1
+
+
+def test_a_new_embedded_store_is_made_once_by_many_processes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mlflow_projects.tracking.client import connect;"
+        "from mlflow_projects.tracking.settings import TrackingSettings as S;"
+        "from mlflow_projects.tracking.record import resolve_experiment;"
+        "print(resolve_experiment(connect(S(uri=sys.argv[1])), 'x'))"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/new.db"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert {process.communicate()[0].splitlines()[-1] for process in started} == {"1"}
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.fixture
+def proxy(mlflow_server: str) -> Iterator[FlakyProxy]:
+    with FlakyProxy(mlflow_server) as running:
+        yield running
+
+
+def test_passing_trouble_is_waited_out(proxy: FlakyProxy) -> None:
+    store = store_of(connect(TrackingSettings(uri=proxy.url)))
+    run = store.record().open()
+    proxy.faults["runs/get"] = [answer(503), refuse, answer(429), answer(500)]
+    assert store.client.get_run(run.run_id).run_id == run.run_id
+    assert proxy.requests.count("runs/get") == 5
+
+
+def test_a_lost_answer_never_makes_a_second_run(proxy: FlakyProxy) -> None:
+    store = store_of(connect(TrackingSettings(uri=proxy.url)))
+    proxy.faults["runs/create"] = [lose_answer]
+    run = store.record().open()
+    assert [found.run_id for found in store.client.search_runs([store.experiment], "")] == [run.run_id]
+    proxy.faults["runs/create"] = [refuse]  # here nothing was made, so it is asked again
+    store.record("a2").open()
+    assert len(store.client.search_runs([store.experiment], "")) == 2
+
+
+def test_a_server_that_stays_away_is_named_after_the_retries() -> None:
+    client = connect(TrackingSettings(uri=f"http://127.0.0.1:{free_port()}", max_retries=1))
+    with pytest.raises(TrackingUnavailableError, match=r"cannot be used: \[Errno 111\] Connection refused"):
+        client.get_run("x")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (answer(401), "refuses a request without user or token"),
+        (answer(200, body=b"<html>a login page</html>"), "not as an MLflow tracking server"),
+        (answer(404, body=b"nothing here"), "HTTP 404"),
+    ],
+)
+def test_a_lasting_refusal_is_not_repeated(proxy: FlakyProxy, fault: object, words: str) -> None:
+    client = connect(TrackingSettings(uri=proxy.url))
+    proxy.faults["runs/get"] = [fault]  # type: ignore[list-item]
+    with pytest.raises(TrackingError, match=words):
+        client.get_run("x")
+    assert proxy.requests == ["runs/get"]
+
+
+def test_the_credentials_go_into_the_header_and_nowhere_else(proxy: FlakyProxy) -> None:
+    settings = TrackingSettings(uri=proxy.url, username="me", password="pass-word-1", token="")
+    assert "pass-word-1" not in repr(settings)
+    client = connect(settings)
+    proxy.faults["runs/get"] = [answer(403)]
+    with pytest.raises(TrackingError) as caught:
+        client.get_run("x")
+    assert "pass-word-1" not in str(caught.value)
+
+
+def test_a_wrong_certificate_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=r"TLS files .*no-such\.pem"):
+        connect(TrackingSettings(uri="https://mlflow.invalid", server_cert_path=str(tmp_path / "no-such.pem")))

@@ -1,0 +1,62 @@
+"""What a run of tests has once, however many processes run it: a tracking server, a migrated Airflow database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow_projects.file_lock import file_lock
+
+
+def shared_mlflow_server(run: Path) -> str:
+    """Return the URI of the run's tracking server; whoever asks first starts it.
+
+    :param run: the folder of the run
+    """
+    from tests.support.servers import start_mlflow_server
+
+    folder = run / "mlflow-server"
+    folder.mkdir(exist_ok=True)
+    with file_lock(run / "mlflow-server.lock"):
+        known = folder / "uri"
+        if not known.exists():
+            process, uri = start_mlflow_server(folder)
+            (folder / "pid").write_text(str(process.pid))
+            known.write_text(uri)
+        return known.read_text()
+
+
+def end_shared_servers(run: Path) -> None:
+    """End what the processes of a run have started for all of them."""
+    for file in run.glob("*/pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(file.read_text()), signal.SIGKILL)
+
+
+def migrated_airflow_database(run: Path, database: Path) -> None:
+    """Make a metadata database of Airflow: migrated once in a run (10 s), then copied.
+
+    :param run: the folder of the run
+    :param database: the SQLite file to make
+    """
+    template = run / "airflow-template" / "airflow.db"
+    with file_lock(run / "airflow-template.lock"):
+        if not template.exists():
+            home = template.parent
+            environment = {
+                **os.environ,
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/migrating.db",
+            }
+            done = subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout[-3000:]
+            (home / "migrating.db").rename(template)
+    shutil.copyfile(template, database)

@@ -1,0 +1,130 @@
+"""Change the library line by line and count how many of the changes `make check`'s tests notice (mutmut).
+
+Usage: python tools/mutants.py [--shown] [FILE ...]     files below plugins/mlflow_projects; default: those of MODULES
+
+mutmut wants the package below ``src/``, so it works in a copy: build/mutants. A second run of it goes on where the
+first was stopped. ``mutmut show NAME`` in that folder shows one change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from home import BIN, ROOT
+
+# What must never be wrong without a test that says so.
+MODULES = (
+    "operators/attempt.py",
+    "operators/reuse.py",
+    "operators/reuse_rules.py",
+    "operators/run_group.py",
+    "operators/runs.py",
+    "listeners/dag_run.py",
+    "listeners/task_instance.py",
+    "tracking/record.py",
+    "tracking/janitor.py",
+    "tracking/reuse.py",
+    "tracking/tree.py",
+    "backends/base.py",
+    "backends/local.py",
+    "backends/output.py",
+    "project/command.py",
+    "project/identity.py",
+    "ui/reading.py",
+)
+ROOMS = ("attempt", "backends", "listeners", "operators", "project", "tracking", "ui")  # of tests/unit
+GOAL = 80  # per cent
+WORK = Path(ROOT) / "build" / "mutants"
+CONFIG = """
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = [{only}]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:randomly", "-q"]
+pytest_add_cli_args_test_selection = [{tests}]
+also_copy = [{copied}]
+# What a log line says to a reader is not asserted word by word.
+do_not_mutate_patterns = ['self\\.log(\\.\\w+)?\\(', '\\blog\\(']
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shown", action="store_true", help="print each change that no test noticed")
+    parser.add_argument("--tests", nargs="*", help="test files or folders instead of all that concern these modules")
+    parser.add_argument("files", nargs="*", default=MODULES)
+    arguments = parser.parse_args()
+    files = [file.removeprefix("plugins/mlflow_projects/") for file in arguments.files]
+    prepare(files, arguments.tests)
+    environment = {**os.environ, "PYTHONPATH": str(WORK / "mutants" / "src"), "NO_COLOR": "1"}
+    run = [str(Path(BIN) / "mutmut"), "run", "--max-children", str(os.cpu_count() or 2)]
+    with (WORK / "log").open("w") as log:
+        status = subprocess.call(run, cwd=WORK, env=environment, stdout=log, stderr=log)
+    listed = subprocess.run(
+        [run[0], "results", "--all", "true"], cwd=WORK, env=environment, capture_output=True, text=True
+    )
+    results = dict(line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line)
+    if not results:
+        print((WORK / "log").read_text()[-4000:])
+        return status or 1
+    return report(results, files, arguments.shown, environment)
+
+
+def prepare(files: list[str], selection: list[str] | None) -> None:
+    """Lay out a copy of the library and its tests as mutmut wants it; keeps what it has found out before."""
+    source, tests = WORK / "src" / "mlflow_projects", WORK / "tests"
+    for kept, original in ((source, "plugins/mlflow_projects"), (tests, "tests")):
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(Path(ROOT) / original, kept, ignore=shutil.ignore_patterns("__pycache__"))
+    others = [name for name in ("dags", "docs", "plugins", "sample_projects", "custom_images", "benchmarks", "tools",
+                                "README.md", "CHANGELOG.md", "docker-compose.yaml", "requirements.txt")]  # fmt: skip
+    for name in others:
+        if not (WORK / name).exists():
+            (WORK / name).symlink_to(Path(ROOT) / name)
+    (WORK / "mutants").mkdir(exist_ok=True)
+    for name in others:  # not copied: the tests only read them
+        if not (WORK / "mutants" / name).exists():
+            (WORK / "mutants" / name).symlink_to(Path(ROOT) / name)
+    rooms = [f"tests/unit/{name}" for name in ROOMS if (tests / "unit" / name).exists()]
+    quoted = {
+        "only": ", ".join(f'"src/mlflow_projects/{file}"' for file in files),
+        "tests": ", ".join(f'"{test}"' for test in selection or rooms),
+        "copied": "",
+    }
+    project = (Path(ROOT) / "pyproject.toml").read_text()
+    pytest_part = project[project.index("[tool.pytest.ini_options]") :]
+    (WORK / "pyproject.toml").write_text(pytest_part + CONFIG.format(**quoted))
+
+
+def report(results: dict[str, str], files: list[str], shown: bool, environment: dict[str, str]) -> int:
+    table: dict[str, Counter[str]] = {}
+    left: dict[str, list[str]] = {}
+    for name, result in results.items():
+        module = name.rpartition(".")[0]
+        table.setdefault(module, Counter())[result] += 1
+        if result not in ("killed", "timeout", "caught by type check"):
+            left.setdefault(module, []).append(name)
+    below = []
+    print(f"{'module':48} {'changes':>7} {'noticed':>7}   of them")
+    for module, counts in sorted(table.items()):
+        every = sum(counts.values())
+        noticed = every - len(left.get(module, []))
+        below += [module] if noticed * 100 < GOAL * every else []
+        print(f"{module:48} {every:7} {noticed:7}   {100 * noticed / every:.0f} %")
+    every = sum(sum(counts.values()) for counts in table.values())
+    noticed = every - sum(map(len, left.values()))
+    print(f"{noticed} of {every} changes noticed, {100 * noticed / every:.0f} % (goal: {GOAL} % of each module)")
+    if shown:
+        for name in sum(left.values(), []):
+            print(f"\n{name}: {results[name]}", flush=True)
+            subprocess.run([str(Path(BIN) / "mutmut"), "show", name], cwd=WORK, env=environment)
+    return 1 if below else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

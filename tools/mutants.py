@@ -39,6 +39,7 @@ MODULES = (
     "ui/reading.py",
 )
 ROOMS = ("attempt", "backends", "listeners", "operators", "project", "tracking", "ui")  # of tests/unit
+BESIDE = ("dags", "docs", "plugins", "sample_projects", "custom_images", "benchmarks", "tools", "docker-compose.yaml")
 GOAL = 80  # per cent
 WORK = Path(ROOT) / "build" / "mutants"
 CONFIG = """
@@ -47,7 +48,6 @@ source_paths = ["src"]
 only_mutate = [{only}]
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:randomly", "-q"]
 pytest_add_cli_args_test_selection = [{tests}]
-also_copy = [{copied}]
 # What a log line says to a reader is not asserted word by word.
 do_not_mutate_patterns = ['self\\.log(\\.\\w+)?\\(', '\\blog\\(']
 """
@@ -81,20 +81,15 @@ def prepare(files: list[str], selection: list[str] | None) -> None:
     for kept, original in ((source, "plugins/mlflow_projects"), (tests, "tests")):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(Path(ROOT) / original, kept, ignore=shutil.ignore_patterns("__pycache__"))
-    others = [name for name in ("dags", "docs", "plugins", "sample_projects", "custom_images", "benchmarks", "tools",
-                                "README.md", "CHANGELOG.md", "docker-compose.yaml", "requirements.txt")]  # fmt: skip
-    for name in others:
-        if not (WORK / name).exists():
-            (WORK / name).symlink_to(Path(ROOT) / name)
-    (WORK / "mutants").mkdir(exist_ok=True)
-    for name in others:  # not copied: the tests only read them
-        if not (WORK / "mutants" / name).exists():
-            (WORK / "mutants" / name).symlink_to(Path(ROOT) / name)
+    for folder in (WORK, WORK / "mutants"):
+        folder.mkdir(exist_ok=True)
+        for name in BESIDE:  # not copied: the tests only read them
+            if not (folder / name).exists():
+                (folder / name).symlink_to(Path(ROOT) / name)
     rooms = [f"tests/unit/{name}" for name in ROOMS if (tests / "unit" / name).exists()]
     quoted = {
         "only": ", ".join(f'"src/mlflow_projects/{file}"' for file in files),
         "tests": ", ".join(f'"{test}"' for test in selection or rooms),
-        "copied": "",
     }
     project = (Path(ROOT) / "pyproject.toml").read_text()
     pytest_part = project[project.index("[tool.pytest.ini_options]") :]
@@ -120,7 +115,7 @@ def report(results: dict[str, str], files: list[str], shown: bool, environment: 
     noticed = every - sum(map(len, left.values()))
     print(f"{noticed} of {every} changes noticed, {100 * noticed / every:.0f} % (goal: {GOAL} % of each module)")
     if shown:
-        for name in sum(left.values(), []):
+        for name in (name for names in left.values() for name in names):
             print(f"\n{name}: {results[name]}", flush=True)
             subprocess.run([str(Path(BIN) / "mutmut"), "show", name], cwd=WORK, env=environment)
     return 1 if below else 0

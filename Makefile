@@ -1,6 +1,7 @@
 # Two commands for a fresh machine (Debian or Ubuntu with python3 >= 3.10, python3-venv, git, make):
 #   make demo    sets everything up and runs the main job
 #   make test    sets everything up and passes the tests
+# Whoever changes something: make check (90 s), make test (6 min), make test-all (25 min); see CONTRIBUTING.md.
 
 PYTHON ?= python3
 DAG ?= echo_zip
@@ -14,6 +15,8 @@ demo up: export AIRFLOW_PORT := $(AIRFLOW_PORT)
 demo up: export MLFLOW_PORT := $(MLFLOW_PORT)
 
 BIN := .venv/bin
+CIRCLE = $(BIN)/python tools/circles.py
+WITH = $(if $(LOAD),--load $(LOAD)) --processes $(PROCESSES) -- $(PYTEST_ARGS)
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -36,18 +39,35 @@ sagemaker-local: setup-dev ## Run the SageMaker stand-in until Ctrl-C (SAGEMAKER
 up: setup ## Start Airflow and MLflow in the browser, until Ctrl-C (AIRFLOW_PORT=8080, MLFLOW_PORT=5000)
 	@$(BIN)/python tools/up.py
 
+.PHONY: check
+check: setup-dev ## Style, types, import contracts, unit tests: no server, no network (90 s); LOAD=2 as below
+	@$(CIRCLE) check $(WITH)
+
 .PHONY: test
-test: setup-dev lint ## Check style and types, then run all tests (REQUIRE_ALL=1: a missing part is a failure)
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: setup-dev ## check, and DAG runs in one process with a real MLflow server (6 min); LOAD=2: on a busy machine
+	@$(CIRCLE) test $(WITH)
+
+.PHONY: test-all
+test-all: setup-dev ## test, and samples, containers, browser, databases, SageMaker stand-in, some faults (25 min)
+	@$(CIRCLE) test-all $(WITH)
+
+.PHONY: nightly
+nightly: ## What .ci/run does, with every fault on both databases, random faults, full size, all Pythons (hours)
+	@NIGHTLY=1 bash .ci/run
+
+.PHONY: mutants
+mutants: setup-dev ## Change the library line by line; print how many changes make check's tests notice (FILES='...')
+	@$(BIN)/python tools/mutants.py $(if $(filter 1,$(SHOWN)),--shown) $(FILES)
 
 .PHONY: test-full-size
 test-full-size: setup-dev ## The tests that train and build in full size, with a container engine (10 minutes and more)
 	@FULL_SIZE=1 $(BIN)/python -m pytest -m full_size $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: setup-dev ## Check style (ruff) and types (mypy)
+lint: setup-dev ## The style (ruff), types (mypy) and import contracts (import-linter) of check alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 
 .PHONY: faults

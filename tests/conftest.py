@@ -29,7 +29,7 @@ def _folder_of_this_run() -> Path:
     if inherited := os.environ.get("TESTS_RUN"):
         return Path(inherited)
     folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-tests-"))
-    os.environ["TESTS_RUN"] = str(folder)
+    os.environ.update(TESTS_RUN=str(folder), TESTS_RUN_OWNER=str(os.getpid()))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(end_shared_servers, folder)
     return folder

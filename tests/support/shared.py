@@ -26,9 +26,16 @@ def shared_mlflow_server(run: Path) -> str:
         known = folder / "uri"
         if not known.exists():
             process, uri = start_mlflow_server(folder)
+            _end_with(os.environ["TESTS_RUN_OWNER"], process.pid)
             (folder / "pid").write_text(str(process.pid))
             known.write_text(uri)
         return known.read_text()
+
+
+def _end_with(owner: str, group: int) -> None:
+    """End a process group when the run's first process is gone, however that ended."""
+    script = 'while kill -0 "$0" && kill -0 "$1"; do sleep 1; done; kill -9 -- "-$1"'
+    subprocess.Popen(["sh", "-c", script, owner, str(group)], start_new_session=True, stderr=subprocess.DEVNULL)
 
 
 def end_shared_servers(run: Path) -> None:

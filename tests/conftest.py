@@ -66,22 +66,27 @@ _capture: Any = None
 # The files that take longest (minutes of one process), about the longest first: if one of them began last, the other
 # processes of pytest-xdist would wait for it. Those of the faults stand apart, as each starts a whole Airflow.
 LONGEST = (
-    "integration/test_cifar10.py",
+    "system/test_cifar10.py",
     "system/test_ui.py",
     "system/test_make.py",
     "faults/test_faults.py",
     "system/test_package.py",
-    "integration/test_cifar10_serving.py",
-    "integration/test_cifar10_projects.py",
+    "system/test_cifar10_serving.py",
+    "system/test_cifar10_projects.py",
     "system/test_tracking_setups.py",
-    "integration/test_sagemaker.py",
+    "system/test_sagemaker.py",
     "faults/test_jobs.py",
-    "integration/test_introduction.py",
+    "system/test_introduction.py",
     "system/test_sweeps.py",
-    "integration/test_wine_sweep.py",
-    "integration/test_containers.py",
-    "integration/test_models.py",
+    "system/test_wine_sweep.py",
+    "system/test_containers.py",
     "system/test_sagemaker_fidelity.py",
+    "integration/tracking/test_clients.py",
+    "integration/test_models.py",
+    "integration/project/test_repository.py",
+    "integration/test_attempts.py",
+    "unit/project/test_differential.py",
+    "unit/project/test_identity.py",
 )
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
 

@@ -9,7 +9,7 @@ import math
 import random
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -51,9 +51,12 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 class RestClient(RestRegistry):
-    """A tracking server behind http(s)."""
+    """A tracking server behind http(s).
 
-    def __init__(self, settings: TrackingSettings) -> None:
+    :param sleep: waits so many seconds between two tries of a request
+    """
+
+    def __init__(self, settings: TrackingSettings, sleep: Callable[[float], None] = time.sleep) -> None:
         self.settings = settings
         headers = {"User-Agent": "mlflow-projects-on-airflow"}
         auth = None
@@ -74,6 +77,7 @@ class RestClient(RestRegistry):
             retry=tenacity.retry_if_exception_type(_TemporaryError),
             stop=tenacity.stop_after_attempt(settings.max_retries + 1),
             wait=_pause,
+            sleep=sleep,
             reraise=True,
         )
 

@@ -14,6 +14,7 @@ import pytest
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import connect
 from mlflow_projects.tracking.record import resolve_experiment
+from mlflow_projects.tracking.rest import RestClient
 from mlflow_projects.tracking.settings import TrackingSettings
 from tests.contract.registry import *  # noqa: F403
 from tests.contract.tracking import *  # noqa: F403
@@ -52,10 +53,12 @@ def proxy(mlflow_server: str) -> Iterator[FlakyProxy]:
 
 
 def test_passing_trouble_is_waited_out(proxy: FlakyProxy) -> None:
-    store = store_of(connect(TrackingSettings(uri=proxy.url)))
+    pauses: list[float] = []
+    store = store_of(RestClient(TrackingSettings(uri=proxy.url), sleep=pauses.append))
     run = store.record().open()
-    proxy.faults["runs/get"] = [answer(503), refuse, answer(429), answer(500)]
+    proxy.faults["runs/get"] = [answer(503), refuse, answer(429, {"Retry-After": "11"}), answer(500)]
     assert store.client.get_run(run.run_id).run_id == run.run_id
+    assert [0.5 <= pauses[0] <= 1, 1 <= pauses[1] <= 2, pauses[2], 4 <= pauses[3] <= 8] == [True, True, 11, True]
     assert proxy.requests.count("runs/get") == 5
 
 
@@ -70,9 +73,11 @@ def test_a_lost_answer_never_makes_a_second_run(proxy: FlakyProxy) -> None:
 
 
 def test_a_server_that_stays_away_is_named_after_the_retries() -> None:
-    client = connect(TrackingSettings(uri=f"http://127.0.0.1:{free_port()}", max_retries=1))
+    pauses: list[float] = []
+    client = RestClient(TrackingSettings(f"http://127.0.0.1:{free_port()}", max_retries=1), sleep=pauses.append)
     with pytest.raises(TrackingUnavailableError, match=r"cannot be used: \[Errno 111\] Connection refused"):
         client.get_run("x")
+    assert len(pauses) == 1
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def _isolate() -> None:
         AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
         AIRFLOW__CORE__UNIT_TEST_MODE="False",
+        # The processes of a run share a tracking server: a janitor must take no other Airflow's runs for its own.
+        AIRFLOW__API__BASE_URL=f"http://airflow-{HOME.name}.test:8080",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
     )
 

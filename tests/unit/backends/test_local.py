@@ -173,7 +173,7 @@ def test_a_grace_time_of_up_to_an_hour_is_taken(seconds: Any, tmp_path: Path) ->
         ),
         ({"config": {"grace": 1}}, "backend_config has the unknown key 'grace'; known are: "),
         ({"env_manager": "pip"}, "There is no env_manager 'pip'; use one of: local, uv, virtualenv, conda."),
-        ({"env_manager": "uv", "config": {"docker_image": "x"}}, "This step runs in the image 'x', where env_manager "),
+        ({"env_manager": "uv", "config": {"docker_image": "x"}}, "This step runs in the image 'x', where "),
     ],
 )  # fmt: skip
 def test_what_cannot_run_here_is_refused(step: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -285,6 +285,16 @@ def test_a_kill_ends_the_waiting_in_every_part_of_it_that_may_be_ended(client: M
         assert mine.now.status == "RUNNING"
 
 
+def test_a_result_whose_end_is_being_written_is_waited_for(client: MemoryClient) -> None:
+    """Its tags come first, its status after that; the tracking server may be away in between."""
+    older = Step(client, "older", started=1)
+    client.log_batch(older.run.run_id, tags=completion_tags(client, older.now))
+    mine = Step(client, started=2, sleep=lambda _: client.update_run(older.run.run_id, "FINISHED", 2))
+    with pytest.raises(StepReusedError) as caught:
+        settle(mine)
+    assert caught.value.original == older.now
+
+
 class Turns:
     """Threads of which one works at a time, from one call of the tracking client to the next.
 

@@ -95,12 +95,15 @@ class MemoryJobs:
 
     :param before: called with a call's name before it is done; may raise, as AWS may
     :param lines: of each job's output
+    :param more: what else its handles hold
     """
 
     remote = True
 
-    def __init__(self, before: Callable[[str], None] = lambda call: None, lines: tuple[str, ...] = ()) -> None:
-        self.before, self.lines = before, lines
+    def __init__(
+        self, before: Callable[[str], None] = lambda call: None, lines: tuple[str, ...] = (), **more: Any
+    ) -> None:
+        self.before, self.lines, self.more = before, lines, more
         self.calls: list[str] = []
         self.jobs: dict[str, JobStatus] = {}
         self.submitted: dict[str, Job] = {}
@@ -120,14 +123,14 @@ class MemoryJobs:
     def plan(self, job: Job) -> Handle:
         self._called("plan")
         self.planned += 1
-        return {"backend": "memory", "name": f"job-{self.planned}"}
+        return self._handle()
 
     def stage(self, job: Job) -> None:
         self._called("stage")
 
     def submit(self, job: Job) -> Handle:
         self._called("submit")
-        handle = {"backend": "memory", "name": f"job-{self.planned}"}
+        handle = self._handle()
         self.jobs[handle["name"]] = JobStatus("running")
         self.submitted[handle["name"]] = job
         return handle
@@ -166,6 +169,9 @@ class MemoryJobs:
 
     def tags(self, handle: Handle) -> Mapping[str, str]:
         return {"memory.job": handle["name"]}
+
+    def _handle(self) -> Handle:
+        return {"backend": "memory", "name": f"job-{self.planned}", **self.more}
 
     def _called(self, call: str) -> None:
         self.calls.append(call)

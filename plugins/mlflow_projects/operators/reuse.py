@@ -50,6 +50,7 @@ class Reuse:
     :param look: whether an earlier result may be taken; if not, the attempt's own may be taken later
     :param wait: whether to wait for another attempt that makes the same result now
     :param task_is_gone: tells whether Airflow knows that nobody works on a run any more
+    :param clock: in seconds, for how long it has waited
     """
 
     client: TrackingClient
@@ -58,6 +59,8 @@ class Reuse:
     look: bool
     wait: bool
     task_is_gone: Callable[[Run], bool]
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
     _key: ReuseKey | None = field(default=None, init=False)
 
     def identify(self, backend: Backend, name: str, job: Job) -> None:
@@ -146,11 +149,11 @@ class Reuse:
                 self.client.log_batch(mine.run_id, tags=self.key.tags(RUNNING if claimed else WAITING))
                 if claimed:
                     continue  # look again: somebody else may have claimed it at the same time
-            if time.monotonic() - said > _SAY_EVERY_SECONDS:
-                said = time.monotonic()
+            if self.clock() - said > _SAY_EVERY_SECONDS:
+                said = self.clock()
                 self.log(f"Waiting for run {others[0].run_id} ({others[0].name}), which makes the same result.")
             with interruptible():
-                time.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+                self.sleep(random.uniform(pause / 2, pause))  # noqa: S311
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _is_intact(self, run: Run) -> bool:

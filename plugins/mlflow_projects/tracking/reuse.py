@@ -85,7 +85,10 @@ class ReuseKey:
 
     def is_at_work(self, run: Run) -> bool:
         """Tell whether a run with this key seems to be making the result now."""
-        if run.tags.get(self.tag) != RUNNING:
+        state = run.tags.get(self.tag)
+        if state == COMPLETE:
+            return run.status in OPEN_STATUSES  # its end is being written: first the tags, then the status
+        if state != RUNNING:
             return False
         lately = run.end_time is None or run.end_time > time.time() * 1000 - _LINGER_MS
         return run.status in OPEN_STATUSES or (run.status == "FINISHED" and lately)

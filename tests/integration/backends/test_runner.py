@@ -94,7 +94,7 @@ def box(tmp_path: Path) -> Box:
     return Box(tmp_path)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -182,7 +182,8 @@ def test_a_failure_text_never_breaks_a_character_or_the_limit() -> None:
 def test_a_stop_reaches_the_grandchildren_which_have_time_to_write_their_checkpoint(box: Box, tmp_path: Path) -> None:
     box.pack(
         {
-            "train.sh": "trap 'sleep 1.5; echo saved; exit 0' TERM; until [ -e set ]; do sleep 0.05; done; "
+            "train.sh": f"trap 'until [ -e {tmp_path}/told ]; do sleep 0.05; done; echo saved; exit 0' TERM; "
+            "until [ -e set ]; do sleep 0.05; done; "
             "echo ready; while :; do sleep 0.1; done",
             "aside.sh": f"trap 'touch {tmp_path}/told; exit' TERM; touch set; while :; do sleep 0.1; done",
         }
@@ -193,11 +194,9 @@ def test_a_stop_reaches_the_grandchildren_which_have_time_to_write_their_checkpo
         assert process.stdout is not None
         lines = iter(process.stdout)
         assert "ready\n" in lines
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         rest = list(lines)
     assert "saved\n" in rest
-    assert 1.4 < time.monotonic() - start < 8
     assert (tmp_path / "told").exists(), rest
     assert process.returncode == 143
     assert (box.failure or "").startswith("Entry point command failed with exit status 143.\n")
@@ -211,15 +210,13 @@ def is_alive(pid: int) -> bool:
 
 def test_what_a_command_leaves_behind_goes_with_it(box: Box, tmp_path: Path) -> None:
     box.spec(
-        "(trap '' TERM; setsid sleep 300 & echo $!; while :; do echo noise; sleep 0.01; done) & sleep 0.3; exit 3"
+        "(trap '' TERM; setsid sleep 300 & echo $!; touch noted; while :; do echo noise; sleep 0.01; done) & "
+        "until [ -e noted ]; do sleep 0.01; done; exit 3"
     )
     status, lines = box.run()
     assert status == 3
     assert "Stopping" in box.out
-    deadline = time.monotonic() + 5  # the kernel may take a moment to clear a killed process away
-    while is_alive(int(lines[0])) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(int(lines[0]))
+    wait_for(lambda: not is_alive(int(lines[0])))  # the kernel may take a moment to clear a killed process away
 
 
 @pytest.mark.parametrize(
@@ -282,6 +279,9 @@ def test_a_server_that_is_away_does_not_change_the_end_of_a_stopped_command(box:
     assert process.returncode == 130
 
 
+asked_for_slow, may_answer = threading.Event(), threading.Event()
+
+
 def secrets_manager(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     assert "eu-west-1/secretsmanager" in request.headers["Authorization"]
     if body == {"SecretId": ARN}:
@@ -289,7 +289,8 @@ def secrets_manager(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> tu
     if body == {"SecretId": ARN, "VersionStage": "AWSPREVIOUS", "VersionId": "00000000-0000-0000-0000-000000000001"}:
         return 200, {"SecretString": "first-line-of-a-key\nsecond-line-of-a-key"}
     if body["SecretId"].endswith("slow"):
-        time.sleep(20)
+        asked_for_slow.set()
+        may_answer.wait(600)
     return 400, {"__type": "AccessDeniedException", "message": "not authorized"}
 
 
@@ -348,11 +349,10 @@ def test_a_stop_before_the_command_ends_the_job_at_once(box: Box) -> None:
         with_secrets(box, url)
         box.spec("echo started", secret_environment={"PASSWORD": ARN + "slow"})
         with box.start("-B") as process:
-            time.sleep(1.5)  # in the middle of boto3's call, or before it
-            start = time.monotonic()
+            assert asked_for_slow.wait(120)  # in the middle of boto3's call
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=10)
-            assert time.monotonic() - start < 2
+            process.wait(timeout=120)
+        may_answer.set()
     assert process.returncode == 143
     assert box.failure == "The job was stopped before the command began."
 

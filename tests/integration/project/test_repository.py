@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -170,13 +169,11 @@ def test_a_branch_whose_remote_is_gone_gives_one_clear_sentence(repository, cach
 
 
 def test_an_unreachable_host_is_given_up_after_three_tries(cache, naps):
-    start = time.monotonic()
     with pytest.raises(ProjectError) as caught, checked_out("https://no-such-host.invalid/x.git", None, cache):
         pass
     assert "https://no-such-host.invalid/x.git cannot be read" in str(caught.value)
     assert "Check the host's name and the worker's network." in str(caught.value)
     assert naps == [1, 2]
-    assert time.monotonic() - start < 30
 
 
 def test_a_server_that_recovers_is_asked_again(repository, cache, naps, monkeypatch):

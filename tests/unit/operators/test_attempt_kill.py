@@ -1,91 +1,127 @@
-"""Airflow's SIGTERM reaches the attempt in any phase: it ends in seconds, and its record says KILLED."""
+"""Airflow's SIGTERM reaches the attempt while it works: it ends at once, and its record says KILLED."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from mlflow_projects.operators.attempt import Attempt, AttemptKilledError, Step
-from mlflow_projects.project.cache import Cache
-from mlflow_projects.tracking.client import TrackingClient, connect
-from mlflow_projects.tracking.record import TaskIdentity, now, resolve_experiment
-from mlflow_projects.tracking.settings import TrackingSettings
-from tests.conftest import ROOT
-from tests.support.gitserver import GitServer
+from mlflow_projects.operators.attempt import Attempt, AttemptKilledError
+from tests.support.attempts import Life
 
 
 @pytest.fixture
-def client(mlflow_server: str) -> Iterator[TrackingClient]:
-    connected = connect(TrackingSettings(uri=mlflow_server))
-    yield connected
-    connected.close()
+def life(tmp_path: Path) -> Life:
+    return Life(tmp_path)
 
 
-def kill_during(
-    client: TrackingClient, tmp_path: Path, *, uri: str, parameters: dict[str, str], after: float, env: str = "local"
-) -> tuple[float, list[str], str]:
-    """Run an attempt, send SIGTERM to this process ``after`` seconds; return (seconds, log, experiment id)."""
-    experiment = resolve_experiment(client, f"killed {now()}")
-    log: list[str] = []
-    step = Step(uri, "main", None, parameters, "local", {}, env, "step", experiment, None)
-    task = TaskIdentity("dag", "run", "task", 1, f"attempt {now()}")
-    attempt = Attempt(step, task, client, Cache(tmp_path / "cache"), log.append, str, lambda *_: None)
+@contextlib.contextmanager
+def sigterm_kills(attempt: Attempt) -> Iterator[None]:
+    """Pass the signal on to the attempt, as Airflow's task process does."""
     previous = signal.signal(signal.SIGTERM, lambda *_: attempt.kill())
-    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    start = time.monotonic()
     try:
-        with pytest.raises(AttemptKilledError):
-            attempt.run()
+        yield
     finally:
-        timer.cancel()
         signal.signal(signal.SIGTERM, previous)
-    return time.monotonic() - start - after, log, experiment
 
 
-def test_while_the_command_runs(client: TrackingClient, tmp_path: Path) -> None:
-    command = f"trap '' TERM; echo begun; echo $$ > {tmp_path}/pid; sleep 60; sleep 60"
-    seconds, log, experiment = kill_during(
-        client, tmp_path, uri=str(ROOT / "tests/projects/shell"), parameters={"command": command}, after=1.5
+@contextlib.contextmanager
+def sigterm_when_there_is(file: Path) -> Iterator[None]:
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            if file.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+def test_while_the_command_runs_and_does_not_care(life: Life) -> None:
+    """It would run for ten minutes, and so would its child."""
+    attempt = life.attempt(
+        "trap '' TERM; sleep 600 & echo $! $$; sleep 600; echo ended", backend_config={"grace_seconds": 0.2}
     )
-    (run,) = client.search_runs([experiment], "")
+    numbers: list[int] = []
+
+    def begun(line: str) -> None:
+        if line[0].isdigit():
+            numbers.extend(map(int, line.split()))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    life.on_line = begun
+    with sigterm_kills(attempt), pytest.raises(AttemptKilledError, match=r"^stopped by Airflow$"):
+        attempt.run()
+    run = life.only_run
     assert run.status == "KILLED"
-    assert run.tags["mlflow_projects.output_tail"] == "begun"
-    assert "begun" in log
-    assert seconds < 4.8, "Airflow sends SIGKILL after 5 s"
-    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    assert run.tags["mlflow_projects.reason"] == "stopped by Airflow"
+    assert run.tags["mlflow_projects.output_tail"] == "{} {}".format(*numbers)
+    assert run.tags["mlflow_projects.exit_code"] == "137"
+    assert "ended" not in life.log
+    assert not any(psutil.pid_exists(number) for number in numbers)
+    assert life.client.calls.count("update_run") == 1
 
 
-def test_while_an_environment_is_built(client: TrackingClient, tmp_path: Path) -> None:
+def test_while_an_environment_is_built(life: Life, tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "slow").mkdir(parents=True)
     (project / "MLproject").write_text("entry_points: {main: {command: 'true'}}")
     (project / "python_env.yaml").write_text("dependencies: ['./slow']")
-    backend = "import time\ntime.sleep(60)\n"
+    backend = f"import pathlib, time\npathlib.Path({str(tmp_path / 'building')!r}).touch()\ntime.sleep(600)\n"
     (project / "slow" / "backend.py").write_text(backend)
     (project / "slow" / "pyproject.toml").write_text(
         "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
         "[project]\nname = 'slow'\nversion = '1'\n"
     )
-    seconds, _, experiment = kill_during(client, tmp_path, uri=str(project), parameters={}, after=2.0, env="uv")
-    (run,) = client.search_runs([experiment], "")
-    assert run.status == "KILLED"
-    assert seconds < 4.8
-    assert not list((tmp_path / "cache" / "environments").glob("*.ready"))
+    attempt = life.attempt(uri=str(project), parameters={}, env_manager="uv")
+    with (
+        sigterm_kills(attempt),
+        sigterm_when_there_is(tmp_path / "building"),
+        pytest.raises(AttemptKilledError, match=r"^stopped by Airflow$"),
+    ):
+        attempt.run()
+    assert life.only_run.status == "KILLED"
+    assert life.only_run.tags["mlflow_projects.reason"] == "stopped: AttemptKilledError stopped by Airflow"
+    assert not list((life.folder / "cache" / "environments").glob("*.ready"))
 
 
-def test_while_a_project_is_fetched(client: TrackingClient, tmp_path: Path) -> None:
-    import git
+def test_while_the_record_is_written(life: Life) -> None:
+    """Half a request would leave a run that nobody knows of: the attempt ends right after it."""
+    attempt = life.attempt("echo started")
+    life.client.before = lambda method, _: os.kill(os.getpid(), signal.SIGTERM) if method == "create_run" else None
+    with sigterm_kills(attempt), pytest.raises(AttemptKilledError):
+        attempt.run()
+    assert life.only_run.status == "KILLED"
+    assert life.opened == [(life.only_run.run_id, {})]
+    assert life.log == []
 
-    git.Repo.init(tmp_path / "slow.git", bare=True)
-    with GitServer(tmp_path, delay=30) as server:
-        seconds, _, experiment = kill_during(client, tmp_path, uri=f"{server.url}/slow.git", parameters={}, after=1.0)
-    (run,) = client.search_runs([experiment], "")
-    assert run.status == "KILLED"
-    assert seconds < 2
+
+def test_before_anything_began(life: Life) -> None:
+    attempt = life.attempt("echo started")
+    attempt.kill()
+    with pytest.raises(AttemptKilledError):
+        attempt.run()
+    assert life.only_run.status == "KILLED"
+    assert life.log == []
+
+
+def test_after_the_end_nothing_happens(life: Life) -> None:
+    attempt = life.attempt("true")
+    before = attempt.run()
+    calls = list(life.client.calls)
+    attempt.kill()
+    assert life.client.calls == calls
+    assert (life.only_run.run_id, life.only_run.status) == (before.run_id, "FINISHED")

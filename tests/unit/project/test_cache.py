@@ -23,7 +23,7 @@ def process(code: str, root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, seconds: float = 20) -> None:
+def wait_for(condition, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -61,17 +61,20 @@ def test_an_entry_is_made_once(cache):
 
 def test_processes_that_come_at_once_make_an_entry_once(cache, tmp_path):
     code = f"""
+        here = Path({str(tmp_path)!r})
         def make(folder):
-            with open({str(tmp_path / "calls")!r}, "a") as file:
+            with open(here / "calls", "a") as file:
                 file.write("made\\n")
             folder.mkdir()
-            time.sleep(0.5)
+            while len(list(here.glob("here-*"))) < 4:  # all want it before it is whole
+                time.sleep(0.01)
             (folder / "data").write_text("whole")
+        (here / f"here-{{os.getpid()}}").touch()
         with cache.entry("things", "key", make) as folder:
             print((folder / "data").read_text())
     """
     processes = [process(code, cache.root) for _ in range(4)]
-    assert [p.communicate(timeout=30)[0] for p in processes] == ["whole\n"] * 4
+    assert [p.communicate(timeout=120)[0] for p in processes] == ["whole\n"] * 4
     assert (tmp_path / "calls").read_text() == "made\n"
 
 
@@ -98,7 +101,7 @@ def test_what_a_killed_maker_left_is_thrown_away_and_made_again(cache):
             (folder / "locked").mkdir()
             (folder / "locked" / "file").touch()
             (folder / "locked").chmod(0o500)
-            time.sleep(60)
+            time.sleep(600)
         with cache.entry("things", "key", make):
             pass
         """,
@@ -137,7 +140,7 @@ def test_use_counts_as_use(tmp_path):
 def test_an_entry_in_use_stays_also_where_another_process_uses_it(tmp_path):
     cache = Cache(tmp_path / "cache", max_bytes=0)
     entries = [fill(Cache(cache.root), key, 100, age=9000) for key in "abc"]
-    user = process('with cache.entry("things", "b", None): print("in", flush=True); time.sleep(60)', cache.root)
+    user = process('with cache.entry("things", "b", None): print("in", flush=True); time.sleep(600)', cache.root)
     assert user.stdout.readline() == "in\n"
     with cache.entry("things", "a", maker()):
         for key in "ab":
@@ -215,7 +218,7 @@ def test_a_workspace_is_private_and_goes_away_with_the_block_whatever_happens(ca
 
 
 def test_the_workspaces_of_dead_processes_are_swept_and_those_of_living_ones_stay(cache):
-    code = 'with cache.workspace() as w: (w / "file").touch(); print(w, flush=True); time.sleep(60)'
+    code = 'with cache.workspace() as w: (w / "file").touch(); print(w, flush=True); time.sleep(600)'
     dead, living = process(code, cache.root), process(code, cache.root)
     left, used = (Path(p.stdout.readline().strip()) for p in (dead, living))
     dead.kill()

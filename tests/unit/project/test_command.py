@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.command import build_command, check_parameters, local_path_of
-from mlflow_projects.project.spec import load_project
+from mlflow_projects.project.command import (
+    build_command,
+    check_length,
+    check_parameters,
+    is_recordable,
+    local_path_of,
+)
+from mlflow_projects.project.spec import EntryPoint, Parameter, load_project
 
 TEXT = """
 entry_points:
@@ -109,3 +117,79 @@ def test_a_path_that_is_not_there_is_named(value, loaded):
 )
 def test_only_plain_paths_and_file_uris_are_local(uri, path):
     assert local_path_of(uri) == path
+
+
+def test_a_command_is_filled_in_with_every_value_quoted(loaded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    found, entry = loaded
+    entry = replace(entry, command="run {text} {alpha} {{x}} {data}")
+    checked = check_parameters(found, entry, {"text": "a'b; c", "data": "in/../in", "--x y": "1 2", "last": 7})
+    expected = f"""run 'a'"'"'b; c' 1e-5 {{x}} {tmp_path}/in --'--x y' '1 2' --last 7"""
+    assert build_command(found, entry, checked, lambda *_: "") == expected
+
+
+def test_a_path_elsewhere_is_downloaded_and_a_local_one_may_be_put_elsewhere(project):
+    text = "entry_points: {main: {command: 'x {a} {b} {c}', parameters: {a: string, b: path, c: path}}}"
+    found = load_project(project(text))
+    entry = found.entry_point("main")
+    checked = check_parameters(found, entry, {"a": "s3://b/a", "b": "s3://b/b", "c": "/no such"})
+    asked = []
+
+    def download(uri, folder):
+        asked.append((uri, folder))
+        return "/got it"
+
+    def localize(name, value):
+        asked.append((name, value))
+        return f"/mnt{value}"
+
+    assert build_command(found, entry, checked, download, localize) == "x s3://b/a '/got it' '/mnt/no such'"
+    assert asked == [("s3://b/b", "param_1"), ("c", "/no such")]
+
+
+def test_linux_takes_less_than_128_kib_which_are_bytes(loaded):
+    check_length(loaded[1], "x" * (128 * 1024 - 1))
+    for command in ("x" * 128 * 1024, "é" * 64 * 1024):
+        with pytest.raises(ProjectError) as caught:
+            check_length(loaded[1], command)
+        assert str(caught.value) == (
+            "The command of entry point 'main' has 131072 bytes; Linux takes at most 131072. "
+            "Put long values into a file and pass its path."
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [
+        ("a", True), ("a/b", True), ("a b-c_d.e:f/1", True), ("é", True), ("k" * 250, True),
+        ("k" * 251, False), ("", False), (".", False), ("..", False), ("..a", False), ("/a", False), ("a/", False),
+        ("a//b", False), ("a/./b", False), ("a/../b", False), ("./a", False), ("a;b", False), ("a\nb", False),
+    ],
+)  # fmt: skip
+def test_a_name_that_mlflow_takes(key, taken):
+    assert is_recordable(key) is taken
+
+
+def test_a_missing_value_is_said_in_one_sentence_for_a_folder_without_the_file_too(project):
+    root = project(None)
+    entry = EntryPoint("main", "x", {"a": Parameter("a"), "b": Parameter("b", default="")})
+    with pytest.raises(ProjectError) as caught:
+        check_parameters(load_project(root), entry, {})
+    assert str(caught.value) == (
+        f"{root}, entry point 'main': no value for the parameter 'a'; pass it in the operator's 'parameters' or "
+        "give it a default in the MLproject."
+    )
+
+
+def test_names_and_values_are_cut_to_a_hundred_characters_where_they_are_said(loaded):
+    for given, words in (
+        ({"text": 1, "steps": "x" * 101}, f"not {'x' * 100!r}."),
+        ({"text": 1, "where": "x" * 101}, f"not {'x' * 100!r}."),
+        ({"text": 1, "where": "//[" + "x" * 101}, f": {'//[' + 'x' * 97!r}."),
+        ({"text": 1, "k" * 251: 1}, f"the parameter name {'k' * 100!r}; use letters"),
+        ({"text": 1, "k" * 251: "\0"}, f"parameter {'k' * 100!r} holds a NUL"),
+    ):
+        with pytest.raises(ProjectError) as caught:
+            check_parameters(*loaded, given)
+        assert words in str(caught.value)

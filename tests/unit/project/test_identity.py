@@ -28,6 +28,12 @@ TREES = st.dictionaries(PATHS, st.tuples(st.binary(max_size=20), st.booleans()),
     lambda tree: not any(one != other and other.startswith(f"{one}/") for one in tree for other in tree)
 )
 QUICK = settings(max_examples=25, deadline=None)
+GOLDEN = (
+    "145d96dc9fd1c3eb09fedb159accbdb56b56791fa5e8e3f5a4ec89afd8d36a8b",
+    "677f6ae44906a85d664e2f83505ab5c4726a2894d3b9438d334eeea1a1bb27de",
+    "82e54818f4d50d368b00082d17bc8d8832f2992b2c34920a5577a26fad7b6dd3",
+    "2cba8227eba39cfd7a6f8f8bd3e032a43a31799ff4560f751ccfaee02ffa03ec",
+)
 
 
 def write(folder: Path, tree: dict[str, tuple[bytes, bool]]) -> Path:
@@ -211,3 +217,64 @@ def test_what_cannot_be_read_is_named_or_does_not_hang(project: Path, monkeypatc
     monkeypatch.setattr(identity, "_content", refuse)  # root may read everything
     with pytest.raises(ProjectError, match="cannot be read: Permission denied"):
         tree_hash(project)
+
+
+def test_a_hash_is_the_same_in_every_release(tmp_path: Path) -> None:
+    """Another one, and no earlier result is found any more: then the key's version must change too."""
+    project = write(tmp_path / "project", {"a.txt": (b"content", False), "bin/tool": (b"", True)})
+    (project / "link").symlink_to("a.txt")
+    (project / "folder").symlink_to("bin")
+    os.mkfifo(project / "pipe")
+    assert path_hash(project / "a.txt") == GOLDEN[0]
+    assert path_hash(project) == GOLDEN[1]
+    (project / "pipe").unlink()
+    assert tree_hash(project) == GOLDEN[2]
+    commit(write(project / "inner", {"x": (b"1", False)}))
+    assert tree_hash(project) == GOLDEN[3]
+
+
+def test_a_file_that_is_tracked_but_gone_does_not_count(project: Path) -> None:
+    before = tree_hash(project)
+    write(project, {"gone.py": (b"1", False)})
+    commit(project)
+    (project / "gone.py").unlink()
+    assert tree_hash(project) == before
+
+
+def test_an_input_counts_with_its_hidden_folders(project: Path) -> None:
+    before = path_hash(project)
+    write(project, {".git/config": (b"1", False)})
+    with_git = path_hash(project)
+    write(project, {"__pycache__/x": (b"1", False)})
+    assert len({before, with_git, path_hash(project)}) == 3
+
+
+def test_without_git_links_count_and_what_python_and_git_write_does_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "folder").mkdir()
+    (project / "link").symlink_to("folder")
+    expected = tree_hash(project)
+    write(project, {"sub/__pycache__/x": (b"1", False), "sub/.git": (b"gitdir: x", False)})
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert tree_hash(project) == expected
+    (project / "link").unlink()
+    assert tree_hash(project) != expected
+
+
+def test_gits_variables_of_another_repository_do_not_count(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(project)
+    expected = tree_hash(project)
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_WORK_TREE", "/nowhere")
+    assert tree_hash(project) == expected
+
+
+def test_a_repository_that_git_cannot_read_is_read_as_a_folder(project: Path) -> None:
+    write(project, {".gitignore": (b"*.log\n", False), "a.log": (b"1", False)})
+    expected = tree_hash(project)
+    commit(project)
+    (project / "a.log").unlink()
+    git(project, "add", "--all")
+    (project / ".git" / "index").write_bytes(b"broken")
+    assert tree_hash(project) == expected

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.spec import Parameter, load_project
+from mlflow_projects.project.spec import EntryPoint, Parameter, SpecError, load_project
 
 
 def test_a_project_is_read_whole(project):
@@ -123,3 +123,95 @@ def test_a_script_must_be_a_file_inside_the_project(name, project, tmp_path):
     (root / "link.py").symlink_to(tmp_path / "outside.py")
     with pytest.raises(ProjectError, match="nor a file in"):
         load_project(root).entry_point(name)
+
+
+@pytest.mark.parametrize(
+    ("case", "key", "line"),
+    [
+        ("YAML", (), 3),
+        ("a tab", (), 3),
+        ("an alias without anchor", (), 2),
+        ("a control character", (), None),
+        ("a list", (), None),
+        ("entry_points", ("entry_points",), None),
+        ("entry point", ("entry_points", "main"), None),
+        ("command", ("entry_points", "main"), None),
+        ("parameters", ("entry_points", "main", "parameters"), None),
+        ("a parameter", ("entry_points", "main", "parameters", "a"), None),
+        ("a parameter's type", ("entry_points", "main", "parameters", "a"), None),
+        ("two environments", ("conda_env",), None),
+        ("missing environment", ("conda_env",), None),
+        ("environment a mapping", ("python_env",), None),
+        ("docker without image", ("docker_env",), None),
+        ("docker volumes", ("docker_env", "volumes"), None),
+        ("docker environment", ("docker_env", "environment"), None),
+        ("a Spark job", ("databricks_spark_job",), None),
+    ],
+)
+def test_an_error_knows_its_key_or_its_line(case, key, line, project):
+    with pytest.raises(SpecError) as caught:
+        load_project(project(BROKEN[case][0]))
+    assert (caught.value.key, caught.value.line) == (key, line)
+
+
+def test_the_file_may_be_spelled_in_any_case_and_a_folder_of_that_name_is_none(project):
+    root = project("name: x", name="mlPROJECT")
+    (root / "MLproject").mkdir()
+    assert load_project(root).file == root / "mlPROJECT"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "entry_points:\nname:\n"])
+def test_an_empty_file_is_a_project_without_entry_points(text, project):
+    found = load_project(project(text))
+    assert (found.name, found.entry_points, found.environment, found.docker_env) == (None, {}, None, None)
+
+
+def test_a_project_without_words_on_it_uses_the_environment_files_that_it_has(project):
+    root = project("name: x", {"conda.yaml": ""})
+    found = load_project(root)
+    assert (found.environment, found.environment_file) == ("conda_env", root / "conda.yaml")
+    (root / "python_env.yaml").touch()
+    for text in ("name: x", "conda_env: ''", "python_env:"):
+        found = load_project(project(text))
+        assert (found.environment, found.environment_file) == ("python_env", root / "python_env.yaml")
+    found = load_project(project("conda_env: conda.yaml"))
+    assert (found.environment, found.environment_file) == ("conda_env", root / "conda.yaml")
+
+
+def test_an_image_is_kept_as_it_is_written(project):
+    declared = "{image: a, volumes: ['/a:/b'], environment: [COPIED, [SET, '1']]}"
+    found = load_project(project(f"docker_env: {declared}", {"python_env.yaml": ""}))
+    assert (found.environment, found.environment_file) == ("docker_env", None)
+    assert found.docker_env == {"image": "a", "volumes": ["/a:/b"], "environment": ["COPIED", ["SET", "1"]]}
+    assert load_project(project("docker_env: {image: a, volumes:, environment:}")).docker_env["image"] == "a"
+
+
+def test_names_of_any_kind_become_text_and_a_type_may_be_left_out(project):
+    main = load_project(project("entry_points: {1: {command: x, parameters: {2: {default: 3}}}}")).entry_point("1")
+    assert main.parameters == {"2": Parameter("2", "string", 3)}
+
+
+def test_a_declared_name_wins_over_a_script_and_a_shell_script_runs_in_the_users_shell(project, monkeypatch):
+    root = project("entry_points: {train.py: {command: declared}}", {"train.py": "", "a b.sh": "", "c.txt": ""})
+    found = load_project(root)
+    assert found.entry_point("train.py").command == "declared"
+    monkeypatch.setenv("SHELL", "/bin/zsh")
+    assert found.entry_point("a b.sh") == EntryPoint("a b.sh", "/bin/zsh 'a b.sh'")
+    monkeypatch.delenv("SHELL")
+    assert found.entry_point("a b.sh").command == "bash 'a b.sh'"
+    with pytest.raises(ProjectError) as caught:
+        found.entry_point("c.txt")
+    assert str(caught.value) == (
+        f"{root}/MLproject has no entry point 'c.txt' (its entry points: train.py); name one of these, "
+        "or a .py or .sh file of the project."
+    )
+    with pytest.raises(ProjectError) as caught:
+        found.entry_point("no.py")
+    assert str(caught.value) == (
+        f"Entry point 'no.py' is neither declared (its entry points: train.py) nor a file in {root}."
+    )
+
+
+def test_a_blank_command_is_missing(project):
+    with pytest.raises(SpecError, match=r"'entry_points.main.command' is missing; give the command line to run"):
+        load_project(project("entry_points: {main: {command: '  '}}"))

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_projects.backends.sagemaker.request import (
@@ -78,6 +78,7 @@ def plan(config: dict[str, Any] | None = None, **changes: Any) -> Plan:
     return Plan(**content)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80), st.uuids(), st.uuids())
 def test_job_names(label: str, attempt: uuid.UUID, other: uuid.UUID) -> None:
     name = job_name(label, str(attempt))

@@ -1,0 +1,341 @@
+"""What a step is to Airflow: its XCom, its errors, and what one try of it leaves for the next."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, TaskGroup
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+
+from mlflow_projects import MLflowProjectOperator
+from mlflow_projects.backends import base
+from mlflow_projects.backends.base import JobStatus
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.operators import attempt
+from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.settings import TrackingSettings
+from tests.support.attempts import SHELL, MemoryJobs
+from tests.support.memory_tracking import MemoryClient
+
+REASON = "mlflow_projects.reason"
+JOB_HANDLE = {"backend": "sagemaker", "name": "job-1", "job_name": "job-1", "region": "eu-west-1",
+              "submitted": 1000.0, "deadline_seconds": 600}  # fmt: skip
+
+
+class Store(dict[str, Any]):
+    """Airflow's task state store of one task."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+class Task:
+    """One task of Airflow, its tries, and the server that they write to."""
+
+    def __init__(self, client: MemoryClient) -> None:
+        self.client, self.store, self.links = client, Store(), dict[str, str]()
+        self.states: list[str | None] = []  # what Airflow has for the task, each time that it is asked
+
+    def context(self, try_number: int = 1, max_tries: int = 3, map_index: int | None = -1) -> Any:
+        ti = SimpleNamespace(
+            dag_id="dag", run_id="manual__1", task_id="step", try_number=try_number, max_tries=max_tries,
+            map_index=map_index, id=f"try-{try_number}", log_url="http://airflow.test/step",
+            start_date=datetime.fromtimestamp(1100, timezone.utc), xcom_push=self._push,
+            get_task_states=lambda *_, **__: {"manual__1": {"step": self.states.pop(0)}} if self.states else {},
+        )  # fmt: skip
+        return {"ti": ti, "params": {}, "task_state_store": self.store}
+
+    def run(self, command: str = "true", try_number: int = 1, max_tries: int = 3, **step: Any) -> dict[str, Any]:
+        return operator(command, **step).execute(self.context(try_number, max_tries))
+
+    @property
+    def runs(self) -> list[Run]:
+        return [stored.run for stored in self.client._runs.values()]
+
+    def _push(self, key: str, value: str) -> None:
+        self.links[key] = value
+
+
+def operator(command: str = "true", **step: Any) -> MLflowProjectOperator:
+    given = {"uri": str(SHELL), "parameters": {"command": command}, "env_manager": "local", **step}
+    return MLflowProjectOperator(task_id="step", mlflow_conn_id="in_memory", **given)
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    client = MemoryClient()
+
+    def connect(settings: TrackingSettings) -> MemoryClient:
+        assert settings.uri == client.settings.uri
+        return client
+
+    monkeypatch.setenv("AIRFLOW_CONN_IN_MEMORY", '{"conn_type": "mlflow", "host": "http://tracking.test"}')
+    monkeypatch.setattr("mlflow_projects.tracking.client.connect", connect)
+    return Task(client)
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
+    made = MemoryJobs(**JOB_HANDLE)
+    for module in (attempt, base):
+        monkeypatch.setattr(module, "backend_named", lambda name, log, **more: made)
+    return made
+
+
+def test_a_success_is_an_xcom_a_link_and_a_word_for_the_next_try(task: Task) -> None:
+    found = task.run("true", try_number=1, tags={"team": "red"})
+    (run,) = task.runs
+    assert found == {
+        "run_id": run.run_id, "experiment_id": "0", "artifact_uri": run.artifact_uri, "status": "FINISHED",
+        "run_name": "step", "metrics": {}, "mlflow_conn_id": "in_memory",
+    }  # fmt: skip
+    assert task.store == {
+        "mlflow_run": {"run_id": run.run_id, "try_number": 1, "max_tries": 3, "handle": {}}
+    }  # fmt: skip
+    assert list(task.links.values()) == [f"http://tracking.test/#/experiments/0/runs/{run.run_id}"]
+    assert run.tags["team"] == "red"
+    assert "mlflow.parentRunId" not in run.tags
+    assert task.client.calls[-1] == "close"
+
+
+def test_a_failure_may_be_tried_again_and_a_mistake_may_not(task: Task) -> None:
+    with pytest.raises(AirflowException) as failed:
+        task.run("exit 3")
+    assert not isinstance(failed.value, AirflowFailException)
+    assert str(failed.value) == f"Entry point 'main' of {SHELL} failed: exit status 3."
+    with pytest.raises(AirflowFailException, match="There is no backend 'x'"):
+        task.run(backend="x")
+    with pytest.raises(AirflowFailException) as caught:
+        task.run(parameters="{{ params.all }}")
+    assert str(caught.value) == (
+        "Task 'step': parameters rendered to str, not to a mapping; for a template of the whole mapping, give the "
+        "DAG render_template_as_native_obj=True."
+    )
+
+
+def test_a_kill_of_airflows_reaches_the_attempt_and_is_said(task: Task, jobs: MemoryJobs) -> None:
+    step = operator(backend="sagemaker")
+    step.on_kill()  # nothing to stop yet
+    jobs.before = lambda call: step.on_kill() if call == "logs" else None
+    with pytest.raises(AirflowException, match=r"^The attempt was stopped by Airflow\.$"):
+        step.execute(task.context())
+    assert task.runs[0].status == "KILLED"
+    assert "cancel job-1" in jobs.calls
+    step.on_kill()
+    assert jobs.calls.count("cancel job-1") == 1
+
+
+@pytest.mark.parametrize("nothing", [None, "", "None"])
+def test_what_a_template_leaves_empty_counts_as_not_given(nothing: Any, task: Task) -> None:
+    task.run(version=nothing, env_manager=nothing, tags=nothing, backend_config=nothing, parent_run_id=nothing)
+    assert task.runs[0].status == "FINISHED"
+    assert "mlflow.parentRunId" not in task.runs[0].tags
+
+
+def test_names_groups_and_parents(task: Task) -> None:
+    with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)), TaskGroup("group"):
+        grouped = MLflowProjectOperator(
+            task_id="train", uri=str(SHELL), parameters={"command": "true"}, mlflow_conn_id="in_memory",
+            parent_run_id={"run_id": "parent"}, experiment_name="named",
+        )  # fmt: skip
+    for index in (-1, None, 0, 3):
+        grouped.execute(task.context(map_index=index))
+    task.run(run_name="given")
+    assert [run.name for run in task.runs] == ["train", "train", "train[0]", "train[3]", "given"]
+    assert task.runs[0].tags["mlflow.parentRunId"] == "parent"
+    assert task.runs[0].experiment_id == task.client.experiment_id("named")
+
+
+# --- what an earlier try left ---
+
+
+def left(task: Task, status: str = "RUNNING", handle: dict[str, Any] | None = None) -> Run:
+    """Leave a run of a first try, as a worker that was lost does."""
+    tags = {"airflow.try_number": "1"}
+    run = task.client.create_run("0", "first", 1, tags)
+    if status != "RUNNING":
+        task.client.update_run(run.run_id, status, 77)  # type: ignore[arg-type]
+    task.store.set(
+        "mlflow_run", {"run_id": run.run_id, "try_number": 1, "max_tries": 3, "handle": dict(handle or {})}
+    )
+    return run
+
+
+@pytest.mark.parametrize(
+    ("status", "max_tries", "expected"),
+    [
+        ("RUNNING", 3, "KILLED"),  # a retry
+        ("RUNNING", 4, "KILLED"),  # a Clear
+        ("FINISHED", 3, "KILLED"),  # its success never arrived
+        ("FINISHED", 4, "FINISHED"),
+        ("FAILED", 3, "FAILED"),
+    ],
+)
+def test_a_try_closes_the_run_of_the_one_before_it_and_names_it(
+    status: str, max_tries: int, expected: str, task: Task
+) -> None:
+    run = left(task, status)
+    task.run(try_number=2, max_tries=max_tries)
+    before, mine = task.runs
+    assert (before.status, mine.status) == (expected, "FINISHED")
+    assert before.tags.get(REASON) == ("its worker was lost; superseded by try 2" if expected == "KILLED" else None)
+    if status != "RUNNING":
+        assert before.end_time == 77
+    assert mine.tags["mlflow_projects.supersedes"] == run.run_id
+
+
+def test_a_first_try_looks_for_nothing_and_a_second_may_find_nothing(task: Task) -> None:
+    left(task)
+    task.run(try_number=1)
+    assert task.runs[0].status == "RUNNING"
+    task.store.clear()
+    task.run(try_number=2)
+    assert ["mlflow_projects.supersedes" in run.tags for run in task.runs[1:]] == [False, False]
+
+
+def test_a_retry_takes_over_the_job_of_a_lost_worker(task: Task, jobs: MemoryJobs) -> None:
+    run = left(task, handle=JOB_HANDLE)
+    jobs.jobs["job-1"] = JobStatus("running")
+    found = task.run(try_number=2, backend="sagemaker")
+    assert found["run_id"] == run.run_id
+    (kept,) = task.runs
+    assert (kept.status, kept.tags["airflow.try_number"], kept.tags["mlflow_projects.tries"]) == (
+        "FINISHED", "2", "1,2",
+    )  # fmt: skip
+    assert jobs.calls == ["logs", "poll", "clear_checkpoint job-1"]
+    assert task.store["mlflow_run"] == {
+        "run_id": run.run_id, "try_number": 2, "max_tries": 3, "handle": JOB_HANDLE,
+    }  # fmt: skip
+    assert len([url for url in task.links.values() if "eu-west-1" in url]) == 2
+
+
+def test_tries_that_watched_a_job_in_turn_are_counted_up(task: Task, jobs: MemoryJobs) -> None:
+    run = left(task, handle=JOB_HANDLE)
+    task.client.log_batch(run.run_id, tags={"mlflow_projects.tries": "1,2"})
+    jobs.jobs["job-1"] = JobStatus("running")
+    task.run(try_number=3, backend="sagemaker")
+    assert task.runs[0].tags["mlflow_projects.tries"] == "1,2,3"
+
+
+@pytest.mark.parametrize("case", ["a Clear", "another backend", "never submitted", "the run is closed"])
+def test_a_job_is_not_taken_over_where_a_new_one_is_wanted(case: str, task: Task, jobs: MemoryJobs) -> None:
+    jobs.planned = 1
+    left(task, status="FAILED" if case == "the run is closed" else "RUNNING", handle=JOB_HANDLE)
+    if case != "never submitted":
+        jobs.jobs["job-1"] = JobStatus("running")
+    task.run(
+        try_number=2,
+        max_tries=4 if case == "a Clear" else 3,
+        backend="local" if case == "another backend" else "sagemaker",
+    )
+    before, mine = task.runs
+    assert (before.status, mine.status) == ("FAILED" if case == "the run is closed" else "KILLED", "FINISHED")
+    assert "submit" in jobs.calls
+
+
+# --- waiting without a slot ---
+
+
+def deferred(task: Task, **step: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        operator(backend="sagemaker", deferrable=True, **step).execute(task.context(step.pop("try_number", 1)))
+    return caught.value
+
+
+def test_a_job_is_waited_for_without_a_slot_until_its_deadline(task: Task, jobs: MemoryJobs) -> None:
+    found = deferred(task, poll_interval=7.0)
+    assert found.method_name == "resume"
+    _, values = found.trigger.serialize()
+    (run,) = task.runs
+    assert values == {
+        "handle": task.store["mlflow_run"]["handle"], "run_id": run.run_id, "deadline": 1600.0, "poll_interval": 7.0,
+        "mlflow_conn_id": "in_memory",
+    }  # fmt: skip
+    assert run.status == "RUNNING"
+    early = deferred(task, execution_timeout=timedelta(seconds=60))
+    assert early.trigger.serialize()[1]["deadline"] == 1160.0
+
+
+def test_after_the_wait_the_run_is_closed_as_the_job_ended(task: Task, jobs: MemoryJobs) -> None:
+    deferred(task)
+    jobs.jobs["job-1"] = JobStatus("succeeded", 0)
+    found = operator(backend="sagemaker", deferrable=True).resume(task.context(), {})
+    assert (found["run_id"], found["status"], task.runs[0].status) == (task.runs[0].run_id, "FINISHED", "FINISHED")
+
+
+def test_a_job_that_is_taken_over_is_waited_for_without_a_slot_too(task: Task, jobs: MemoryJobs) -> None:
+    run = left(task, handle=JOB_HANDLE)
+    jobs.jobs["job-1"] = JobStatus("running")
+    with pytest.raises(TaskDeferred) as caught:
+        operator(backend="sagemaker", deferrable=True).execute(task.context(try_number=2))
+    assert caught.value.trigger.serialize()[1]["run_id"] == run.run_id
+    assert len(task.runs) == 1
+
+
+def test_a_local_command_always_holds_its_slot(task: Task) -> None:
+    assert task.run(deferrable=True)["status"] == "FINISHED"
+
+
+# --- reuse, and a success that Airflow did not take ---
+
+
+def test_a_reused_result_is_the_originals_xcom_with_the_link(task: Task) -> None:
+    command = f"echo {id(task)}"  # a content of its own
+    made = task.run(command, reuse=True)
+    again = task.run(command, reuse=True)
+    assert again == {**made, "linked_run_id": task.runs[1].run_id}
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        (["running", "running"], None),
+        (["running", "success"], None),
+        (["running", "failed"], "Airflow had set the task to failed before its success was reported"),
+        (["failed", None], "Airflow had set the task to run again before its success was reported"),
+        (["running", None], None),  # cleared after a success
+    ],
+)
+def test_a_success_that_airflow_did_not_take_is_withdrawn(
+    states: list[str | None], reason: str | None, task: Task
+) -> None:
+    step = operator()
+    step.confirm_success(task.context()["ti"])  # nothing finished yet
+    task.states = [states[0]]
+    step.execute(task.context())
+    task.states = [states[1]]
+    step.confirm_success(task.context()["ti"])
+    (run,) = task.runs
+    assert (run.status, run.tags.get(REASON)) == ("KILLED" if reason else "FINISHED", reason)
+
+
+# --- settings and what the UI shows ---
+
+
+def test_airflows_defaults_for_sagemaker_give_way_to_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER"
+    monkeypatch.setenv(name, '{"role": "default", "max_run": 60}')
+    given = {"role": "mine"}
+    assert operator(backend="sagemaker", backend_config=given)._backend_config() == {"role": "mine", "max_run": 60}
+    assert operator(backend_config=given)._backend_config() == given
+    for wrong, said in (("{", "is no JSON: "), ("[1]", "must be a JSON object.")):
+        monkeypatch.setenv(name, wrong)
+        with pytest.raises(ProjectError) as caught:
+            operator(backend="sagemaker")._backend_config()
+        assert str(caught.value).startswith(f"Airflow's option [mlflow_projects] sagemaker {said}")
+    monkeypatch.setenv(name, "")
+    assert operator(backend="sagemaker", backend_config=given)._backend_config() == given
+
+
+def test_a_step_describes_itself_in_one_table() -> None:
+    step = operator(parameters={"command": "a | b\n`c`", "n": 1}, uri="/p")
+    assert step.doc_md == (
+        "Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n"
+        "| project | `/p` |\n| entry point | `main` |\n| backend | `local` |\n"
+        "| parameter `command` | `a \\| b 'c'` |\n| parameter `n` | `1` |\n"
+    )
+    assert operator(doc_md="mine").doc_md == "mine"
+    assert "parameter" not in str(operator(parameters="{{ params.all }}").doc_md)

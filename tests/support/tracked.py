@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.types import NOTSET
 
 from mlflow_projects.tracking.settings import TrackingSettings
@@ -49,6 +50,13 @@ def written(client: MemoryClient) -> list[tuple[Any, ...]]:
     return writes
 
 
+class Store(dict[str, Any]):
+    """Airflow's task state store, of one task."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
 @dataclass
 class TaskInstance:
     """What our operators ask of Airflow's task instance, and through it of the DAG run.
@@ -56,6 +64,8 @@ class TaskInstance:
     :param states: of tasks of the DAG run, by (task id, map index)
     :param returned: XComs of tasks, by (task id, map index)
     :param dag_runs: states, by (DAG id, run id)
+    :param pushed: XComs that the task itself wrote, by key
+    :param store: what tries of the task leave for later ones
     """
 
     task_id: str
@@ -68,6 +78,8 @@ class TaskInstance:
     returned: dict[tuple[str, int], Any] = field(default_factory=dict)
     dag_runs: dict[tuple[str, str], str] = field(default_factory=dict)
     pushed: dict[str, Any] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
+    task: Any = None
 
     @property
     def id(self) -> str:
@@ -118,13 +130,23 @@ class TaskInstance:
         return sum((dag_id, run_id) in self.dag_runs for run_id in run_ids)
 
 
-def running(operator: Any, ti: TaskInstance, params: Mapping[str, Any] | None = None, **more: Any) -> Any:
-    """Return what the task's ``execute`` returns, in a context with just what our operators read."""
+def context_of(dag: DAG, ti: TaskInstance, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return as much of a task's context as our operators read."""
     ti.dag_runs.setdefault((ti.dag_id, ti.run_id), "running")
-    context: Any = {"ti": ti, "params": params or {}, "dag": operator.dag, **more}
+    return {"ti": ti, "params": params or {}, "dag": dag, "task_state_store": ti.store}
+
+
+def prepared(operator: Any, context: Any) -> Any:
+    """Return an operator as a task process executes it, its templates rendered."""
     task = operator.prepare_for_execution()
     task.render_template_fields(context)
-    return task.execute(context)
+    return task
+
+
+def running(operator: Any, ti: TaskInstance, params: Mapping[str, Any] | None = None) -> Any:
+    """Return what the task's ``execute`` returns."""
+    context = context_of(operator.dag, ti, params)
+    return prepared(operator, context).execute(context)
 
 
 def at(ti: TaskInstance, **changes: Any) -> TaskInstance:

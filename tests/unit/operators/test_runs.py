@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -191,10 +190,10 @@ class Ending:
         self.parent = client.get_run(start(dag, self.first)["run_id"])
         self.ti = at(self.first, task_id=end)
 
-    def step(self, task_id: str, status: Any = "RUNNING", **tags: str) -> Run:
+    def step(self, task_id: str, status: Any = "RUNNING", later: int = 0, **tags: str) -> Run:
         own = {"airflow.dag_id": "dag", "airflow.run_id": "manual__1", "airflow.task_id": task_id}
         role = {"mlflow_projects.role": "step", "airflow.map_index": "-1", "mlflow.parentRunId": self.parent.run_id}
-        run = self.client.create_run(self.parent.experiment_id, task_id, now(), {**own, **role, **tags})
+        run = self.client.create_run(self.parent.experiment_id, task_id, now() + later, {**own, **role, **tags})
         if status != "RUNNING":
             self.client.update_run(run.run_id, status, 1234)
         return run
@@ -273,9 +272,8 @@ def test_what_is_still_open_is_killed_before_its_parent_is_closed(client: Memory
     writes = written(client)
     assert ending.end({"pipeline.b": "success"})["status"] == "FINISHED"
     why = {"tags": {REASON: "still open when pipeline.end_run ran"}}
-    assert writes == [
-        ("nested", why), ("nested", "KILLED"), ("pipeline.a", why), ("pipeline.a", "KILLED"), ("pipeline", "FINISHED"),
-    ]  # fmt: skip
+    killed = [(name, write) for name in ("nested", "pipeline.a") for write in (why, "KILLED")]
+    assert writes == [*killed, ("pipeline", "FINISHED")]
     assert statuses(client, (straggler, nested, theirs)) == {
         "pipeline.a": "KILLED", "nested": "KILLED", "theirs": "RUNNING",
     }  # fmt: skip
@@ -290,45 +288,35 @@ def test_a_reopened_run_loses_its_old_reason(client: MemoryClient) -> None:
 
 def test_the_success_of_a_step_that_failed_in_airflow_is_withdrawn(client: MemoryClient) -> None:
     ending = Ending(client, dag_of("a", "b"))
-    at_last = now() + 1000
-    older = ending.step("pipeline.a", "FINISHED")
-    client.before = lambda *_: None
-    newest = replace_start(client, ending.step("pipeline.a", "FINISHED"), at_last)
-    well = ending.step("pipeline.b", "FINISHED")
-    failed = ending.step("pipeline.c", "FAILED")
-    of_another_index = ending.step("pipeline.a", "FINISHED", **{"airflow.map_index": "4"})
-    mapped = ending.step("pipeline.m", "FINISHED", **{"airflow.map_index": "4"})
-    of_another_run = ending.step("pipeline.a", "FINISHED", **{"airflow.run_id": "manual__2"})
-    of_another_dag = ending.step("pipeline.a", "FINISHED", **{"airflow.dag_id": "another"})
-    of_another_role = ending.step("pipeline.a", "FINISHED", **{"mlflow_projects.role": "model"})
-    for run in (of_another_run, of_another_dag, of_another_role):
-        replace_start(client, run, at_last + 1000)
-    middle = ending.step("pipeline.a", "FINISHED")
+    lost = [
+        ending.step("pipeline.a", "FINISHED", later=10**6),
+        ending.step("pipeline.m", "FINISHED", **{"airflow.map_index": "4"}),
+    ]
+    others = [
+        ending.step("pipeline.a", "FINISHED"),  # an older try
+        ending.step("pipeline.b", "FINISHED"),
+        ending.step("pipeline.a", "FINISHED", **{"airflow.map_index": "4"}),
+        *(
+            ending.step("pipeline.a", "FINISHED", later=10**7, **{key: "another"})
+            for key in ("airflow.run_id", "airflow.dag_id", "mlflow_projects.role")
+        ),
+    ]
     writes = written(client)
-    states = {"pipeline.a": "failed", "pipeline.b": "success", "pipeline.c": "failed", ("pipeline.m", 4): "failed"}
-    ending.end(states)
-    withdrawn = [run for run in (older, newest, well, failed, of_another_index, mapped, of_another_run, of_another_dag,
-                                 of_another_role, middle) if client.get_run(run.run_id).status == "KILLED"]  # fmt: skip
-    assert [run.run_id for run in withdrawn] == [newest.run_id, mapped.run_id]
-    for run in withdrawn:
-        read = client.get_run(run.run_id)
-        assert read.end_time == 1234
-        assert read.tags[REASON] == "its worker was lost before it could report the success to Airflow"
-    assert [write[1] for write in writes if write[0].startswith("pipeline.")].count("KILLED") == 2
+    ending.end({"pipeline.a": "failed", "pipeline.b": "success", "pipeline.c": "failed", ("pipeline.m", 4): "failed"})
+    why = {"tags": {REASON: "its worker was lost before it could report the success to Airflow"}}
+    killed = [(name, write) for name in ("pipeline.m", "pipeline.a") for write in (why, "KILLED")]
+    assert sorted(map(str, writes[:4])) == sorted(map(str, killed))
     assert writes[-1] == ("pipeline", "FAILED"), "the parent comes last"
-
-
-def replace_start(client: MemoryClient, run: Run, moment: int) -> Run:
-    """Let a run have started at that time."""
-    stored = client._stored(run.run_id)
-    stored.run = replace(stored.run, start_time=moment)
-    return stored.run
+    assert [(read.status, read.end_time) for run in lost if (read := client.get_run(run.run_id))] == [
+        ("KILLED", 1234)
+    ] * 2
+    assert {client.get_run(run.run_id).status for run in others} == {"FINISHED"}
 
 
 def test_a_newer_try_that_failed_leaves_the_older_alone(client: MemoryClient) -> None:
     ending = Ending(client, dag_of())
     older = ending.step("pipeline.a", "FINISHED")
-    newer = replace_start(client, ending.step("pipeline.a", "FAILED"), now() + 1000)
+    newer = ending.step("pipeline.a", "FAILED", later=10**6)
     ending.end({"pipeline.a": "failed"})
     assert [client.get_run(run.run_id).status for run in (older, newer)] == ["FINISHED", "FAILED"]
 

@@ -81,6 +81,8 @@ def prepare(files: list[str], selection: list[str] | None) -> None:
     for kept, original in ((source, "plugins/mlflow_projects"), (tests, "tests")):
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(Path(ROOT) / original, kept, ignore=shutil.ignore_patterns("__pycache__"))
+    # Python would never look into a folder of PYTHONPATH that was not there when it started.
+    (WORK / "mutants" / "src").mkdir(parents=True, exist_ok=True)
     for folder in (WORK, WORK / "mutants"):
         folder.mkdir(exist_ok=True)
         for name in BESIDE:  # not copied: the tests only read them

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.janitor import tidy
+from mlflow_projects.tracking.janitor import Closed, tidy
 from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, now, resolve_experiment
 from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.tracked import written
 
 HERE = "http://this-airflow:8080"
 
@@ -48,3 +49,69 @@ def test_what_is_open_gets_the_verdict_of_its_dag_run(state: str | None, parent:
     assert [run.name for run in mine][-1:] == ([] if parent == "RUNNING" else ["top"]), "the parent comes last"
     assert {run.name for run in mine} == (set() if parent == "RUNNING" else {"top", "under", "nested"})
     assert tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append) == []
+
+
+def step_of(client: MemoryClient, name: str, start: int, **tags: str) -> Run:
+    own = {"airflow.dag_id": "dag", "airflow.run_id": "r1", "airflow.task_url": f"{HERE}/dags/dag"}
+    return client.create_run("0", name, start, {**own, "mlflow_projects.role": "step", **tags})
+
+
+def test_jobs_stop_first_and_parents_come_last() -> None:
+    client = MemoryClient()
+    top = step_of(client, "top", 10, **{"mlflow_projects.role": "parent"})
+    late_top = step_of(client, "late top", 40, **{"mlflow_projects.role": "parent"})
+    older = step_of(client, "older", 20, **{"mlflow.parentRunId": top.run_id})
+    newer = step_of(client, "newer", 30, **{"mlflow.parentRunId": top.run_id})
+    nested = client.create_run("0", "nested", 50, {"mlflow.parentRunId": older.run_id})
+    writes = written(client)
+
+    def stop(run: Run) -> None:
+        writes.append((run.name, "stopped"))
+
+    closed = tidy(client, lambda *_: "failed", f"{HERE}/", stop)
+    why = {"tags": {"mlflow_projects.reason": "closed by the janitor: the DAG run is failed"}}
+    ends = [(newer, "KILLED"), (nested, "KILLED"), (older, "KILLED"), (late_top, "FAILED"), (top, "FAILED")]
+    assert writes == [(run.name, write) for run, status in ends for write in ("stopped", why, status)]
+    assert closed == [Closed(run.run_id, run.name, "dag", "r1", status) for run, status in ends]
+    assert all((client.get_run(run.run_id).end_time or 0) > 50 for run, _ in ends)
+
+
+def test_a_dag_run_that_is_gone_is_called_so_and_airflow_is_asked_once_for_each() -> None:
+    client = MemoryClient()
+    runs = [step_of(client, name, start) for start, name in enumerate("ab", 1)]
+    step_of(client, "c", 3, **{"airflow.run_id": "r2"})
+    without = client.create_run("0", "d", 4, {"airflow.dag_id": "dag", "airflow.task_url": f"{HERE}/dags/dag"})
+    asked: list[tuple[str, str]] = []
+
+    def state(dag_id: str, run_id: str) -> str | None:
+        asked.append((dag_id, run_id))
+        return "running" if run_id == "r2" else None
+
+    closed = tidy(client, state, HERE, lambda _: None)
+    assert asked == [("dag", ""), ("dag", "r2"), ("dag", "r1")]
+    assert [(one.run_id, one.dag_run_id) for one in closed] == [
+        (without.run_id, ""), (runs[1].run_id, "r1"), (runs[0].run_id, "r1"),
+    ]  # fmt: skip
+    reasons = {client.get_run(one.run_id).tags["mlflow_projects.reason"] for one in closed}
+    assert reasons == {"closed by the janitor: the DAG run is gone"}
+
+
+def test_what_this_airflow_did_not_open_is_left_alone() -> None:
+    client = MemoryClient()
+    for url in ("http://this-airflow:80801/dags/dag", "https://this-airflow:8080/dags/dag", ""):
+        step_of(client, url, 1, **{"airflow.task_url": url})
+    client.create_run("0", "by hand", 1, {})
+    client.create_run("0", "without a page", 1, {"airflow.dag_id": "dag"})
+    client.update_run(step_of(client, "closed", 1).run_id, "FAILED", 5)
+    writes = written(client)
+    assert tidy(client, lambda *_: None, HERE, lambda _: None) == []
+    assert writes == []
+
+
+def test_runs_are_found_in_every_experiment() -> None:
+    client = MemoryClient()
+    one = step_of(client, "one", 1)
+    another = client.create_run(client.create_experiment("another"), "two", 1, dict(one.tags))
+    assert {run.run_id for run in tidy(client, lambda *_: "success", HERE, lambda _: None)} == {
+        one.run_id, another.run_id,
+    }  # fmt: skip

@@ -1,0 +1,367 @@
+"""The parent run of a DAG run is opened once, and closed last with what its group did."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, BaseOperator, task_group
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from mlflow_projects import MLflowEndRunOperator, MLflowStartRunOperator, mlflow_run
+from mlflow_projects.exceptions import TrackingUnavailableError
+from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.record import now
+from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.tracked import CONNECTION, TaskInstance, at, connected, running, written
+
+REASON = "mlflow_projects.reason"
+START, END = "pipeline.start_run", "pipeline.end_run"
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> MemoryClient:
+    return connected(monkeypatch)
+
+
+def step(task_id: str) -> BaseOperator:
+    return BaseOperator(task_id=task_id)
+
+
+def dag_of(*shape: str, **group: Any) -> DAG:
+    """Return a DAG: ``before >> pipeline(a >> b, …) >> after``; each shape names tasks that follow each other."""
+    with DAG("dag", schedule=None) as dag:
+        before, after = step("before"), step("after")
+        with mlflow_run("pipeline", mlflow_conn_id=CONNECTION, **group) as pipeline:
+            for chain in shape or ("a",):
+                above = None
+                for name in chain.split():
+                    one = step(name)
+                    if above is not None:
+                        above >> one
+                    above = one
+        before >> pipeline >> after
+    dag.fileloc = "/no/such/folder/dag.py"
+    return dag
+
+
+def start(dag: DAG, ti: TaskInstance | None = None, **context: Any) -> dict[str, Any]:
+    """Run the start task, and leave its XCom as Airflow does."""
+    ti = ti or TaskInstance(START)
+    answer: dict[str, Any] = running(dag.get_task(ti.task_id), ti, **context)
+    assert ti.map_index is not None
+    ti.returned[ti.task_id, ti.map_index] = answer
+    return answer
+
+
+# --- opened ---
+
+
+def test_the_parent_run_tells_the_dag_run(client: MemoryClient, tmp_path: Path) -> None:
+    dag = dag_of(experiment_name="nightly", run_name="of tonight", tags={"team": "blue"})
+    dag.fileloc = str(tmp_path / "dags" / "dag.py")
+    Path(dag.fileloc).parent.mkdir()
+    Path(dag.fileloc).touch()
+    for command in ("init -q -b trunk", "add .", "-c user.name=a -c user.email=a@b commit -qm first",
+                    "remote add origin https://me:pw@git.test/x.git"):  # fmt: skip
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    head = subprocess.run(
+        ["git", "-C", str(tmp_path), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    )
+    ti = TaskInstance(START)
+    params = {"text": "hello", "num": 3, "list": ["ä"], "where": PurePosixPath("/a"), "none": None, "../x": 1}
+    params["long"] = "x" * 7000
+    answer = start(dag, ti, params=params)
+
+    [run] = client.search_runs([client.experiment_id("nightly") or ""], "")
+    page = f"http://tracking.test/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    assert answer == {
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "artifact_uri": run.artifact_uri,
+        "status": "RUNNING",
+        "run_name": "of tonight",
+        "metrics": {},
+        "mlflow_conn_id": CONNECTION,
+    }
+    assert ti.pushed == {"_link_MLflowRunLink": page}
+    assert run.params == {"text": "hello", "num": "3", "list": '["ä"]', "where": '"/a"', "long": "x" * 6000}
+    expected = {
+        "mlflow.source.name": dag.fileloc,
+        "mlflow.source.type": "JOB",
+        "mlflow.source.git.commit": head.stdout.strip(),
+        "mlflow.source.git.repoURL": "https://git.test/x.git",
+        "mlflow_projects.role": "parent",
+        "mlflow_projects.attempt_id": ti.id,
+        "airflow.dag_id": "dag",
+        "airflow.run_id": "manual__1",
+        "airflow.task_id": START,
+        "airflow.map_index": "-1",
+        "airflow.try_number": "1",
+        "airflow.task_url": ti.log_url,
+        "team": "blue",
+    }
+    assert {key: run.tags.get(key) for key in expected} == expected
+    assert {"mlflow.parentRunId", "mlflow.source.git.dirty"}.isdisjoint(run.tags)
+
+
+def test_a_changed_dag_file_is_told(client: MemoryClient, tmp_path: Path) -> None:
+    for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    dag = dag_of()
+    dag.fileloc = str(tmp_path / "dag.py")
+    Path(dag.fileloc).touch()
+    assert client.get_run(start(dag)["run_id"]).tags["mlflow.source.git.dirty"] == "true"
+
+
+def test_a_start_without_a_name_is_called_as_its_dag_and_its_params_are_announced(client: MemoryClient) -> None:
+    with DAG("dag", schedule=None) as dag:
+        MLflowStartRunOperator(task_id="start", mlflow_conn_id=CONNECTION)
+    run = client.get_run(start(dag, TaskInstance("start"), params={"a": 1})["run_id"])
+    assert (run.name, run.experiment_id) == ("dag", "0")
+    assert run.tags["mlflow_projects.parameters"] == '{"a": "1"}'
+
+
+def test_a_cleared_start_reopens_its_run(client: MemoryClient) -> None:
+    dag, first = dag_of(), TaskInstance(START)
+    answer = start(dag, first, params={"old": 1})
+    client.update_run(answer["run_id"], "FAILED", 1234)
+    writes = written(client)
+    again = start(dag, at(first, try_number=2), params={"old": 2, "new": 3})
+    assert again == {**answer, "status": "RUNNING"}
+    assert writes == [("pipeline", "RUNNING"), ("pipeline", {"params": {"new": "3"}})]
+    run = client.get_run(answer["run_id"])
+    assert (run.status, run.end_time, run.params) == ("RUNNING", 1234, {"old": "1", "new": "3"})
+    other = start(dag, TaskInstance(START, run_id="manual__2"))
+    assert other["run_id"] != run.run_id
+
+
+def test_nothing_is_logged_twice(client: MemoryClient) -> None:
+    writes = written(client)
+    start(dag_of())
+    assert writes == [("pipeline", "created")]
+
+
+def nested_dag() -> DAG:
+    with DAG("dag", schedule=None) as dag, mlflow_run("pipeline", mlflow_conn_id=CONNECTION, experiment_name="outer"):
+        with mlflow_run("inner", mlflow_conn_id=CONNECTION):
+            step("a")
+        MLflowStartRunOperator(task_id="given", parent_run_id={"run_id": "ab"}, mlflow_conn_id=CONNECTION)
+    return dag
+
+
+def test_an_inner_parent_is_a_child_of_the_outer_one(client: MemoryClient) -> None:
+    dag, outer = nested_dag(), TaskInstance(START)
+    above = start(dag, outer)
+    below = client.get_run(start(dag, at(outer, task_id="pipeline.inner.start_run"))["run_id"])
+    assert below.tags["mlflow.parentRunId"] == above["run_id"]
+    assert below.experiment_id == above["experiment_id"] != "0"
+
+
+def test_a_given_parent_counts_before_that_of_the_group(client: MemoryClient) -> None:
+    dag, outer = nested_dag(), TaskInstance(START)
+    start(dag, outer)
+    given = client.get_run(start(dag, at(outer, task_id="pipeline.given"))["run_id"])
+    assert given.tags["mlflow.parentRunId"] == "ab"
+
+
+def test_a_server_that_is_away_is_another_try(client: MemoryClient) -> None:
+    def away(method: str, _: Any) -> None:
+        raise TrackingUnavailableError(f"{method}: no answer")
+
+    client.before = away
+    with pytest.raises(AirflowException, match="search_runs: no answer") as caught:
+        start(dag_of())
+    assert not isinstance(caught.value, AirflowFailException)
+    assert client.calls[-1] == "close"
+
+
+# --- closed ---
+
+
+class Ending:
+    """A DAG run whose parent run is open, with the means to end it."""
+
+    def __init__(self, client: MemoryClient, dag: DAG, map_index: int = -1, end: str = END) -> None:
+        self.client, self.dag, self.end_task = client, dag, end
+        self.first = TaskInstance(end.replace("end_run", "start_run"), map_index=map_index)
+        self.parent = client.get_run(start(dag, self.first)["run_id"])
+        self.ti = at(self.first, task_id=end)
+
+    def step(self, task_id: str, status: Any = "RUNNING", later: int = 0, **tags: str) -> Run:
+        own = {"airflow.dag_id": "dag", "airflow.run_id": "manual__1", "airflow.task_id": task_id}
+        role = {"mlflow_projects.role": "step", "airflow.map_index": "-1", "mlflow.parentRunId": self.parent.run_id}
+        run = self.client.create_run(self.parent.experiment_id, task_id, now() + later, {**own, **role, **tags})
+        if status != "RUNNING":
+            self.client.update_run(run.run_id, status, 1234)
+        return run
+
+    def end(self, states: dict[Any, str | None], dag_run: str = "running") -> dict[str, Any]:
+        """Run the end task, with states of tasks by task id or (task id, map index)."""
+        self.ti.states.clear()
+        self.ti.states.update({key if isinstance(key, tuple) else (key, -1): state for key, state in states.items()})
+        self.ti.dag_runs["dag", "manual__1"] = dag_run
+        answer: dict[str, Any] = running(self.dag.get_task(self.end_task), self.ti)
+        return answer
+
+    def reason(self) -> str | None:
+        return self.client.get_run(self.parent.run_id).tags.get(REASON)
+
+
+def test_a_group_that_did_its_work_is_finished(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of("a b"))
+    client.log_metric(ending.parent.run_id, "m", 1.0)
+    writes = written(client)
+    answer = ending.end({"pipeline.a": "success", "pipeline.b": "success", "after": None})
+    assert writes == [("pipeline", "FINISHED")]
+    run = client.get_run(ending.parent.run_id)
+    assert (run.status, REASON in run.tags) == ("FINISHED", False)
+    assert (run.end_time or 0) >= (run.start_time or 0)
+    assert answer == {
+        "run_id": run.run_id, "experiment_id": "0", "artifact_uri": run.artifact_uri, "status": "FINISHED",
+        "run_name": "pipeline", "metrics": {"m": 1.0}, "mlflow_conn_id": CONNECTION,
+    }  # fmt: skip
+    page = f"http://tracking.test/#/experiments/0/runs/{run.run_id}"
+    assert ending.ti.pushed == {"_link_MLflowRunLink": page}
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        ({"pipeline.b": "failed"}, "not successful: pipeline.b"),
+        ({"pipeline.d": "upstream_failed", "pipeline.b": "failed"}, "not successful: pipeline.b, pipeline.d"),
+        ({("pipeline.b", 0): "success", ("pipeline.b", 1): "failed"}, "not successful: pipeline.b[1]"),
+        ({("pipeline.b", 0): "failed"}, "not successful: pipeline.b[0]"),
+        # Not a last task: those after it decide, as they do for Airflow.
+        ({"pipeline.a": "failed", "pipeline.b": "success"}, None),
+        ({"pipeline.b": "skipped", "pipeline.d": "removed"}, None),
+        # Not of the group, or ours.
+        ({"before": "failed", "after": "upstream_failed", START: "failed", END: "failed"}, None),
+    ],
+)
+def test_the_last_tasks_of_the_group_decide(client: MemoryClient, states: dict[Any, str], reason: str | None) -> None:
+    ending = Ending(client, dag_of("a b", "c d"))
+    writes = written(client)
+    status = ending.end(states)["status"]
+    assert status == client.get_run(ending.parent.run_id).status == ("FAILED" if reason else "FINISHED")
+    assert ending.reason() == reason
+    assert writes == [("pipeline", {"tags": {REASON: reason}})] * bool(reason) + [("pipeline", status)]
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        ({"pipeline.a": "success"}, "not successful: the DAG run, which a person marked"),
+        ({"pipeline.a": "failed"}, "not successful: pipeline.a"),
+    ],
+)
+def test_a_dag_run_that_a_person_failed_is_failed(client: MemoryClient, states: Any, reason: str) -> None:
+    ending = Ending(client, dag_of())
+    assert ending.end(states, dag_run="failed")["status"] == "FAILED"
+    assert ending.reason() == reason
+
+
+def test_what_is_still_open_is_killed_before_its_parent_is_closed(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of("a b"))
+    job = {"mlflow_projects.job": '{"backend": "no such backend"}'}  # one that cannot be stopped
+    straggler = ending.step("pipeline.a", **job)
+    nested = client.create_run("0", "nested", now(), {"mlflow.parentRunId": straggler.run_id})
+    theirs = client.create_run("0", "theirs", now(), {})
+    writes = written(client)
+    assert ending.end({"pipeline.b": "success"})["status"] == "FINISHED"
+    why = {"tags": {REASON: "still open when pipeline.end_run ran"}}
+    killed = [(name, write) for name in ("nested", "pipeline.a") for write in (why, "KILLED")]
+    assert writes == [*killed, ("pipeline", "FINISHED")]
+    assert statuses(client, (straggler, nested, theirs)) == {
+        "pipeline.a": "KILLED", "nested": "KILLED", "theirs": "RUNNING",
+    }  # fmt: skip
+
+
+def test_a_reopened_run_loses_its_old_reason(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of())
+    client.log_batch(ending.parent.run_id, tags={REASON: "of its first time"})
+    assert ending.end({"pipeline.a": "success"})["status"] == "FINISHED"
+    assert ending.reason() == ""
+
+
+def test_the_success_of_a_step_that_failed_in_airflow_is_withdrawn(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of("a", "b"))
+    lost = [
+        ending.step("pipeline.a", "FINISHED", later=10**6),
+        ending.step("pipeline.m", "FINISHED", **{"airflow.map_index": "4"}),
+    ]
+    others = [
+        ending.step("pipeline.a", "FINISHED"),  # an older try
+        ending.step("pipeline.b", "FINISHED"),
+        ending.step("pipeline.a", "FINISHED", **{"airflow.map_index": "4"}),
+        *(
+            ending.step("pipeline.a", "FINISHED", later=10**7, **{key: "another"})
+            for key in ("airflow.run_id", "airflow.dag_id", "mlflow_projects.role")
+        ),
+    ]
+    writes = written(client)
+    ending.end({"pipeline.a": "failed", "pipeline.b": "success", "pipeline.c": "failed", ("pipeline.m", 4): "failed"})
+    why = {"tags": {REASON: "its worker was lost before it could report the success to Airflow"}}
+    killed = [(name, write) for name in ("pipeline.m", "pipeline.a") for write in (why, "KILLED")]
+    assert sorted(map(str, writes[:4])) == sorted(map(str, killed))
+    assert writes[-1] == ("pipeline", "FAILED"), "the parent comes last"
+    assert [(read.status, read.end_time) for run in lost if (read := client.get_run(run.run_id))] == [
+        ("KILLED", 1234)
+    ] * 2
+    assert {client.get_run(run.run_id).status for run in others} == {"FINISHED"}
+
+
+def test_a_newer_try_that_failed_leaves_the_older_alone(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of())
+    older = ending.step("pipeline.a", "FINISHED")
+    newer = ending.step("pipeline.a", "FAILED", later=10**6)
+    ending.end({"pipeline.a": "failed"})
+    assert [client.get_run(run.run_id).status for run in (older, newer)] == ["FINISHED", "FAILED"]
+
+
+def mapped_dag() -> DAG:
+    with DAG("dag", schedule=None) as dag:
+
+        @task_group
+        def each(number: int) -> None:
+            with mlflow_run("pipeline", mlflow_conn_id=CONNECTION):
+                step("a")
+
+        each.expand(number=[1, 2])
+    return dag
+
+
+def test_in_a_mapped_group_each_index_has_a_verdict_of_its_own(client: MemoryClient) -> None:
+    dag = mapped_dag()
+    endings = [Ending(client, dag, index, "each.pipeline.end_run") for index in (0, 1)]
+    assert endings[0].parent.run_id != endings[1].parent.run_id
+    for ending in endings:  # both start tasks left an XCom
+        for other in endings:
+            ending.ti.returned.update(other.first.returned)
+    states = {("each.pipeline.a", 0): "failed", ("each.pipeline.a", 1): "success"}
+    for ending, status, reason in zip(
+        endings, ("FAILED", "FINISHED"), ("not successful: each.pipeline.a[0]", None), strict=True
+    ):
+        assert ending.end(states)["status"] == status
+        assert (client.get_run(ending.parent.run_id).status, ending.reason()) == (status, reason)
+
+
+def test_the_run_to_close_can_be_given(client: MemoryClient) -> None:
+    given = client.create_run("0", "given", now(), {})
+    for run_id in (given.run_id, {"run_id": given.run_id}):
+        with DAG("dag", schedule=None) as dag:
+            MLflowEndRunOperator(task_id="end", run_id=run_id, mlflow_conn_id=CONNECTION)
+        ti = TaskInstance("end", states={("end", -1): "running"})
+        assert running(dag.get_task("end"), ti)["run_id"] == given.run_id
+    assert client.get_run(given.run_id).status == "FINISHED"
+
+
+def test_an_end_without_a_run_says_what_to_pass(client: MemoryClient) -> None:
+    with DAG("dag", schedule=None) as dag:
+        MLflowEndRunOperator(task_id="end", mlflow_conn_id=CONNECTION)
+    with pytest.raises(AirflowFailException) as caught:
+        running(dag.get_task("end"), TaskInstance("end"))
+    assert str(caught.value) == ("MLflowEndRunOperator has no run to close; pass the start task's output as run_id.")
+    assert client.calls == []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mlflow_projects.backends.base import Handle, Job, JobStatus
 from mlflow_projects.backends.checkpoints import CheckpointSettings
@@ -88,6 +92,20 @@ class Life:
     def _take(self, line: str) -> None:
         self.log.append(line)
         self.on_line(line)
+
+
+def wait_until_gone(*numbers: int) -> None:
+    """Wait for the end of processes; one that has ended may stay a zombie until its parent looks."""
+    deadline = time.monotonic() + 120
+    while any(_is_alive(number) for number in numbers):
+        assert time.monotonic() < deadline, numbers
+        time.sleep(0.01)
+
+
+def _is_alive(number: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class MemoryJobs:

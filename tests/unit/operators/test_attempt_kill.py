@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mlflow_projects.operators.attempt import Attempt, AttemptKilledError
-from tests.support.attempts import Life
+from tests.support.attempts import Life, wait_until_gone
 
 
 @pytest.fixture
@@ -71,7 +70,8 @@ def test_while_the_command_runs_and_does_not_care(life: Life) -> None:
     assert run.tags["mlflow_projects.output_tail"] == "{} {}".format(*numbers)
     assert run.tags["mlflow_projects.exit_code"] == "137"
     assert "ended" not in life.log
-    assert not any(psutil.pid_exists(number) for number in numbers)
+    assert len(numbers) == 2
+    wait_until_gone(*numbers)
     assert life.client.calls.count("update_run") == 1
 
 

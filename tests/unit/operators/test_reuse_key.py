@@ -205,3 +205,29 @@ def test_airflow_says_who_is_lost(state: str | None, local: bool, remote: bool) 
     assert is_abandoned(replace(run, tags={**tags, "mlflow_projects.job": "{}"}), ti) is remote
     assert asked[0] == (("d",), {"map_index": 3, "task_ids": ["t"], "run_ids": ["r"]})
     assert is_abandoned(replace(run, tags={}), ti) is False
+
+
+def test_a_key_has_parts_that_a_log_line_can_name(content: Content) -> None:
+    from mlflow_projects.project.identity import path_hash, tree_hash
+
+    task = TaskIdentity("dag", "run", "task", 1, "attempt", map_index=3)
+    reuse = Reuse(client=None, log=print, task=task, look=True, wait=False, task_is_gone=lambda _: False)  # type: ignore
+    project = load_project(content.folder / "project")
+    data = str(content.folder / "data.csv")
+    for value in (data, "s3://bucket/data.csv", str(content.folder / "none.csv")):
+        job = Job(
+            project=project, entry_point=project.entry_point("main"), environment={}, workspace=content.folder,
+            parameters=Parameters({"data": value, "text": data}, {}), cache=Cache(content.folder / "cache"),
+            env_manager="local",
+        )  # fmt: skip
+        backend = LocalBackend(print)
+        reuse.identify(backend, "local", job)
+        assert list(reuse.key.parts.items()) == [
+            ("code", tree_hash(project.root)),
+            ("entry point", "main"),
+            ("parameters", {"data": value, "text": data}),
+            ("input files", {"data": path_hash(Path(data))} if value == data else {}),
+            ("environment", {"backend": "local", **backend.identity(job)}),
+        ]
+    assert reuse.key.task == '["dag", "task", 3]'
+    assert reuse.tags()[reuse.key.tag] == "running"

@@ -83,6 +83,10 @@ def prepare(files: list[str], selection: list[str] | None) -> None:
         shutil.copytree(Path(ROOT) / original, kept, ignore=shutil.ignore_patterns("__pycache__"))
     # Python would never look into a folder of PYTHONPATH that was not there when it started.
     (WORK / "mutants" / "src").mkdir(parents=True, exist_ok=True)
+    for file in files:  # mutmut takes what it once copied unchanged, for changes of another module, as done
+        copied = WORK / "mutants" / "src" / "mlflow_projects" / file
+        if copied.exists() and "mutmut" not in copied.read_text():
+            copied.unlink()
     for folder in (WORK, WORK / "mutants"):
         folder.mkdir(exist_ok=True)
         for name in BESIDE:  # not copied: the tests only read them

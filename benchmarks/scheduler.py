@@ -114,7 +114,7 @@ def running_scheduler(bench: Bench, dag_ids: set[str], slots: int = 2, **variabl
             )  # fmt: skip
             resources.callback(end, process)
             if part == "api-server":
-                wait_until_answers(f"{url}/api/v2/monitor/health", process, _START_SECONDS)
+                wait_until_answers(f"{url}/api/v2/monitor/health", process, home / f"{part}.log", _START_SECONDS)
         token = httpx.get(f"{url}/auth/token", follow_redirects=True, timeout=60).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
         http = resources.enter_context(httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=60))

@@ -109,7 +109,8 @@ class Stack(Observed):
         subprocess.run([self._airflow(), "db", "migrate"], env=self.environment, check=True, capture_output=True)
         for part in ("api-server", "dag-processor", "scheduler", *(["triggerer"] if self.with_sagemaker else [])):
             self.start(part)
-        wait_until_answers(f"{self.url}/api/v2/monitor/health", self.parts["api-server"])
+        health, log = f"{self.url}/api/v2/monitor/health", self.home / "api-server.log"
+        wait_until_answers(health, self.parts["api-server"], log)
         token = httpx.get(f"{self.url}/auth/token", follow_redirects=True, timeout=60).json()["access_token"]
         self.http = httpx.Client(
             base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from mlflow_projects.tracking.registration import WantedVersion
 from tests.conftest import HOME
 from tests.support.dagruns import DagRunResult, run_dag
+from tests.support.waiting import wait
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
@@ -247,16 +248,38 @@ def test_bad_input_is_one_sentence_and_no_retry(mlflow: Any, experiment: str, na
         assert words in result.log
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list that grows by what each look for a version finds."""
+    found: list[Any] = []
+    find = WantedVersion.find
+
+    def noted(wanted: WantedVersion, client: Any) -> Any:
+        found.append(find(wanted, client))
+        return found[-1]
+
+    monkeypatch.setattr(WantedVersion, "find", noted)
+    return found
+
+
 @pytest.mark.parametrize("dag_id", ["wait_in_worker", "wait_in_triggerer"])
-def test_a_version_is_waited_for(mlflow: Any, experiment: str, name: str, dag_id: str, store_uri: str) -> None:
+def test_a_version_is_waited_for(
+    mlflow: Any, experiment: str, name: str, dag_id: str, store_uri: str, looks: list[Any]
+) -> None:
     chain(name, make_model(mlflow, experiment, loss=0.5))
     run_id = make_model(mlflow, experiment, loss=0.4)
 
+    def look_twice() -> None:
+        """The second look begins now or later."""
+        before = len(looks)
+        wait(lambda: len(looks) > before + 1, "two looks")
+
     def make_it_later() -> None:
         source = f"{mlflow.get_run(run_id).info.artifact_uri}/model"
-        time.sleep(5)
+        look_twice()
         mlflow.create_model_version(name, source, run_id)
-        time.sleep(2)
+        look_twice()
+        assert set(looks) == {None}
         mlflow.set_registered_model_alias(name, "champion", "2")
 
     with ThreadPoolExecutor() as pool:

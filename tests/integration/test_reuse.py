@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from mlflow_projects.ui import reading
 from mlflow_projects.ui.sources import DagRunRecord
 from tests.conftest import HOME, ROOT
 from tests.support.dagruns import DagRunResult, run_dag
+from tests.support.logs import shown_on_failure
+from tests.support.waiting import PATIENCE, wait
 
 pytestmark = pytest.mark.usefixtures("airflow_db", "tracking_uri")
 
@@ -171,6 +172,7 @@ def test_a_wrong_argument_is_one_sentence(chain: Chain) -> None:
         chain.run(mode="maybe")
 
 
+WAITS = "which makes the same result"
 CODE = """
 import json, sys
 from tests.support.dagruns import alone, load_dag
@@ -197,35 +199,34 @@ def start(conf: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
 def test_of_two_that_wait_for_each_other_one_runs(chain: Chain, tmp_path: Path) -> None:
     chain.run(text="before")  # Airflow knows the DAG then; else both processes would add it
     chain.counter.write_text("")
-    conf = {**chain.conf, "mode": "wait", "seconds": 5}
+    conf = {**chain.conf, "mode": "wait", "gate": str(tmp_path / "gate")}
     logs = [tmp_path / f"log{n}" for n in range(2)]
-    both = [start(conf, log) for log in logs]
-    assert [process.wait(240) for process in both] == [0, 0]
-    assert ["RESULT success []" in log.read_text() for log in logs] == [True, True], logs[0].read_text()[-3000:]
+    with shown_on_failure(tmp_path, "log?"):
+        both = [start(conf, log) for log in logs]
+        wait(lambda: chain.ran > 1 or any(WAITS in log.read_text() for log in logs), "the one that waits")
+        assert chain.ran == 1
+        (tmp_path / "gate").touch()
+        assert [process.wait(PATIENCE) for process in both] == [0, 0]
+        assert ["RESULT success []" in log.read_text() for log in logs] == [True, True]
     assert chain.ran == 2  # each step once
 
 
 def test_whoever_waits_takes_over_from_one_that_is_lost(chain: Chain, tmp_path: Path) -> None:
-    conf = {**chain.conf, "mode": "wait", "seconds": 60}
-    lost = start(conf, tmp_path / "lost")
-    deadline = time.monotonic() + 120
-    while not chain.counter.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    lost.kill()
-    lost.wait()
-    other = start({**conf, "seconds": 0}, tmp_path / "other")  # another content …
-    assert other.wait(120) == 0
-    same = start(conf, tmp_path / "same")  # … and the same: it waits
-    while "Waiting for run" not in (tmp_path / "same").read_text() and time.monotonic() < deadline + 60:
-        time.sleep(0.2)
-    assert "which makes the same result" in (tmp_path / "same").read_text()
-    assert same.poll() is None
-    _give_up("first")  # as the scheduler does when the heartbeat is overdue
-    while chain.ran < 4 and time.monotonic() < deadline + 120:
-        time.sleep(0.2)
-    assert chain.ran == 4  # the lost one, two of the other content, and this one
-    same.terminate()
-    same.wait(60)
+    conf = {**chain.conf, "mode": "wait", "gate": str(tmp_path / "gate")}
+    with shown_on_failure(tmp_path, "lost", "other", "same"):
+        lost = start(conf, tmp_path / "lost")
+        wait(chain.counter.exists, "the command of the one that will be lost")
+        lost.kill()
+        lost.wait()
+        other = start({**conf, "gate": "/"}, tmp_path / "other")  # another content …
+        assert other.wait(PATIENCE) == 0
+        same = start(conf, tmp_path / "same")  # … and the same: it waits
+        wait(lambda: WAITS in (tmp_path / "same").read_text(), "the one that waits")
+        assert same.poll() is None
+        _give_up("first")  # as the scheduler does when the heartbeat is overdue
+        wait(lambda: chain.ran == 4, "its command")  # after the lost one and two of the other content
+        same.terminate()
+        same.wait(PATIENCE)
 
 
 def _give_up(task: str) -> None:

@@ -8,15 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from tests.support.flaky import FlakyProxy
+from tests.support.logs import TASK_LOGS, shown_on_failure
 from tests.support.servers import free_port, running_mlflow_server, wait_until_answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +62,7 @@ def running_airflow(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with contextlib.ExitStack() as resources:
+        resources.enter_context(shown_on_failure(home, "*.log", TASK_LOGS))
         mlflow_url = resources.enter_context(running_mlflow_server(home / "mlflow"))
         proxy = resources.enter_context(FlakyProxy(mlflow_url))
         connection = {
@@ -100,7 +100,8 @@ def running_airflow(
             **more_environment,
         }
         program = Path(sys.executable).with_name("airflow")
-        subprocess.run([program, "db", "migrate"], env=environment, check=True, capture_output=True)
+        with (home / "db-migrate.log").open("ab") as log:
+            subprocess.run([program, "db", "migrate"], env=environment, check=True, stdout=log, stderr=log)
         for part in ("api-server", "dag-processor", "scheduler"):
             log = resources.enter_context((home / f"{part}.log").open("ab"))
             process = subprocess.Popen(
@@ -108,17 +109,8 @@ def running_airflow(
             )
             resources.callback(end, process)
             if part == "api-server":
-                wait_until_answers(f"{url}/api/v2/monitor/health", process)
+                wait_until_answers(f"{url}/api/v2/monitor/health", process, home / f"{part}.log")
         yield Deployment(home, url, mlflow_url, proxy)
-
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    """Return what the condition returns once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.3)
-    return found
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

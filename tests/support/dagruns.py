@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.conftest import HOME, output_so_far
+from tests.support.logs import last_lines
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
     with alone(dag):
         dag_run = dag.test(run_conf=conf or {})
     log = output_so_far()
+    sys.stdout.write(f"The last lines of the log of the DAG {dag_id}:\n{last_lines(log)}\n")  # if the test fails
     with create_session() as session:
         instances = session.scalars(
             select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == dag_run.run_id)

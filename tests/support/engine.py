@@ -30,7 +30,6 @@ import subprocess
 import sysconfig
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +40,7 @@ import pytest
 
 from mlflow_projects.file_lock import file_lock
 from tests.support.servers import free_port
+from tests.support.waiting import wait_for_server
 
 BASE_IMAGE = "localhost/mlflow-projects-base:bookworm"
 BASE_IMAGE_LOCK = Path(tempfile.gettempdir()) / "mlflow-projects-base-image.lock"
@@ -150,12 +150,7 @@ def _running_podman() -> Iterator[Engine]:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 120
-        while not _answers(engine):
-            log_text = (folder / "service.log").read_text()
-            assert process.poll() is None, f"podman's service ended: {log_text}"
-            assert time.monotonic() < deadline, f"podman's service does not answer: {log_text}"
-            time.sleep(0.2)
+        wait_for_server(lambda: _answers(engine), process, "podman's service", folder / "service.log")
         yield engine
     finally:
         subprocess.run(

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.logs import shown_on_failure
 from tests.support.servers import free_port
+from tests.support.waiting import wait_for_server
 
 ACCESS_KEY = "tests-access-key"
 SECRET_KEY = "tests-secret-key"
@@ -82,7 +83,7 @@ def running_object_store(folder: Path, buckets: Sequence[str] = ()) -> Iterator[
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{ports['s3.port']}"
-        _wait_until_listens(ports["s3.port"], process)
+        wait_for_server(lambda: _listens(ports["s3.port"]), process, "SeaweedFS", folder / "log")
         store = ObjectStore(
             url,
             {
@@ -94,7 +95,8 @@ def running_object_store(folder: Path, buckets: Sequence[str] = ()) -> Iterator[
         )
         for bucket in buckets:
             store.client().create_bucket(Bucket=bucket)
-        yield store
+        with shown_on_failure(folder, "log"):
+            yield store
     finally:
         process.kill()  # asked to end, it waits ten seconds
         process.wait()
@@ -103,11 +105,7 @@ def running_object_store(folder: Path, buckets: Sequence[str] = ()) -> Iterator[
                 socket_file.unlink(missing_ok=True)
 
 
-def _wait_until_listens(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"SeaweedFS ended with {process.returncode}"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"SeaweedFS does not listen after {seconds} s")
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.support.logs import shown_on_failure
+from tests.support.waiting import wait, wait_for_server
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 QUICK = {
@@ -75,7 +77,7 @@ class SageMaker:
         return int(self.requests()["counts"].get(f"{service}.{operation}", 0))
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return the jobs with the process ids of their instances."""
+        """Return the jobs with the process ids and exit statuses of their instances."""
         return list(self._control("GET", "jobs"))
 
     def interrupt(self, job: str) -> None:
@@ -86,17 +88,26 @@ class SageMaker:
         """Return DescribeTrainingJob's answer."""
         return dict(self.client().describe_training_job(TrainingJobName=job))
 
-    def wait(self, job: str, *states: str, seconds: float = 30) -> dict[str, Any]:
+    def age(self, job: str, seconds: float) -> None:
+        """Let the stand-in believe that a job has trained so much longer."""
+        self._control("POST", "age", {"job": job, "seconds": seconds})
+
+    def wait(self, job: str, *states: str) -> dict[str, Any]:
         """Wait for a primary or secondary status (default: the end); return the description."""
         states = states or ENDED
-        deadline = time.monotonic() + seconds
-        while True:
+
+        def look() -> dict[str, Any] | None:
             found = self.describe(job)
             if {found["TrainingJobStatus"], found["SecondaryStatus"]} & set(states):
                 return found
-            assert found["TrainingJobStatus"] not in ENDED, (states, found)
-            assert time.monotonic() < deadline, (states, found)
-            time.sleep(0.05)
+            assert found["TrainingJobStatus"] not in ENDED, (states, found, self.logs(job)[-30:])
+            return None
+
+        return wait(look, f"{' or '.join(states)} of the job {job}")
+
+    def wait_for_line(self, job: str, line: str) -> None:
+        """Wait until a job's output is seen to hold a line."""
+        wait(lambda: line in self.logs(job), f"the line {line!r} of the job {job}")
 
     def logs(self, job: str, host: str = "") -> list[str]:
         """Return what a job wrote, stream after stream."""
@@ -141,12 +152,12 @@ class SageMaker:
             "RoleArn": self.role,
             "OutputDataConfig": {"S3OutputPath": f"s3://{self.bucket}/output"},
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
-            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
             **changes,
         }
 
     def _control(self, method: str, path: str, content: object = None) -> Any:
-        answer = httpx.request(method, f"{self.url}/_sagemaker_local/{path}", json=content, timeout=30)
+        answer = httpx.request(method, f"{self.url}/_sagemaker_local/{path}", json=content, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -177,12 +188,9 @@ def running_sagemaker(
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + 60
-        while not ready.exists():
-            assert process.poll() is None, (home / "sagemaker.log").read_text()
-            assert time.monotonic() < deadline, "the stand-in is not ready after 60 s"
-            time.sleep(0.05)
-        yield SageMaker(**json.loads(ready.read_text()))
+        wait_for_server(ready.exists, process, "the stand-in for SageMaker", home / "sagemaker.log")
+        with shown_on_failure(home, "sagemaker.log"):
+            yield SageMaker(**json.loads(ready.read_text()))
     finally:
         process.terminate()
         try:

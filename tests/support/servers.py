@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.support.logs import shown_on_failure
+from tests.support.waiting import PATIENCE, wait_for_server
 
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
@@ -32,7 +34,8 @@ def running_mlflow_server(folder: Path, port: int | None = None, database: str =
     """Run a tracking server; yield its URI. The arguments are those of :func:`start_mlflow_server`."""
     process, uri = start_mlflow_server(folder, port, database, **more)
     try:
-        yield uri
+        with shown_on_failure(folder, "server.log"):
+            yield uri
     finally:
         end_group(process)
 
@@ -71,7 +74,7 @@ def start_mlflow_server(
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=variables)
     try:
-        wait_until_answers(f"{uri}/health", process, 240)  # the first start makes many tables
+        wait_until_answers(f"{uri}/health", process, folder / "server.log")  # the first start makes many tables
     except BaseException:
         end_group(process)
         raise
@@ -85,15 +88,13 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_until_answers(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
+def wait_until_answers(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = PATIENCE) -> None:
+    def answers() -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=2, verify=False).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer after {seconds} s")
+            return httpx.get(url, timeout=30, verify=False).status_code == 200
+        return False
+
+    wait_for_server(answers, process, url, log, seconds)
 
 
 def find_postgresql() -> Path | None:
@@ -120,23 +121,27 @@ def running_postgresql(databases: Sequence[str] = ("airflow", "mlflow")) -> Iter
     assert programs is not None, "PostgreSQL is missing: apt-get install postgresql"
     folder, as_user = _folder_of("postgres")
     port = free_port()
-    quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(
-        [*as_user, programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tests"], check=True, **quiet
-    )
     options = ["-p", str(port), "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"]
-    process = subprocess.Popen([*as_user, programs / "postgres", "-D", folder / "data", *options], **quiet)
     connection = ["-h", "127.0.0.1", "-p", str(port), "-U", "tests"]
     try:
-        while subprocess.run([programs / "pg_isready", *connection], check=False, **quiet).returncode:
-            assert process.poll() is None, "PostgreSQL ended at once"
-            time.sleep(0.1)
-        for name in databases:
-            subprocess.run([programs / "createdb", *connection, name], check=True, **quiet)
-        yield f"postgresql+psycopg2://tests@127.0.0.1:{port}"
+        with (folder / "log").open("ab") as log, shown_on_failure(folder, "log"):
+            logged = {"cwd": folder, "stdout": log, "stderr": log}
+            initdb = [*as_user, programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tests"]
+            subprocess.run(initdb, check=True, **logged)
+            process = subprocess.Popen([*as_user, programs / "postgres", "-D", folder / "data", *options], **logged)
+            try:
+                ready = [programs / "pg_isready", "--quiet", *connection]
+                wait_for_server(
+                    lambda: not subprocess.run(ready, check=False, **logged).returncode,
+                    process, "PostgreSQL", folder / "log",
+                )  # fmt: skip
+                for name in databases:
+                    subprocess.run([programs / "createdb", *connection, name], check=True, **logged)
+                yield f"postgresql+psycopg2://tests@127.0.0.1:{port}"
+            finally:
+                process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+                process.wait()
     finally:
-        process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -153,6 +158,13 @@ def running_mariadb(database: str, password: str) -> Iterator[str]:
         pytest.skip("MariaDB is missing: apt-get install mariadb-server")
     folder, as_user = _folder_of("mysql")
     port, socket_file, log = free_port(), folder / "socket", (folder / "log").open("ab")
+    as_root = {"unix_socket": str(socket_file), "user": "root"}
+
+    def answers() -> bool:
+        with contextlib.suppress(pymysql.err.OperationalError), pymysql.connect(**as_root):
+            return True
+        return False
+
     try:
         subprocess.run(
             [*as_user, install, "--no-defaults", f"--datadir={folder}/data", "--skip-test-db",
@@ -165,13 +177,8 @@ def running_mariadb(database: str, password: str) -> Iterator[str]:
             cwd=folder, stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            while True:
-                assert process.poll() is None, f"MariaDB ended at once: {(folder / 'log').read_text()}"
-                with contextlib.suppress(pymysql.err.OperationalError):
-                    connection = pymysql.connect(unix_socket=str(socket_file), user="root")
-                    break
-                time.sleep(0.1)
-            with connection, connection.cursor() as cursor:
+            wait_for_server(answers, process, "MariaDB", folder / "log")
+            with pymysql.connect(**as_root) as connection, connection.cursor() as cursor:
                 cursor.execute(f"CREATE DATABASE {database}")
                 cursor.execute("CREATE USER tests@'127.0.0.1' IDENTIFIED BY %s", (password,))
                 cursor.execute(f"GRANT ALL ON {database}.* TO tests@'127.0.0.1'")

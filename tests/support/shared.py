@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from mlflow_projects.file_lock import file_lock
+from tests.support.logs import show_on_failures
 
 
 def shared_mlflow_server(run: Path) -> str:
@@ -22,6 +23,7 @@ def shared_mlflow_server(run: Path) -> str:
 
     folder = run / "mlflow-server"
     folder.mkdir(exist_ok=True)
+    show_on_failures(folder, "server.log")
     with file_lock(run / "mlflow-server.lock"):
         known = folder / "uri"
         if not known.exists():

@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,33 @@ import httpx
 
 from tests.conftest import ROOT
 from tests.support.cifar10 import CACHE
+from tests.support.logs import TASK_LOGS, shown_on_failure
 from tests.support.servers import free_port
+from tests.support.waiting import PATIENCE, wait
 
 
 @dataclass(frozen=True)
 class Up:
-    """A running Airflow with its MLflow server."""
+    """A running Airflow with its MLflow server.
+
+    :param process: of ``make up``
+    """
 
     http: httpx.Client
     mlflow_uri: str
+    process: subprocess.Popen[str]
+    home: Path
 
     def call(self, method: str, path: str, content: Any = None) -> Any:
         """Call Airflow's REST API; again if its SQLite database is locked."""
-        for _ in range(8):
+
+        def ask() -> httpx.Response | None:
             answer = self.http.request(method, path, json=content)
-            if answer.status_code < 500:
-                assert answer.status_code < 400, answer.text
-                return answer.json()
-            time.sleep(1)
-        raise AssertionError(f"{method} {path}: {answer.text}")
+            return None if answer.status_code >= 500 else answer
+
+        answer = wait(ask, f"an answer to {method} {path}")
+        assert answer.is_success, answer.text
+        return answer.json()
 
     def unpause(self, *dag_ids: str) -> None:
         for dag_id in dag_ids:
@@ -50,10 +57,12 @@ class Up:
         """Return the DAG runs, oldest first."""
         return list(self.call("GET", f"/dags/{dag_id}/dagRuns?order_by=run_after")["dag_runs"])
 
-    def wait_end(self, dag_id: str, run_id: str, seconds: float = 900) -> str:
-        path = f"/dags/{dag_id}/dagRuns/{run_id}"
-        wait(lambda: self.call("GET", path)["state"] in ("success", "failed"), seconds, f"the end of {dag_id}")
-        return str(self.call("GET", path)["state"])
+    def wait_end(self, dag_id: str, run_id: str, seconds: float = PATIENCE) -> str:
+        def look() -> str | None:
+            state = str(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+            return state if state in ("success", "failed") else None
+
+        return wait(look, f"the end of {dag_id}", seconds)
 
     def task(self, dag_id: str, run_id: str, task_id: str) -> str | None:
         """Return the state of a task."""
@@ -66,36 +75,31 @@ class Up:
 
 @contextlib.contextmanager
 def running_up(home: Path) -> Iterator[Up]:
-    """Run ``make up`` in a home of its own, which shares the environments of all tests; stop it all after."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    (home / "mlflow_projects_cache").symlink_to(CACHE)
+    """Run ``make up`` in a home; stop it all after. A new home shares the environments of all tests."""
+    if not (home / "mlflow_projects_cache").exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (home / "mlflow_projects_cache").symlink_to(CACHE)
     ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
     process = subprocess.Popen(
         [sys.executable, "tools/up.py"], cwd=ROOT, env={**os.environ, "DEMO_HOME": str(home), **ports},
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        assert process.stdout is not None
-        printed = ""
-        for line in process.stdout:
-            printed += line
-            if "Ctrl-C" in line:
-                break
-        login = re.search(r"Airflow +(\S+) +\(user (\S+), password (\S+)\)", printed)
-        assert login, printed
-        with httpx.Client(base_url=f"{login[1]}/api/v2", timeout=60) as http:
-            user = {"username": login[2], "password": login[3]}
-            token = http.post(f"{login[1]}/auth/token", json=user).json()["access_token"]
-            http.headers["Authorization"] = f"Bearer {token}"
-            yield Up(http, f"http://127.0.0.1:{ports['MLFLOW_PORT']}")
+        with shown_on_failure(home, "logs/*.log", TASK_LOGS):
+            assert process.stdout is not None
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if "Ctrl-C" in line:
+                    break
+            login = re.search(r"Airflow +(\S+) +\(user (\S+), password (\S+)\)", printed)
+            assert login, printed
+            with httpx.Client(base_url=f"{login[1]}/api/v2", timeout=60) as http:
+                user = {"username": login[2], "password": login[3]}
+                token = http.post(f"{login[1]}/auth/token", json=user).json()["access_token"]
+                http.headers["Authorization"] = f"Bearer {token}"
+                yield Up(http, f"http://127.0.0.1:{ports['MLFLOW_PORT']}", process, home)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=120)
-
-
-def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.5)

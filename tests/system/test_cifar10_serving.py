@@ -10,8 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mlflow.artifacts import download_artifacts
 
 from tests.support.cifar10 import PROJECTS, project_environment, project_python
 from tests.support.cifar10_serving import accuracy, make_model, make_pictures, predicted_directly, run_and_find
-from tests.support.servers import free_port
+from tests.support.waiting import PATIENCE, wait
 
 pytestmark = pytest.mark.timeout(900)
 PREDICT = "/v1/models/default/versions/1:predict"
@@ -167,32 +166,22 @@ def test_grpc_and_http_speak_the_old_servers_protocol(server_folder: Path) -> No
         assert http.get("/").status_code == 404
 
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE) == 0
         assert "The server has ended." in process.stdout.read()  # type: ignore[union-attr]
 
 
 def test_a_port_in_use_is_said_and_an_idle_server_ends(server_folder: Path) -> None:
-    with serving(server_folder, "--idle-seconds=1") as (process, ports):
-        with socket.create_connection(("127.0.0.1", ports["http_port"])):
-            pass
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
         second = subprocess.run(
-            [project_python("evaluate"), "server.py", "--host=127.0.0.1", "--grpc-port=0", f"--http-port={taken()}"],
-            cwd=server_folder, capture_output=True, text=True, check=False, timeout=120,
+            [project_python("evaluate"), "server.py", "--host=127.0.0.1", "--grpc-port=0", f"--http-port={port}"],
+            cwd=server_folder, capture_output=True, text=True, check=False, timeout=PATIENCE,
         )  # fmt: skip
-        assert second.returncode == 1
-        assert "A port cannot be used: " in second.stderr
-        assert process.wait(timeout=60) == 0
-
-
-_held = socket.socket()
-
-
-def taken() -> int:
-    """Return a port that this process holds."""
-    with contextlib.suppress(OSError):
-        _held.bind(("127.0.0.1", free_port()))
-        _held.listen()
-    return int(_held.getsockname()[1])
+    assert second.returncode == 1
+    assert "A port cannot be used: " in second.stderr
+    with serving(server_folder, "--idle-seconds=1") as (process, _):
+        assert process.wait(timeout=PATIENCE) == 0
+        assert "No request for 1 s: the server ends." in process.stdout.read()  # type: ignore[union-attr]
 
 
 def test_a_server_that_never_is_ready_fails_with_its_last_lines(
@@ -202,8 +191,8 @@ def test_a_server_that_never_is_ready_fails_with_its_last_lines(
         ("echo 'the model is broken'; exit 3", (), "The server ended before it was ready."),
         (
             "echo 'the model is broken'; exec sleep 600",
-            ("--ready_seconds", "2"),
-            "The server is not ready after 2 s.",
+            ("--ready_seconds", "5"),
+            "The server is not ready after 5 s.",
         ),
     ):
         entrypoint = tmp_path / "entrypoint.sh"
@@ -247,14 +236,6 @@ def make_image(engine: Any, base_image: str, command: str) -> str:
     return name
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 180) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.2)
-    return found
-
-
 def test_a_container_that_ends_at_once_fails_with_its_last_lines(
     mlflow_server: str, packed: Any, pictures: Path, engine: Any, base_image: str
 ) -> None:
@@ -280,12 +261,12 @@ def test_a_killed_evaluate_leaves_no_container(
             cwd=PROJECTS / "evaluate",
             env=project_environment(mlflow_server, {"MLFLOW_RUN_ID": run_id}),
         )
-        wait_for(lambda: running(engine, run_id))
+        wait(lambda: running(engine, run_id), "the container")
         return process, run_id
 
     process, _ = start()
     process.terminate()
-    assert process.wait(timeout=120) != 0
+    assert process.wait(timeout=PATIENCE) != 0
     assert engine.leftovers() == []
 
     process, killed = start()
@@ -296,7 +277,7 @@ def test_a_killed_evaluate_leaves_no_container(
     process, _ = start()
     assert not running(engine, killed)
     process.terminate()
-    assert process.wait(timeout=120) != 0
+    assert process.wait(timeout=PATIENCE) != 0
     assert engine.leftovers() == []
 
 
@@ -331,7 +312,7 @@ def test_an_image_is_built_run_evaluated_and_removed(
 
         # Nobody asks it anything: it ends, and the engine removes it.
         idle = client.containers.run(image.id, ["--idle-seconds=1"], detach=True, auto_remove=True)
-        wait_for(lambda: f"container {idle.name}" not in engine.leftovers())
+        wait(lambda: f"container {idle.name}" not in engine.leftovers(), "the end of the idle container")
 
         client.images.remove(image.id, force=True)
         packages = client.images.list(all=True, filters={"label": "mlflow_projects.role=cifar10-server-packages"})

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mlflow_projects.project.spec import load_project
 from tests.conftest import ROOT
 from tests.support.dagruns import run_dag
 from tests.support.engine import PACKAGES, Engine, running_registry
+from tests.support.waiting import wait
 
 SHELL = ROOT / "tests" / "projects" / "shell"
 SECRET = "correct-horse-battery"
@@ -77,18 +78,10 @@ def job(workspace: Path, image: str, command: str, **changes: Any) -> Job:
         "cache": Cache(workspace),
         "config": {"docker_image": image},
         "label": "tests",
-        "attempt_id": f"attempt-{time.time_ns()}",
+        "attempt_id": f"attempt-{uuid.uuid4()}",
         "task_key": "tests-key",
     }
     return Job(**{**values, **changes})
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.mark.usefixtures("tracking_uri")
@@ -120,7 +113,7 @@ def test_a_step_is_reused_as_long_as_the_name_means_the_same_image(
     client.images.get(base_image).tag("localhost/reused", "latest")
     conf = {
         "uri": str(SHELL),
-        "parameters": {"command": f"echo {time.monotonic_ns()}"},
+        "parameters": {"command": f"echo {uuid.uuid4()}"},
         "backend_config": {"docker_image": "localhost/reused:latest"},
         "reuse": True,
     }
@@ -150,36 +143,35 @@ def test_variables_are_there_and_secrets_only_there(
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "a-key-of-airflow")
     monkeypatch.setenv("OF_THE_WORKER", "copied")
-    seen: list[Any] = []
-    over = threading.Event()
 
-    def look() -> None:
-        client = engine.client()
-        while not over.wait(0.2):
-            for found in client.api.containers():
-                seen.append(client.api.inspect_container(found["Id"]))
-                seen.append(subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout)
+    def look() -> list[Any]:
+        """Return what others see of the running container; then let it end."""
+        try:
+            client = engine.client()
+            running = wait(client.api.containers, "the container")
+            ps = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+            return [*(client.api.inspect_container(found["Id"]) for found in running), ps]
+        finally:
+            (tmp_path / "seen").touch()
 
-    looking = threading.Thread(target=look)
-    looking.start()
     project = tracked_project(
-        tmp_path, base_image, "env | sort; test -n \"$MLFLOW_TRACKING_PASSWORD\" && sleep 2",
+        tmp_path, base_image,
+        'env | sort; test -n "$MLFLOW_TRACKING_PASSWORD" && until [ -e seen ]; do sleep 0.1; done',
         environment=["OF_THE_WORKER", "MLFLOW_RUN_ID", ["SET", "here"]],
     )  # fmt: skip
-    result = run_dag("one_step", {"uri": str(project)})
-    over.set()
-    looking.join()
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(look)
+        result = run_dag("one_step", {"uri": str(project)})
+        *inspected, ps = looking.result()
     assert result.state == "success", result.log[-3000:]
     for line in ("OF_THE_WORKER=copied", "SET=here", f"MLFLOW_TRACKING_URI={tracking_uri}", "AIRFLOW_CTX_DAG_ID="):
         assert line in result.log
     assert f"MLFLOW_RUN_ID={result.tasks['parent.step'].xcom['run_id']}" in result.log
     assert "AIRFLOW__" not in result.log
     assert SECRET not in result.log
-    inspected = [found for found in seen if isinstance(found, dict)]
-    assert inspected
     for found in inspected:
         found["Config"].pop("Env")
-    assert SECRET not in str(seen)
+    assert SECRET not in f"{inspected}{ps}"
 
 
 @pytest.mark.parametrize("store", ["http", "sqlite"])
@@ -226,16 +218,15 @@ def test_path_parameters_are_folders_in_the_container(base_image: str, tmp_path:
 
 def test_output_comes_line_by_line_and_a_stop_reaches_every_process(tmp_path: Path, base_image: str) -> None:
     # A shell that waits for a child does not pass signals on; both say that they got one.
-    child = "(trap 'echo child got it; exit' TERM; while :; do sleep 0.1; done)"
+    child = "(trap 'echo child got it; exit' TERM; echo ready; while :; do sleep 0.1; done)"
     command = f"trap 'echo parent got it' TERM; {child} & wait; wait"
     backend = LocalBackend(print)
-    handle = backend.submit(job(tmp_path, base_image, f"echo first; {command}"))
+    handle = backend.submit(job(tmp_path, base_image, command))
     lines: list[str] = []
     for line in backend.logs(handle):
         lines.append(line)
-        if line == "first":
+        if line == "ready":
             assert backend.poll(handle).state == "running"
-            time.sleep(1)
             backend.cancel(handle)
     assert {"child got it", "parent got it"} <= set(lines)
     assert backend.poll(handle).state in ("failed", "succeeded")
@@ -247,9 +238,7 @@ def test_a_command_that_ignores_the_stop_is_killed_after_the_grace_time(tmp_path
     handle = backend.submit(job(tmp_path, base_image, "trap '' TERM; echo ready; sleep 600 & wait", config=config))
     for _ in backend.logs(handle):
         backend.cancel(handle)
-        stopped = time.monotonic()
-    assert time.monotonic() - stopped < 60
-    assert backend.poll(handle).exit_code == 137
+    assert backend.poll(handle).exit_code == 128 + signal.SIGKILL
 
 
 WORKER = """
@@ -279,7 +268,7 @@ def worker(tmp_path: Path, base_image: str) -> Iterator[subprocess.Popen[str]]:
 def test_no_container_outlives_a_worker_that_is_killed(worker: Any, engine: Engine) -> None:
     assert engine.leftovers()
     worker.kill()
-    wait_for(lambda: not engine.leftovers())
+    wait(lambda: not engine.leftovers(), "the end of the container")
 
 
 def test_what_a_killed_worker_with_all_its_processes_left_goes_with_the_next_try(
@@ -344,7 +333,7 @@ def test_an_engine_that_goes_away_fails_the_step(
         service = subprocess.Popen(
             ["podman", "system", "service", "--time=0", host], env={**os.environ, **engine.podman}
         )
-        wait_for((Path(folder) / "e.sock").exists)
+        wait((Path(folder) / "e.sock").exists, "the engine's socket")
         monkeypatch.setenv("DOCKER_HOST", host)
         backend = LocalBackend(print)
         handle = backend.submit(job(tmp_path, base_image, "echo running; sleep 600"))

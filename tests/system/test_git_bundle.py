@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.airflow import running_airflow, wait
+from tests.support.airflow import running_airflow
 from tests.support.repository import Repository
+from tests.support.waiting import wait
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -81,7 +82,7 @@ def ended(airflow: httpx.Client, run_id: str) -> str:
         state = str(airflow.get(f"/api/v2/dags/bundled/dagRuns/{quote(run_id)}").json()["state"])
         return state if state in ("success", "failed") else ""
 
-    return str(wait(look, f"the end of {run_id}", seconds=300))
+    return str(wait(look, f"the end of {run_id}"))
 
 
 def recorded(tracking_uri: str) -> dict[tuple[str, str], dict[str, Any]]:

@@ -10,8 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from tests.support.introduction import (
     project_environment,
     run_alone,
 )
+from tests.support.waiting import PATIENCE, wait, wait_for_server
 
 MODEL = "ElasticnetWineModel"
 FIGURES = {"rmse": 0.7460550348172179, "mae": 0.576381895873763, "r2": 0.21136606570632266}
@@ -161,20 +160,20 @@ def processes_of(run_id: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_serve_leaves_no_server(
-    number: signal.Signals, logistic_regression: DagRunResult, server: str
+    number: signal.Signals, logistic_regression: DagRunResult, server: str, tmp_path: Path
 ) -> None:
     run_id = logistic_regression.tasks["introduction.train"].xcom["run_id"]
-    with project_environment("logistic_regression") as environment:
+    file = tmp_path / "log"
+    with project_environment("logistic_regression") as environment, file.open("wb") as log:
         process = subprocess.Popen(
             ["python", "serve.py", "--model-uri", f"runs:/{run_id}/model"],
-            cwd=SAMPLES / "logistic_regression", env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=SAMPLES / "logistic_regression", env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         try:
-            wait(lambda: port_of_server(process.pid) is not None, "the server")
-            port, family = port_of_server(process.pid), psutil.Process(process.pid).children(recursive=True)
+            port = wait_for_server(lambda: port_of_server(process.pid), process, "serve.py", file)
+            family = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, number)
-            assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
+            assert process.wait(timeout=PATIENCE) == (143 if number == signal.SIGTERM else -number)
         finally:
             process.kill()
         wait(lambda: not any(alive(found) for found in family), "the end of the server's processes")
@@ -207,10 +206,3 @@ def test_a_model_that_cannot_be_served_fails_at_once(server: str) -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert "The server ended with exit status 1 before it was ready" in done.stderr
-
-
-def wait(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.2)

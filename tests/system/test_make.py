@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +15,19 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.logs import shown_on_failure
 from tests.support.servers import free_port
+from tests.support.up import running_up
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("demo")
+    with shown_on_failure(folder, "logs/demo-*.log"):
+        yield folder
 
 
 def demo(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -65,62 +69,28 @@ def test_demo_refuses_bad_input_in_a_sentence(home: Path, variables: dict[str, s
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.fixture
-def up(home: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
-    process = subprocess.Popen(
-        [sys.executable, "tools/up.py"], cwd=ROOT, env={**os.environ, "DEMO_HOME": str(home), **ports},
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield process, ports
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
-
-
-def test_up_runs_the_dag_on_a_real_scheduler_and_leaves_nothing_behind(
-    up: tuple[subprocess.Popen[str], dict[str, str]],
-) -> None:
-    process, ports = up
-    assert process.stdout is not None
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if "Ctrl-C" in line:
-            break
-    login = re.search(r"Airflow +(\S+) +\(user (\S+), password (\S+)\)", printed)
-    assert login, printed
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    with httpx.Client(base_url=login[1], timeout=30) as http:
-        token = http.post("/auth/token", json={"username": login[2], "password": login[3]}).json()["access_token"]
-        http.headers["Authorization"] = f"Bearer {token}"
-        dag = "/api/v2/dags/echo_zip"
-        assert http.patch(dag, json={"is_paused": False}).status_code == 200
-        conf = {"text": "from the scheduler", "num": 3}
-        made = http.post(f"{dag}/dagRuns", json={"logical_date": None, "conf": conf}).json()
-        run = f"{dag}/dagRuns/{made['dag_run_id']}"
-        deadline = time.monotonic() + 120
-        while (state := http.get(run).json()["state"]) not in ("success", "failed"):
-            assert time.monotonic() < deadline, state
-            time.sleep(0.5)
-        assert state == "success"
-        links = http.get(f"{run}/taskInstances/pipeline.echo/links").json()["extra_links"]
-        mlflow = f"http://127.0.0.1:{ports['MLFLOW_PORT']}"
-        found = re.fullmatch(rf"{mlflow}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"])
+def test_up_runs_the_dag_on_a_real_scheduler_and_leaves_nothing_behind(home: Path) -> None:
+    with running_up(home) as up:
+        family = [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
+        assert len(family) > 5
+        up.unpause("echo_zip")
+        run = up.trigger("echo_zip", text="from the scheduler", num=3)
+        assert up.wait_end("echo_zip", run) == "success"
+        echo = f"/dags/echo_zip/dagRuns/{run}/taskInstances/pipeline.echo"
+        links = up.call("GET", f"{echo}/links")["extra_links"]
+        found = re.fullmatch(rf"{up.mlflow_uri}/#/experiments/(\d+)/runs/(\w+)", links["MLflow run"])
         assert found
-        record = httpx.get(f"{mlflow}/api/2.0/mlflow/runs/get", params={"run_id": found[2]}).json()["run"]
+        address = f"{up.mlflow_uri}/api/2.0/mlflow/runs/get"
+        record = httpx.get(address, params={"run_id": found[2]}, timeout=60).json()["run"]
         assert record["info"]["status"] == "FINISHED"
         tags = {tag["key"]: tag["value"] for tag in record["data"]["tags"]}
-        assert tags["airflow.task_url"].startswith(f"{login[1]}/dags/echo_zip/runs/")
-        log = http.get(f"{run}/taskInstances/pipeline.echo/logs/1").text
-        assert "Wrote 3 line(s)" in log
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 0
-    gone, alive = psutil.wait_procs(family, timeout=5)
-    assert alive == []
-    assert len(gone) > 5
+        airflow = str(up.http.base_url).partition("/api/")[0]
+        assert tags["airflow.task_url"].startswith(f"{airflow}/dags/echo_zip/runs/")
+        assert "Wrote 3 line(s)" in up.http.get(f"{echo}/logs/1").text
+        os.killpg(up.process.pid, signal.SIGINT)
+        assert up.process.wait(timeout=PATIENCE) == 0
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE)
+        assert alive == []
 
 
 def test_up_names_a_busy_port(home: Path) -> None:

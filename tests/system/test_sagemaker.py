@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from tests.conftest import ROOT
 from tests.support.dagruns import mlflow_runs, run_dag
 from tests.support.gitserver import GitServer
+from tests.support.waiting import wait
 
 PROJECTS = ROOT / "tests" / "projects"
 MODES = ("job_watched", "job_deferred")
@@ -76,8 +78,23 @@ def test_a_result_that_is_there_starts_no_job(dag_id: str, reuse: Any, tracking_
 
 
 @pytest.mark.parametrize("dag_id", MODES)
-def test_a_job_is_reported_line_by_line(dag_id: str, tracking_uri: str, sagemaker: Any) -> None:
-    result = job(dag_id, "echo one; sleep 8; echo two")  # long enough to be seen at work on a busy machine
+def test_a_job_is_reported_line_by_line(dag_id: str, tracking_uri: str, sagemaker: Any, tmp_path: Path) -> None:
+    before, gate = [job["name"] for job in sagemaker.jobs()], tmp_path / "gate"
+
+    def open_the_gate_when_seen() -> None:
+        try:
+            new = wait(lambda: [job["name"] for job in sagemaker.jobs() if job["name"] not in before], "the job")
+            sagemaker.wait_for_line(new[0], "one")
+            asked = sagemaker.count("FilterLogEvents", "logs")
+            # The second request comes when the answer to the first one is in the task's log.
+            wait(lambda: sagemaker.count("FilterLogEvents", "logs") > asked + 1, "the task to ask for the output")
+        finally:
+            gate.touch()
+
+    with ThreadPoolExecutor() as pool:
+        watching = pool.submit(open_the_gate_when_seen)
+        result = job(dag_id, f"echo one; until [ -e {gate} ]; do sleep 0.1; done; echo two")
+        watching.result()
     (run,) = steps(tracking_uri, result)
     assert result.state == "success", result.log[-12000:]
     assert run.info.status == "FINISHED"

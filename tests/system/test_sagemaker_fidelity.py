@@ -20,6 +20,7 @@ import pytest
 
 from mlflow_projects.file_lock import file_lock
 from tests.support.sagemaker import SageMaker, running_sagemaker
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.system
 
@@ -48,7 +49,7 @@ ModelTrainer(
     role=role,
     source_code=SourceCode(source_dir=source, entry_script="train.py"),
     compute=Compute(instance_type="ml.m5.large", instance_count=1, volume_size_in_gb=10),
-    stopping_condition=StoppingCondition(max_runtime_in_seconds=100),
+    stopping_condition=StoppingCondition(max_runtime_in_seconds=3600),
     base_job_name="sdk",
     hyperparameters={"rate": 0.5},
 ).train(wait=True, logs=True)
@@ -115,7 +116,7 @@ def test_the_training_toolkit_of_aws_images(sagemaker: SageMaker) -> None:
         "toolkit", [str(train)], HyperParameters={key: json.dumps(value) for key, value in parameters.items()}
     )
     sagemaker.client().create_training_job(**request)
-    found = sagemaker.wait("toolkit", seconds=60)
+    found = sagemaker.wait("toolkit")
     assert found["TrainingJobStatus"] == "Completed", (found.get("FailureReason"), sagemaker.logs("toolkit")[-20:])
     assert "rate 0.25 on algo-1" in sagemaker.logs("toolkit")
     assert sagemaker.unpacked(found["ModelArtifacts"]["S3ModelArtifacts"]) == {"model.txt": b"0.25"}
@@ -137,7 +138,7 @@ def test_model_trainer_of_the_sdk(sagemaker: SageMaker, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert got.returncode == 0, got.stderr[-3000:]
     (job,) = (job["name"] for job in sagemaker.jobs() if job["name"].startswith("sdk-"))

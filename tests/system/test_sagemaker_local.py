@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
 from tests.support.sagemaker import SageMaker, running_sagemaker
+from tests.support.waiting import PATIENCE, wait
 
 pytestmark = pytest.mark.system
 
@@ -29,6 +29,8 @@ mode, host = config["hyperparameters"]["mode"], config["resourceconfig"]["curren
 def say(text): print(text, flush=True)
 def on_term(*_):
     say("SIGTERM seen")
+    while not pathlib.Path(config["hyperparameters"].get("gate", "/")).exists():
+        time.sleep(0.1)
     (ml / "model/saved").write_text("in time")
     sys.exit(0)
 if mode != "stubborn":
@@ -52,14 +54,14 @@ elif mode == "checkpoint":
     say("starts at " + (file.read_text() if file.exists() else "0"))
     if not file.exists():
         file.write_text("41")
-        time.sleep(60)
+        signal.pause()
 elif mode == "tree":
     subprocess.Popen(["sleep", "4711"], start_new_session=True)
     subprocess.Popen(["bash", "-c", "trap '' TERM; sleep 4711; true"])
     say("tree grown")
-    time.sleep(60)
+    signal.pause()
 else:
-    time.sleep(60)
+    signal.pause()
 """
 
 
@@ -67,7 +69,16 @@ else:
 def sagemaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SageMaker]:
     home = tmp_path_factory.mktemp("sagemaker")
     secrets = {"AIRFLOW_CONN_SECRET": "leaked", "AWS_SESSION_TOKEN": "leaked"}
-    with running_sagemaker(home, "--missing-image=nowhere", variables=secrets, grace=1.5) as running:
+    # Long: what a test holds back is not to be killed meanwhile.
+    grace = {"grace": 600, "interruption_grace": 600}
+    with running_sagemaker(home, "--missing-image=nowhere", variables=secrets, **grace) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SageMaker]:
+    """Run one that waits little, for jobs and with their lines."""
+    with running_sagemaker(tmp_path_factory.mktemp("impatient"), grace=0.2, log_delay=0.2) as running:
         yield running
 
 
@@ -99,13 +110,6 @@ def create(sagemaker: SageMaker, name: str, mode: str, **changes: Any) -> str:
     return name
 
 
-def wait_for_line(sagemaker: SageMaker, job: str, line: str) -> None:
-    deadline = time.monotonic() + 20
-    while line not in sagemaker.logs(job):
-        assert time.monotonic() < deadline, sagemaker.logs(job)
-        time.sleep(0.05)
-
-
 def error_of(call: Any, **arguments: Any) -> tuple[str, str]:
     with pytest.raises(ClientError) as caught:
         call(**arguments)
@@ -113,12 +117,20 @@ def error_of(call: Any, **arguments: Any) -> tuple[str, str]:
     return error["Code"], error["Message"]
 
 
+def succeeds(call: Any) -> bool:
+    try:
+        call()
+    except ClientError:
+        return False
+    return True
+
+
 def test_a_job_runs_and_leaves_its_results(sagemaker: SageMaker) -> None:
     for key in ("data/set/a.txt", "data/set/deep/b.txt"):
         data = sagemaker.put(key, key[-5])
     spot = {
         "EnableManagedSpotTraining": True,
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 3600},
     }
     job = create(
         sagemaker,
@@ -179,30 +191,38 @@ def test_failures_say_why(sagemaker: SageMaker) -> None:
     assert sagemaker.wait("no-image")["FailureReason"].startswith("ClientError: Cannot pull algorithm container.")
 
 
-def test_stop_gives_a_job_time_to_save(sagemaker: SageMaker) -> None:
-    polite, stubborn = create(sagemaker, "polite", "sleep"), create(sagemaker, "stubborn", "stubborn")
-    wait_for_line(sagemaker, polite, "hello from algo-1")
-    wait_for_line(sagemaker, stubborn, "hello from algo-1")
-    began = time.monotonic()
-    for job in (polite, stubborn):
-        sagemaker.client().stop_training_job(TrainingJobName=job)
-    sagemaker.client().stop_training_job(TrainingJobName=stubborn)  # harmless while it is Stopping
-    assert sagemaker.describe(stubborn)["TrainingJobStatus"] == "Stopping"
+def test_stop_gives_a_job_time_to_save(sagemaker: SageMaker, tmp_path: Path) -> None:
+    job = create(sagemaker, "polite", "sleep", parameters={"gate": str(tmp_path / "gate")})
+    sagemaker.wait_for_line(job, "hello from algo-1")
+    sagemaker.client().stop_training_job(TrainingJobName=job)
+    sagemaker.client().stop_training_job(TrainingJobName=job)  # harmless while it is Stopping
+    sagemaker.wait_for_line(job, "SIGTERM seen")
+    assert sagemaker.describe(job)["TrainingJobStatus"] == "Stopping"
 
-    found = sagemaker.wait(polite)
+    (tmp_path / "gate").touch()
+    found = sagemaker.wait(job)
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "Stopped")
-    assert "SIGTERM seen" in sagemaker.logs(polite)
     assert sagemaker.unpacked(found["ModelArtifacts"]["S3ModelArtifacts"]) == {"saved": b"in time"}
-    if sagemaker.private_opt_ml:  # as PID 1 of a container, it ignores a SIGTERM that it does not handle
-        assert sagemaker.wait(stubborn)["TrainingJobStatus"] == "Stopped"
-        assert time.monotonic() - began > 1.5
-    code, message = error_of(sagemaker.client().stop_training_job, TrainingJobName=polite)
+    code, message = error_of(sagemaker.client().stop_training_job, TrainingJobName=job)
     assert code == "ValidationException"
     assert "the training job is in status Stopped" in message
 
 
+def test_a_job_that_ignores_the_stop_is_killed_after_the_grace_time(impatient: SageMaker) -> None:
+    job = create(impatient, "stubborn", "stubborn")
+    impatient.wait_for_line(job, "hello from algo-1")
+    impatient.client().stop_training_job(TrainingJobName=job)
+    assert impatient.wait(job)["TrainingJobStatus"] == "Stopped"
+    (codes,) = (found["exit_codes"] for found in impatient.jobs() if found["name"] == job)
+    # As PID 1 of a container, it ignores a SIGTERM that it does not handle.
+    assert codes == [128 + (signal.SIGKILL if impatient.private_opt_ml else signal.SIGTERM)]
+
+
 def test_a_job_that_runs_too_long_is_stopped(sagemaker: SageMaker) -> None:
-    job = create(sagemaker, "too-long", "sleep", StoppingCondition={"MaxRuntimeInSeconds": 1})
+    job = create(sagemaker, "too-long", "sleep", StoppingCondition={"MaxRuntimeInSeconds": 3600})
+    sagemaker.wait_for_line(job, "hello from algo-1")
+    assert sagemaker.describe(job)["TrainingJobStatus"] == "InProgress"
+    sagemaker.age(job, 3600)
     found = sagemaker.wait(job)
     assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert "SIGTERM seen" in sagemaker.logs(job)
@@ -255,9 +275,8 @@ def test_faults_on_order(sagemaker: SageMaker) -> None:
     s3 = sagemaker.client("s3", retries={"total_max_attempts": 1})
     assert error_of(s3.put_object, Bucket=sagemaker.bucket, Key="k", Body=b"x" * 10**6)[0] == "SlowDown"
 
-    sagemaker.faults(service="sagemaker", error="ExpiredTokenException", seconds=1)
-    assert error_of(client.list_training_jobs)[0] == "ExpiredTokenException"
-    time.sleep(1)
+    sagemaker.faults(service="sagemaker", error="ExpiredTokenException", seconds=0.5)
+    wait(lambda: succeeds(client.list_training_jobs), "the end of the fault")
     client.stop_training_job(TrainingJobName=job)
 
     # The job is made, but nobody hears of it; botocore's own retry then finds the name in use.
@@ -305,13 +324,11 @@ def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(sagemaker: SageMake
         "spot",
         "checkpoint",
         EnableManagedSpotTraining=True,
-        StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
+        StoppingCondition={"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200},
         CheckpointConfig={"S3Uri": f"s3://{sagemaker.bucket}/checkpoints"},
     )
-    deadline = time.monotonic() + 10
-    while sagemaker.client("s3").list_objects_v2(Bucket=sagemaker.bucket, Prefix="checkpoints/")["KeyCount"] == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    s3 = sagemaker.client("s3")
+    wait(lambda: s3.list_objects_v2(Bucket=sagemaker.bucket, Prefix="checkpoints/")["KeyCount"], "a checkpoint")
     sagemaker.interrupt(job)
     found = sagemaker.wait(job)
     assert found["TrainingJobStatus"] == "Completed", found
@@ -364,12 +381,16 @@ def test_lists(sagemaker: SageMaker) -> None:
 def test_nothing_outlives_the_stand_in(tmp_path: Path, options: tuple[str, ...], end: signal.Signals) -> None:
     with running_sagemaker(tmp_path, *options) as sagemaker:
         job = create(sagemaker, "tree", "tree")
-        wait_for_line(sagemaker, job, "tree grown")
+        sagemaker.wait_for_line(job, "tree grown")
         watchers = next(entry["pids"] for entry in sagemaker.jobs() if entry["name"] == job)
-        tree = [child for pid in watchers for child in psutil.Process(pid).children(recursive=True)]
-        assert sum("4711" in process.cmdline() for process in tree) >= 2
+
+        def tree() -> list[psutil.Process] | None:
+            found = [child for pid in watchers for child in psutil.Process(pid).children(recursive=True)]
+            return found if sum("4711" in process.cmdline() for process in found) == 2 else None
+
+        family = [*wait(tree, "both branches of the tree"), *(psutil.Process(pid) for pid in watchers)]
         os.kill(sagemaker.pid, end)
-        _, alive = psutil.wait_procs([*tree, *(psutil.Process(pid) for pid in watchers)], timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         assert not alive, [process.cmdline() for process in alive]
 
 
@@ -387,12 +408,13 @@ def test_a_command_finds_its_files_where_a_private_opt_ml_cannot_be_had(tmp_path
         assert sagemaker.logs("paths")[0].endswith("/input/data/code/job.sh")
 
 
-def test_late_lines_and_taken_ports(tmp_path: Path) -> None:
-    with running_sagemaker(tmp_path, log_delay=1.5) as sagemaker:
-        sagemaker.client().create_training_job(**sagemaker.request("late", ["echo", "late"]))
+def test_late_lines_and_taken_ports(tmp_path: Path, impatient: SageMaker) -> None:
+    with running_sagemaker(tmp_path, log_delay=3600) as sagemaker:
+        for stand_in in (sagemaker, impatient):
+            stand_in.client().create_training_job(**stand_in.request("late", ["echo", "late"]))
         sagemaker.wait("late")
         assert sagemaker.logs("late") == []
-        wait_for_line(sagemaker, "late", "late")
+        impatient.wait_for_line("late", "late")
         with pytest.raises(AssertionError, match="cannot be served: Address already"):
             with running_sagemaker(tmp_path / "second", f"--port={sagemaker.url.rpartition(':')[2]}"):
                 pass
@@ -426,7 +448,7 @@ def test_containers_through_a_fake_engine(tmp_path: Path) -> None:
     (programs / "podman").chmod(0o755)
     path = {"PATH": f"{programs}:{os.environ['PATH']}", "NOT_FOR_JOBS": "leaked"}
     options = ("--containers", "--engine=podman", "--base-dir")
-    with running_sagemaker(tmp_path, *options, variables=path) as sagemaker:
+    with running_sagemaker(tmp_path, *options, variables=path, grace=600) as sagemaker:
         job = create(sagemaker, "contained", "success", channels={"data": sagemaker.put("d/a.txt", "a")},
                      Environment={"OWN": "private"})  # fmt: skip
         found = sagemaker.wait(job)
@@ -435,7 +457,7 @@ def test_containers_through_a_fake_engine(tmp_path: Path) -> None:
         assert env["OWN"] == "private"
         assert "NOT_FOR_JOBS" not in env
         create(sagemaker, "stopped", "sleep")
-        wait_for_line(sagemaker, "stopped", "hello from algo-1")
+        sagemaker.wait_for_line("stopped", "hello from algo-1")
         sagemaker.client().stop_training_job(TrainingJobName="stopped")
         sagemaker.wait("stopped")
         assert "SIGTERM seen" in sagemaker.logs("stopped")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.up import Up, running_up, wait
+from tests.support.up import Up, running_up
+from tests.support.waiting import wait
 
 pytestmark = pytest.mark.system
 
@@ -40,8 +41,7 @@ def test_a_new_champion_starts_the_scoring_by_itself_and_a_worse_model_does_not(
     up.unpause("wine_sweep", "wine_score")
     sweep = up.trigger("wine_sweep", alphas=[0.5], l1_ratios=[0.1])
     assert up.wait_end("wine_sweep", sweep) == "success"
-    wait(lambda: bool(up.runs("wine_score")), 120, "a run of wine_score")
-    (run,) = up.runs("wine_score")
+    (run,) = wait(lambda: up.runs("wine_score"), "a run of wine_score")
     assert run["run_type"] == "asset_triggered"
     assert up.wait_end("wine_score", run["dag_run_id"]) == "success"
 
@@ -61,7 +61,8 @@ def test_a_new_champion_starts_the_scoring_by_itself_and_a_worse_model_does_not(
     worse = up.trigger("wine_sweep", alphas=[1.0], l1_ratios=[1.0])
     assert up.wait_end("wine_sweep", worse) == "success"
     assert up.xcom("wine_sweep", worse, "sweep.promote")["promoted"] is False
-    time.sleep(5)
+    # Airflow writes what a task's success does to its assets together with the success.
+    assert up.call("GET", f"/assets/events?source_dag_id=wine_sweep&source_run_id={worse}")["asset_events"] == []
     assert len(up.runs("wine_score")) == 1
     assert champion(up, WINE).version == holder.version
 
@@ -82,11 +83,12 @@ def test_a_person_decides_about_the_promotion(up: Up) -> None:
 def decide(up: Up, answer: str) -> str:
     """Run the sweep with an approval, give the answer, return the DAG run's id after its end."""
     run = up.trigger("cifar10_sweep", approval=True)
-    wait(lambda: up.task("cifar10_sweep", run, "approve") == "awaiting_input", 600, "the question")
-    # Airflow 3.3.2 runs the task again if the answer comes within the second in which it begins to wait.
-    time.sleep(3)
+    wait(lambda: up.task("cifar10_sweep", run, "approve") == "awaiting_input", "the question", 900)
     path = f"/dags/cifar10_sweep/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
     assert ": accuracy " in up.call("GET", path)["body"]
+    # Airflow 3.3.2 runs the task again if the answer comes before the scheduler heard of the end of its process.
+    heard = re.compile(rf"executor event with state success for task instance .*'approve'.*'{re.escape(run)}'")
+    wait(lambda: heard.search((up.home / "logs/airflow.log").read_text()), "the end of the question's process")
     up.call("PATCH", path, {"chosen_options": [answer]})
-    assert up.wait_end("cifar10_sweep", run) == "success"
+    assert up.wait_end("cifar10_sweep", run, 900) == "success"
     return run

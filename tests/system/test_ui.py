@@ -16,7 +16,7 @@ from mlflow_projects.tracking.client import connect
 from mlflow_projects.tracking.record import now, resolve_experiment
 from mlflow_projects.tracking.settings import TrackingSettings
 from tests.conftest import ROOT
-from tests.support.airflow import SECRET, USERS, Deployment, running_airflow, wait
+from tests.support.airflow import SECRET, USERS, Deployment, running_airflow
 from tests.support.browser import (
     NARROW,
     PATIENCE,
@@ -27,6 +27,7 @@ from tests.support.browser import (
     shoot,
     switch_theme,
 )
+from tests.support.waiting import wait
 
 pytestmark = [
     pytest.mark.system,
@@ -92,12 +93,12 @@ def test_a_filled_form_starts_echo_zip_and_leads_to_mlflow_and_back(
     text.fill("")
     text.blur()
     form.get_by_text("This field is required").wait_for()
-    assert start.is_disabled(), "a wrong value is refused in the form"
+    wait(start.is_disabled, "the form to refuse a wrong value")
     shoot(page, "trigger_form")
     text.fill("from the browser")
     lines.fill("0")
     lines.blur()
-    assert lines.input_value() == "1", "a number below the bound becomes the bound"
+    wait(lambda: lines.input_value() == "1", "a number below the bound to become the bound")
     lines.fill("3")
     lines.blur()
     start.click()
@@ -233,7 +234,7 @@ def test_the_connection_form_explains_itself_and_its_test_button_works(page: Any
     form.locator("input[name=port]").fill(port)
     form.get_by_role("button", name="Extra Fields", exact=True).click()
     form.get_by_text("What your browser calls the server, if not the tracking URI; for links.").wait_for()
-    page.wait_for_timeout(600)  # until the form stands still
+    form.element_handle().wait_for_element_state("stable")
     shoot(page, "connection_form")
     form.get_by_role("button", name="Save").click()
     form.wait_for(state="hidden")
@@ -338,7 +339,7 @@ def make_nights(airflow: httpx.Client, mlflow_url: str) -> list[str]:
         client.update_run(run.run_id, "FINISHED", (run.start_time or 0) + 60_000 + 900 * (night * 3 % 5))
         made.append(run_id)
     client.close()
-    wait(lambda: {run["state"] for run in dag_runs(airflow, "nightly")} == {"success"}, "twenty nights", seconds=300)
+    wait(lambda: {run["state"] for run in dag_runs(airflow, "nightly")} == {"success"}, "twenty nights")
     return made
 
 
@@ -353,7 +354,7 @@ def post(airflow: httpx.Client, path: str, content: dict[str, Any]) -> Any:
         got = airflow.post(path, json=content)
         return None if got.status_code >= 500 else got
 
-    made = wait(answer, f"an answer to POST {path}", seconds=60)
+    made = wait(answer, f"an answer to POST {path}")
     assert made.is_success, made.text
     return made.json()
 
@@ -372,7 +373,7 @@ def ended(airflow: httpx.Client, dag_id: str, run_id: str) -> str:
         state = str(airflow.get(f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id)}").json()["state"])
         return state if state in ("success", "failed") else ""
 
-    return str(wait(look, f"the end of {dag_id}", seconds=300))
+    return str(wait(look, f"the end of {dag_id}"))
 
 
 def open_tab(page: Any, dag_id: str, run_id: str) -> Any:

@@ -9,8 +9,9 @@ GET      ``/faults``       lists the faults still to come
 DELETE   ``/faults``       forgets them; with ``{"access_key": …}`` only those for that key
 GET      ``/requests``     ``{"counts": {"sagemaker.DescribeTrainingJob": 3, …}, "create_training_job": […]}``
 DELETE   ``/requests``     begins to count anew
-GET      ``/jobs``         the jobs with their status and the process ids of their instances
+GET      ``/jobs``         the jobs with their status, the process ids and the exit statuses of their instances
 POST     ``/interrupt``    ``{"job": name}``: takes a spot job's instances away; it starts again
+POST     ``/age``          ``{"job": name, "seconds": n}``: the job counts as having trained so much longer
 =======  ================  ================================================================================
 """
 
@@ -151,6 +152,8 @@ class Control:
             return self._fleet.overview()
         elif path == "/interrupt" and method == "POST":
             self._fleet.interrupt(given["job"])
+        elif path == "/age" and method == "POST":
+            self._fleet.age(given["job"], given["seconds"])
         elif path not in ("/faults", "/requests"):
             raise ValueError(f"there is no {method} {PREFIX}{path}")
         with self._lock:

@@ -38,6 +38,11 @@ class Life:
         self._failed: Instance | None = None  # the first one; those that it ends fail after it
         self.thread = threading.Thread(target=self._run, name=job.name, daemon=True)
 
+    def age(self, seconds: float) -> None:
+        """Count the job as having trained so much longer."""
+        self._trained += seconds
+        self._job.wake.set()
+
     def _run(self) -> None:
         try:
             self._live()
@@ -241,14 +246,22 @@ class Fleet:
 
     def interrupt(self, name: str) -> None:
         """Take a spot job's instances away."""
-        with self._lock:
-            jobs = [job for job, _ in self._lives.values() if job.name == name]
-        if not jobs:
-            raise ValueError(f"there is no job {name!r}")
-        if not jobs[0].spot or jobs[0].secondary != "Training":
+        job, _ = self._named(name)
+        if not job.spot or job.secondary != "Training":
             raise ValueError(f"job {name!r} is not a spot job (EnableManagedSpotTraining) in Training")
-        jobs[0].interrupt_asked = True
-        jobs[0].wake.set()
+        job.interrupt_asked = True
+        job.wake.set()
+
+    def age(self, name: str, seconds: float) -> None:
+        """Count a job as having trained so much longer."""
+        self._named(name)[1].age(seconds)
+
+    def _named(self, name: str) -> tuple[TrainingJob, Life]:
+        with self._lock:
+            found = next((pair for pair in self._lives.values() if pair[0].name == name), None)
+        if not found:
+            raise ValueError(f"there is no job {name!r}")
+        return found
 
     def overview(self) -> list[dict[str, Any]]:
         """Return the jobs for people and scripts."""
@@ -261,6 +274,7 @@ class Fleet:
                 "status": job.status,
                 "secondary_status": job.secondary,
                 "pids": [instance.pid for instance in life.instances if instance.exit_code() is None],
+                "exit_codes": [instance.exit_code() for instance in life.instances],
             }
             for job, life in lives
         ]

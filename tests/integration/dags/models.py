@@ -99,5 +99,5 @@ for dag_id, deferrable in (("wait_in_worker", False), ("wait_in_triggerer", True
             newer_than="{{ params.newer_than }}",
             deferrable=deferrable,
             poke_interval=0.5,
-            timeout=60,
+            timeout=600,
         )

@@ -8,13 +8,13 @@ from airflow.sdk import DAG
 
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
-PARAMETERS = {"text": "{{ params.text }}", "counter": "{{ params.counter }}", "seconds": "{{ params.seconds }}"}
+PARAMETERS = {"text": "{{ params.text }}", "counter": "{{ params.counter }}", "gate": "{{ params.gate }}"}
 
 with DAG(
     "reuse_chain",
     schedule=None,
     default_args={"retries": 0, "retry_delay": timedelta(0), "reuse": "{{ params.mode }}"},
-    params={"uri": "", "text": "x", "counter": "", "seconds": 0, "mode": "True", "second": "after"},
+    params={"uri": "", "text": "x", "counter": "", "gate": "/", "mode": "True", "second": "after"},
 ):
     with mlflow_run("parent", experiment_name="reuse"):
         first = MLflowProjectOperator(task_id="first", uri="{{ params.uri }}", parameters=PARAMETERS)

@@ -45,8 +45,8 @@ with DAG("timed_out", schedule=None):
         MLflowProjectOperator(
             task_id="step",
             uri=SHELL,
-            parameters={"command": "echo waiting; sleep 60"},
-            execution_timeout=timedelta(seconds=2),
+            parameters={"command": "echo waiting as $$; exec sleep 600"},
+            execution_timeout=timedelta(hours=1),
         )
 
 with DAG("failing_pipeline", schedule=None):

@@ -14,6 +14,7 @@ import pytest
 from mlflow_projects.tracking.registration import WantedVersion
 from mlflow_projects.triggers.model_version import ModelVersionTrigger
 from tests.support.flaky import FlakyProxy, answer, refuse
+from tests.support.waiting import PATIENCE, wait
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
 SECRET = "correct-horse-battery"
@@ -59,16 +60,16 @@ def test_only_ids_are_serialized(name: str) -> None:
 def test_trouble_is_waited_out_and_the_version_found(proxy: FlakyProxy, name: str, mlflow_server: str) -> None:
     from mlflow import MlflowClient
 
-    async def wait() -> Any:
+    async def look() -> Any:
         waiting = asyncio.create_task(first_event(trigger(name)))
-        while proxy.requests.count("model-versions/get") < 5:
-            await asyncio.sleep(0.1)
-            assert not waiting.done()
+        looked = lambda: proxy.requests.count("model-versions/get") > 4 or waiting.done()  # noqa: E731
+        await asyncio.to_thread(wait, looked, "five looks")
+        assert not waiting.done()
         await asyncio.to_thread(MlflowClient(mlflow_server).create_model_version, name, "s3://bucket/model")
-        return await asyncio.wait_for(waiting, 120)
+        return await asyncio.wait_for(waiting, PATIENCE)
 
     proxy.faults["model-versions/get"] = [refuse, answer(503), answer(503)]
-    found = asyncio.run(wait())["found"]
+    found = asyncio.run(look())["found"]
     assert (found["name"], found["version"], found["metrics"]) == (name, 1, {})
     assert found["mlflow_conn_id"] == "mlflow_test"
 

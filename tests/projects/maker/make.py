@@ -5,10 +5,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-text, counter, seconds, upstream = sys.argv[1:5]
+text, counter, gate, upstream = sys.argv[1:5]
 with Path(counter).open("a", encoding="utf-8") as file:
     file.write(f"{text}\n")
-time.sleep(float(seconds))
+while not Path(gate).exists():
+    time.sleep(0.1)
 server, experiment = os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_EXPERIMENT_ID"]
 run_id = os.environ["MLFLOW_RUN_ID"]
 target = f"{server}/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run_id}/artifacts/made/text.txt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -41,15 +41,16 @@ class News:
 class _Watched:
     submitted: float
     interval: float
+    heard: float
     news: asyncio.Queue[News] = field(default_factory=asyncio.Queue)
     is_new: bool = True
-    heard: float = field(default_factory=time.monotonic)
 
 
 class JobPoller:
     """Asks AWS in a loop while at least one job is watched.
 
     :param aws_conn_id: Airflow connection
+    :param clock: seconds since any moment
     """
 
     # By event loop: a triggerer has one for ever, ``dag.test()`` one for each deferred task.
@@ -57,21 +58,22 @@ class JobPoller:
         WeakKeyDictionary()
     )
 
-    def __init__(self, aws_conn_id: str | None, region: str) -> None:
+    def __init__(self, aws_conn_id: str | None, region: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clients = Clients(aws_conn_id, region)
         self._logs = JobLogs(self._clients, time.time())
         self._watched: dict[str, _Watched] = {}
         self._listed = 0.0
         self._trouble_shown = float("-inf")
         self._loop: asyncio.Task[None] | None = None
+        self._clock = clock
 
     @classmethod
-    def of(cls, aws_conn_id: str | None, region: str) -> JobPoller:
+    def of(cls, aws_conn_id: str | None, region: str, clock: Callable[[], float] = time.monotonic) -> JobPoller:
         """Return the poller of a connection and region for the running event loop."""
         pollers = cls._all.setdefault(asyncio.get_running_loop(), {})
         key = aws_conn_id, region
         if key not in pollers:
-            pollers[key] = cls(aws_conn_id, region)
+            pollers[key] = cls(aws_conn_id, region, clock)
         return pollers[key]
 
     @asynccontextmanager
@@ -81,7 +83,7 @@ class JobPoller:
         :param interval: seconds between two looks
         """
         name = handle["job_name"]
-        watched = self._watched[name] = _Watched(handle["submitted"], interval)
+        watched = self._watched[name] = _Watched(handle["submitted"], interval, self._clock())
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run())
         try:
@@ -119,10 +121,10 @@ class JobPoller:
         except Exception as error:  # a trigger that fails would leave its job alone: no connection, for example
             self._clients.forget()
             trouble = f"AWS cannot be asked about training jobs, which go on: {type(error).__name__} {error}"
-        if trouble and time.monotonic() - self._trouble_shown < _TROUBLE_EVERY_SECONDS:
+        if trouble and self._clock() - self._trouble_shown < _TROUBLE_EVERY_SECONDS:
             trouble = ""
         elif trouble:
-            self._trouble_shown = time.monotonic()
+            self._trouble_shown = self._clock()
         return {
             name: News(*states.get(name, ("", "")), tuple(lines.get(name, ())), trouble)
             for name in jobs
@@ -146,7 +148,7 @@ class JobPoller:
         for page in self._clients["sagemaker"].get_paginator("list_training_jobs").paginate(**query):
             for job in page["TrainingJobSummaries"]:
                 if watched := jobs.get(job["TrainingJobName"]):
-                    watched.heard = time.monotonic()
+                    watched.heard = self._clock()
                     states[job["TrainingJobName"]] = job["TrainingJobStatus"], job.get("SecondaryStatus", "")
         self._listed = begin
         for watched in newcomers:
@@ -156,9 +158,9 @@ class JobPoller:
     def _of_silent(self, jobs: Mapping[str, _Watched]) -> dict[str, tuple[str, str]]:
         """Ask for the one job that was not heard of for longest, in case that a list left it out."""
         name, watched = min(jobs.items(), key=lambda job: job[1].heard)
-        if time.monotonic() - watched.heard < _SILENCE_SECONDS:
+        if self._clock() - watched.heard < _SILENCE_SECONDS:
             return {}
-        watched.heard = time.monotonic()
+        watched.heard = self._clock()
         try:
             found = self._clients["sagemaker"].describe_training_job(TrainingJobName=name)
         except aws_errors():  # the news of the list must not be lost for it

@@ -28,12 +28,12 @@ def look(*arguments: str) -> list[list[str]]:
 
 def test_the_command_of_a_dag_run_is_found_until_it_ends() -> None:
     environment = {**os.environ, "AIRFLOW_CTX_DAG_RUN_ID": "run 1", "MLFLOW_RUN_ID": "a"}
-    process = subprocess.Popen(["sleep", "60"], env=environment)
+    process = subprocess.Popen(["sleep", "600"], env=environment)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not look("run 1"):  # it has its environment once it runs the program
             assert time.monotonic() < deadline
-        assert look("run 1") == [["sleep", "60"]]
+        assert look("run 1") == [["sleep", "600"]]
         assert look("run 2") == []
     finally:
         process.kill()
@@ -42,10 +42,10 @@ def test_the_command_of_a_dag_run_is_found_until_it_ends() -> None:
 
 
 def test_a_task_is_found_by_the_title_that_airflow_gives_it() -> None:
-    with subprocess.Popen(["airflow worker -- 1", "60"], executable="/usr/bin/sleep") as process:
+    with subprocess.Popen(["airflow worker -- 1", "600"], executable="/usr/bin/sleep") as process:
         try:
-            deadline = time.monotonic() + 60
-            while ["airflow worker -- 1", "60"] not in look():
+            deadline = time.monotonic() + 120
+            while ["airflow worker -- 1", "600"] not in look():
                 assert time.monotonic() < deadline
         finally:
             process.kill()

@@ -226,8 +226,9 @@ class RunRecord:
             tags |= self.success_tags(logged)
         if missing or tags or outcome.metrics:
             self.client.log_batch(logged.run_id, params=missing, tags=tags, metrics=outcome.metrics)
-        self.client.update_run(logged.run_id, outcome.status, now())
-        return replace(logged, status=outcome.status)
+        moment = now()
+        self.client.update_run(logged.run_id, outcome.status, moment)
+        return replace(logged, status=outcome.status, end_time=moment)
 
     def _tags(self) -> dict[str, str]:
         tags = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -300,16 +301,20 @@ def test_a_reused_result_is_the_originals_xcom_with_the_link(task: Task) -> None
     ],
 )
 def test_a_success_that_airflow_did_not_take_is_withdrawn(
-    states: list[str | None], reason: str | None, task: Task
+    states: list[str | None], reason: str | None, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    moments = itertools.count(1000)  # a second end would be a later one
+    monkeypatch.setattr("mlflow_projects.tracking.record.now", lambda: next(moments))
     step = operator()
     step.confirm_success(task.context()["ti"])  # nothing finished yet
     task.states = [states[0]]
     step.execute(task.context())
     task.states = [states[1]]
+    (ended,) = task.runs
     step.confirm_success(task.context()["ti"])
     (run,) = task.runs
     assert (run.status, run.tags.get(REASON)) == ("KILLED" if reason else "FINISHED", reason)
+    assert run.end_time == ended.end_time
 
 
 # --- settings and what the UI shows ---

@@ -358,6 +358,15 @@ def test_the_run_to_close_can_be_given(client: MemoryClient) -> None:
     assert client.get_run(given.run_id).status == "FINISHED"
 
 
+def test_an_end_in_a_group_closes_the_run_of_the_group(client: MemoryClient) -> None:
+    with DAG("dag", schedule=None) as dag, mlflow_run("pipeline", mlflow_conn_id=CONNECTION):
+        MLflowEndRunOperator(task_id="close", mlflow_conn_id=CONNECTION)
+    first = TaskInstance(START)
+    run_id = start(dag, first)["run_id"]
+    assert running(dag.get_task("pipeline.close"), at(first, task_id="pipeline.close"))["run_id"] == run_id
+    assert client.get_run(run_id).status == "FINISHED"
+
+
 def test_an_end_without_a_run_says_what_to_pass(client: MemoryClient) -> None:
     with DAG("dag", schedule=None) as dag:
         MLflowEndRunOperator(task_id="end", mlflow_conn_id=CONNECTION)

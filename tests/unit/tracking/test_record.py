@@ -375,6 +375,13 @@ def test_a_closed_run_loses_its_success_only_where_it_is_asked_for(
     assert client.get_run(run.run_id).end_time == 1234
 
 
+def test_a_success_stays_where_nothing_else_is_said(client: MemoryClient) -> None:
+    run = record(client).open()
+    client.update_run(run.run_id, "FINISHED", 1234)
+    assert close_abandoned(client, run.run_id, "why", lambda _: None) is False
+    assert client.get_run(run.run_id).status == "FINISHED"
+
+
 def test_a_success_that_is_withdrawn_keeps_its_end(client: MemoryClient) -> None:
     run = record(client).open()
     withdraw(client, replace(run, end_time=1234), "why")
@@ -400,6 +407,7 @@ def test_runs_that_name_each_other_as_parent_end_the_search(client: MemoryClient
     client.log_batch(one.run_id, tags={"mlflow.parentRunId": two.run_id})
     three = client.create_run("0", "three", now(), {})
     client.log_batch(three.run_id, tags={"mlflow.parentRunId": three.run_id})
+    client.create_run("0", "four", now(), {"mlflow.parentRunId": two.run_id})
     assert close_open_descendants(client, root, "gone", lambda _: None) == []
 
 

@@ -71,9 +71,9 @@ lint: setup-dev ## The style (ruff), types (mypy) and import contracts (import-l
 	@$(BIN)/mypy
 
 .PHONY: faults
-faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', or N=200 SEED=7, STORE=postgresql)
+faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', THIRD=0, or N=200 SEED=7, STORE=postgresql)
 	@$(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) $(if $(AGAIN),--again)
+	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again)
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4", QUICK=1, WRITE=1 for docs)
@@ -100,8 +100,8 @@ stack-test: setup-dev ## Run DAGs on that stack and check every record; starts i
 	@STACK=1 $(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
 
 .PHONY: stack-faults
-stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', AGAIN=1, KEEP=1: let it run)
-	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(AGAIN),--again) $(if $(KEEP),--keep)
+stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', THIRD=0, AGAIN=1, KEEP=1)
+	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again) $(if $(KEEP),--keep)
 
 .PHONY: lock
 lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 3.13

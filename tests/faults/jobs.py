@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Callable, Mapping
 
 import psutil
 
 from mlflow_projects.backends.sagemaker.request import job_name
 from tests.faults.stack import GONE_IMAGE, JOB_MODES, Stack
-from tests.faults.table import clear_step, patch_task
+from tests.faults.table import clear_step, new_signal, patch_task, until
 from tests.faults.verdict import Fault
 
 JOB_FAULTS: list[Fault[Stack]] = []
-LONG = "echo begun; sleep 90"
+BEGUN = "begun 42"  # as the job says it, not as its command is written
+HANGING = "echo begun $((6 * 7)); sleep 600"  # until it is stopped
 # For the step; AWS itself would let the job go on.
 PAST_ITS_DEADLINE = {
     "max_run": 5,
@@ -51,13 +52,24 @@ def run(stack: Stack, dag_id: str, command: str = "true", **conf: object) -> tup
 
 def worker_of(stack: Stack, dag_id: str, run_id: str) -> psutil.Process:
     """Return the step's task process."""
-    stack.wait(lambda: bool(stack.task(dag_id, run_id)["pid"]), 60, "the task's process")
+    stack.wait(lambda: bool(stack.task(dag_id, run_id)["pid"]), "the task's process")
     return psutil.Process(stack.task(dag_id, run_id)["pid"])
 
 
-def wait_until_deferred(stack: Stack, dag_id: str, run_id: str, mode: str) -> None:
-    if mode == "deferred":
-        stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "deferred", 60, "the deferral")
+def wait_until_watched(stack: Stack, dag_id: str, run_id: str, mode: str) -> None:
+    """Wait until the worker, or the trigger, has told what the job wrote."""
+    stack.wait_task(dag_id, run_id, "deferred" if mode == "deferred" else "running")
+    stack.wait(lambda: BEGUN in stack.task_log(dag_id, run_id), "the job's output in the task's log")
+
+
+def wait_second_try(stack: Stack, dag_id: str, run_id: str) -> None:
+    """Wait until a worker, or a trigger, looks after the job in the second try."""
+
+    def look() -> bool:
+        task = stack.task(dag_id, run_id)
+        return task["try_number"] == 2 and task["state"] in ("running", "deferred")
+
+    stack.wait(look, "the second try")
 
 
 def one_job(stack: Stack, run_id: str) -> None:
@@ -89,7 +101,7 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("somebody stops the job in AWS", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_{mode}", LONG)
+    dag_id, run_id = run(stack, f"job_{mode}", HANGING)
     name = stack.wait_job(run_id, "Training")
     stack.sagemaker.client().stop_training_job(TrainingJobName=name)
     return dag_id, run_id
@@ -97,50 +109,53 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("the job takes longer than max_run", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return run(stack, f"job_{mode}", LONG, config={"max_run": 2})
+    return run(stack, f"job_{mode}", HANGING, config={"max_run": 2})
 
 
 @fault("the job waits for ever and its deadline passes", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return run(stack, f"job_{mode}", LONG, config=PAST_ITS_DEADLINE)
+    return run(stack, f"job_{mode}", HANGING, config=PAST_ITS_DEADLINE)
 
 
 @fault("its deadline passes while AWS is slow to take the stop", "failed", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
     slow = {"service": "sagemaker", "operation": "StopTrainingJob", "error": "ThrottlingException", "times": 3}
     order(stack, mode, slow)
-    return run(stack, f"job_{mode}", LONG, config=PAST_ITS_DEADLINE)
+    return run(stack, f"job_{mode}", HANGING, config=PAST_ITS_DEADLINE)
 
 
 @fault("a person marks the step failed while its job runs", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_{mode}", LONG)
-    stack.wait_job(run_id, "Training")
-    wait_until_deferred(stack, dag_id, run_id, mode)
-    time.sleep(2)
+    dag_id, run_id = run(stack, f"job_{mode}", HANGING)
+    wait_until_watched(stack, dag_id, run_id, mode)
     patch_task(stack, dag_id, run_id, "failed")
     return dag_id, run_id
 
 
 @fault("a person clears the step while its job runs", "success")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_{mode}", "test $TRY = 2 || sleep 90")
-    stack.wait_job(run_id, "Training")
-    wait_until_deferred(stack, dag_id, run_id, mode)
-    time.sleep(2)
+    dag_id, run_id = run(stack, f"job_{mode}", f"test $TRY = 2 || {{ {HANGING}; }}")
+    wait_until_watched(stack, dag_id, run_id, mode)
     clear_step(stack, dag_id, run_id)
-    stack.wait(lambda: len(stack.jobs_of(run_id)) == 2, 60, "the second job")
+    stack.wait(lambda: len(stack.jobs_of(run_id)) == 2, "the second job")
     return dag_id, run_id
 
 
 @fault("execution_timeout while the job runs", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return run(stack, f"job_limited_{mode}", LONG)
+    dag_id, run_id = run(stack, f"job_limited_{mode}", HANGING)
+    if mode == "watched":
+        wait_until_watched(stack, dag_id, run_id, mode)
+        worker_of(stack, dag_id, run_id).send_signal(signal.SIGALRM)
+    return dag_id, run_id
 
 
 @fault("dagrun_timeout while the job runs", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return run(stack, f"job_short_run_{mode}", LONG)
+    dag_id, run_id = run(stack, f"job_short_run_{mode}", HANGING)
+    wait_until_watched(stack, dag_id, run_id, mode)
+    stack.let_time_out(run_id)
+    return dag_id, run_id
 
 
 @fault("1 MB of parameters and a variable of 513 characters", "success")
@@ -152,17 +167,20 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("SIGKILL to the worker while it waits, then a retry", "success", modes=("watched",))
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_again_{mode}", "sleep 15")
+    told = new_signal(stack)
+    dag_id, run_id = run(stack, f"job_again_{mode}", until(told))
     stack.wait_job(run_id, "Training")
     worker_of(stack, dag_id, run_id).kill()
-    stack.wait_end(dag_id, run_id, 120)
+    wait_second_try(stack, dag_id, run_id)
+    told.touch()
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
 
 @fault("SIGKILL to the worker while it waits, and no retry", "failed", modes=("watched",))
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_{mode}", LONG)
+    dag_id, run_id = run(stack, f"job_{mode}", HANGING)
     stack.wait_job(run_id, "Training")
     worker_of(stack, dag_id, run_id).kill()
     return dag_id, run_id
@@ -170,23 +188,30 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 
 @fault("SIGKILL to the worker while the job is being created, then a retry", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    order(stack, mode, {**CREATE, "delay": 4, "after": True})
-    dag_id, run_id = run(stack, f"job_again_{mode}", "sleep 15")
+    order(stack, mode, {**CREATE, "hold": True, "after": True})
+    told = new_signal(stack)
+    dag_id, run_id = run(stack, f"job_again_{mode}", until(told))
     stack.wait_job(run_id)
     worker_of(stack, dag_id, run_id).kill()
-    stack.wait_end(dag_id, run_id, 120)
+    wait_second_try(stack, dag_id, run_id)
+    stack.mend(mode)
+    told.touch()
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
 
 @fault("the triggerer is killed and started again", "success", disturbs=True, modes=("deferred",))
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_{mode}", "sleep 12")
-    stack.wait_job(run_id, "Training")
-    wait_until_deferred(stack, dag_id, run_id, mode)
+    told = new_signal(stack)
+    dag_id, run_id = run(stack, f"job_{mode}", f"echo begun $((6 * 7)); {until(told)}")
+    wait_until_watched(stack, dag_id, run_id, mode)
     stack.kill("triggerer")
     stack.start("triggerer")
-    stack.wait_end(dag_id, run_id, 120)
+    # It tells again what the job wrote.
+    stack.wait(lambda: stack.task_log(dag_id, run_id).count(BEGUN) > 1, "the new triggerer to look after the job")
+    told.touch()
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
@@ -196,8 +221,8 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
     for operation in ("CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs"):
         fault = {"service": "sagemaker", "operation": operation, "error": "ThrottlingException", "times": 6}
         order(stack, mode, fault)
-    dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
-    stack.wait_end(dag_id, run_id, 120)
+    dag_id, run_id = run(stack, f"job_{mode}")
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
@@ -206,8 +231,8 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 def _(stack: Stack, mode: str) -> tuple[str, str]:
     failing = {**CREATE, "error": "InternalServerError"}
     order(stack, mode, failing, {**failing, "after": True})
-    dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
-    stack.wait_end(dag_id, run_id, 120)
+    dag_id, run_id = run(stack, f"job_{mode}")
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
@@ -215,38 +240,44 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
 @fault("the answer to the creation is lost", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
     order(stack, mode, {**CREATE, "error": "lost", "after": True})
-    dag_id, run_id = run(stack, f"job_{mode}", "sleep 2")
-    stack.wait_end(dag_id, run_id, 120)
+    dag_id, run_id = run(stack, f"job_{mode}")
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
 
-def unavailable(stack: Stack, mode: str, error: str, seconds: float) -> tuple[str, str]:
-    dag_id, run_id = run(stack, f"job_{mode}", "sleep 5")
-    stack.wait_job(run_id, "Training")
+def unavailable(stack: Stack, mode: str, error: str, times: int) -> tuple[str, str]:
+    """Let a job end while AWS answers with an error, until it has done so many times."""
+    told = new_signal(stack)
+    dag_id, run_id = run(stack, f"job_{mode}", until(told))
+    name = stack.wait_job(run_id, "Training")
     services = ("sagemaker", "logs", "sts")
-    order(stack, mode, *({"service": name, "error": error, "seconds": seconds} for name in services))
-    time.sleep(seconds)
-    stack.wait_end(dag_id, run_id, 120)
+    order(stack, mode, *({"service": name, "error": error, "times": 0} for name in services))
+    told.touch()
+    stack.wait(lambda: stack.sagemaker.describe(name)["TrainingJobStatus"] == "Completed", "the end of the job")
+    stack.wait(lambda: stack.sagemaker.struck(mode) >= times, f"{times} requests in vain")
+    stack.mend(mode)
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
 
-@fault("AWS cannot be asked for a minute", "success", disturbs=True)
+@fault("AWS cannot be asked for a while", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return unavailable(stack, mode, "ServiceUnavailable", 60)
+    # Of each service, four requests are one look in vain; so this outlasts two looks, at least.
+    return unavailable(stack, mode, "ServiceUnavailable", 16)
 
 
 @fault("the credentials are expired for a while", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    return unavailable(stack, mode, "ExpiredTokenException", 10)
+    return unavailable(stack, mode, "ExpiredTokenException", 6)
 
 
 @fault("CloudWatch cannot be asked", "success", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    fault = {"service": "logs", "operation": "FilterLogEvents", "error": "ServiceUnavailable", "seconds": 15}
+    fault = {"service": "logs", "operation": "FilterLogEvents", "error": "ServiceUnavailable", "times": 0}
     order(stack, mode, fault)
-    return run(stack, f"job_{mode}", "sleep 2")
+    return run(stack, f"job_{mode}")
 
 
 @fault("the upload to S3 fails half-way, then a retry", "success", disturbs=True)
@@ -254,16 +285,17 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
     put = {"service": "s3", "operation": "PutObject"}
     order(stack, mode, {**put, "error": ""}, {**put, "error": "InternalError", "times": 5})
     dag_id, run_id = run(stack, f"job_again_{mode}", "true")
-    stack.wait_end(dag_id, run_id, 120)
+    stack.wait_end(dag_id, run_id)
     one_job(stack, run_id)
     return dag_id, run_id
 
 
 @fault("somebody else's job has the same name", "failed", disturbs=True)
 def _(stack: Stack, mode: str) -> tuple[str, str]:
-    order(stack, mode, {"service": "s3", "operation": "PutObject", "delay": 4, "times": 2})
-    dag_id, run_id = run(stack, f"job_{mode}", "true")
-    stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "running", 60, "the task")
+    order(stack, mode, {"service": "s3", "operation": "PutObject", "hold": True, "times": 0})
+    dag_id, run_id = run(stack, f"job_{mode}")
+    stack.wait(lambda: stack.sagemaker.holding(mode), "the upload of the project")
     name = job_name(f"{dag_id}-step", stack.task(dag_id, run_id)["id"])
     stack.sagemaker.client().create_training_job(**stack.sagemaker.request(name, ["true"]))
+    stack.mend(mode)
     return dag_id, run_id

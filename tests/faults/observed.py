@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from typing import Any, Protocol
 import httpx
 
 ENDED = ("success", "failed")
+PATIENCE = 180.0  # seconds: nothing takes that long, but the machine may be busy with others
+DagRun = tuple[str, str]
 
 
 class Process(Protocol):
@@ -26,12 +29,11 @@ class Observed(ABC):
 
     :ivar mlflow_uri: where MLflow answers, past whatever the steps have in between
     :ivar with_sagemaker: True if steps may be training jobs
-    :ivar patience: how often Airflow is asked again, a second apart, while it does not answer
     """
 
     mlflow_uri: str
-    patience = 8
     with_sagemaker = False
+    _of_thread = threading.local()
 
     @abstractmethod
     def ask(self, method: str, path: str, content: Any) -> httpx.Response:
@@ -41,13 +43,17 @@ class Observed(ABC):
     def processes(self, run_id: str) -> Sequence[Process]:
         """Return the living processes of a DAG run's commands, minders included."""
 
+    def has_process(self, attempt: dict[str, Any]) -> bool:
+        """Tell whether the process of a try is seen to live."""
+        return False
+
     @abstractmethod
     def is_up(self) -> bool:
         """Tell whether API server and scheduler answer well."""
 
     @abstractmethod
-    def last_lines(self, count: int = 15) -> list[str]:
-        """Return the ends of the logs of all parts."""
+    def last_lines(self, dag_runs: Sequence[DagRun] = (), count: int = 15) -> list[str]:
+        """Return the ends of the logs of all parts, and of the tasks of some DAG runs."""
 
     @abstractmethod
     def mend(self, lane: str = "") -> None:
@@ -66,21 +72,33 @@ class Observed(ABC):
 
     def send(self, method: str, path: str, content: Any = None) -> Any:
         """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts."""
-        for _ in range(self.patience):
+        answers: list[httpx.Response] = []
+
+        def ask() -> bool:
             with contextlib.suppress(httpx.HTTPError):
-                answer = self.ask(method, path, content)
-                if answer.status_code < 500:
-                    assert answer.status_code < 400, answer.text
-                    return answer.json()
-            time.sleep(1)
-        raise AssertionError(f"{method} {path} gets no answer")
+                answers.append(self.ask(method, path, content))
+                return answers[-1].status_code < 500
+            return False
+
+        self.wait(ask, f"an answer to {method} {path}")
+        assert answers[-1].status_code < 400, answers[-1].text
+        return answers[-1].json()
 
     def get(self, path: str) -> Any:
         return self.send("GET", path)
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         made = self.send("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
-        return str(made["dag_run_id"])
+        run_id = str(made["dag_run_id"])
+        self._of_thread.triggered = [*self.triggered(), (dag_id, run_id)]
+        return run_id
+
+    def triggered(self) -> list[DagRun]:
+        """Return the DAG runs that this thread has started since :meth:`forget_triggered`."""
+        return list(getattr(self._of_thread, "triggered", ()))
+
+    def forget_triggered(self) -> None:
+        self._of_thread.triggered = []
 
     def clear(self, dag_id: str, run_id: str, **options: object) -> None:
         body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True, **options}
@@ -92,23 +110,39 @@ class Observed(ABC):
     def task(self, dag_id: str, run_id: str, task_id: str = "parent.step") -> dict[str, Any]:
         return dict(self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"))
 
-    def wait_end(self, dag_id: str, run_id: str, seconds: float = 90) -> str:
+    def wait_end(self, dag_id: str, run_id: str) -> str:
         try:
-            self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, seconds, f"the end of {dag_id} {run_id}")
+            self.wait(lambda: self.dag_run(dag_id, run_id) in ENDED, f"the end of {dag_id} {run_id}", 2 * PATIENCE)
         except AssertionError as error:
-            raise AssertionError(f"{error}; {self._states(dag_id, run_id)}") from None
+            states = ""
+            with contextlib.suppress(AssertionError):
+                states = self._states(dag_id, run_id)
+            raise AssertionError(f"{error}; {states}") from None
         return self.dag_run(dag_id, run_id)
 
     def _states(self, dag_id: str, run_id: str) -> str:
         tasks = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         return ", ".join(f"{task['task_id']} is {task['state']} (try {task['try_number']})" for task in tasks)
 
+    def wait_task(self, dag_id: str, run_id: str, state: str, task_id: str = "parent.step", tries: int = 1) -> None:
+        """Wait until a task is in a state in its try of that number."""
+
+        def look() -> bool:
+            task = self.task(dag_id, run_id, task_id)
+            return bool((task["state"], task["try_number"]) == (state, tries))
+
+        self.wait(look, f"{task_id} of {run_id} to be {state} in try {tries}")
+
+    def wait_command_ended(self, run_id: str) -> None:
+        """Wait until nothing is left of the DAG run's commands."""
+        self.wait(lambda: not self.processes(run_id), f"the end of the command of {run_id}")
+
     @staticmethod
-    def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    def wait(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {seconds} s in vain for {what}")
+                raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
             time.sleep(0.3)
 
     def runs(self, run_id: str) -> list[Any]:

@@ -11,8 +11,8 @@ from random import Random
 
 import psutil
 
-from tests.faults.invariants import violations
 from tests.faults.stack import Stack, proxy_down
+from tests.faults.verdict import Fault, Verdict, cause
 
 ACTIONS = (
     "nothing", "kill the task process", "kill the command", "kill the minder", "mark a step failed",
@@ -20,50 +20,58 @@ ACTIONS = (
 )  # fmt: skip
 WEIGHTS = (4, 2, 2, 1, 2, 2, 2, 2)
 AT_ONCE = 3
+AWAY = 2.0  # seconds; perhaps nobody asks the server then, so there is nothing to wait for
 
 
-def run_randomly(stack: Stack, count: int, seed: int) -> list[str]:
-    """Cause ``count`` random faults; return a line per broken invariant."""
+def run_randomly(stack: Stack, count: int, seed: int) -> list[Verdict]:
+    """Cause ``count`` random faults and judge each; what is broken is printed."""
     random = Random(seed)
     plans = [
         (number, f"random_{random.randrange(5)}", random.choices(ACTIONS, WEIGHTS)[0], random.uniform(0, 3))
         for number in range(count)
     ]
     proxy = threading.Lock()
+
+    def judge(plan: tuple[int, str, str, float]) -> Verdict:
+        number, dag_id, action, after = plan
+
+        def do(stack: Stack) -> tuple[str, str]:
+            return _act(stack, proxy, dag_id, action, after)
+
+        verdict = cause(stack, Fault(f"#{number} {dag_id}, {action} after {after:.1f} s", do, ""))
+        if verdict.problems:
+            print(verdict, *verdict.logs, sep="\n", flush=True)
+        return verdict
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(lambda plan: _one(stack, proxy, *plan), plans))
+        verdicts = list(pool.map(judge, plans))
     print(f"seed {seed}:", ", ".join(f"{n} × {action}" for action, n in Counter(p[2] for p in plans).items()))
-    return [line for lines in results for line in lines]
+    return verdicts
 
 
-def _one(stack: Stack, proxy: threading.Lock, number: int, dag_id: str, action: str, after: float) -> list[str]:
-    who = f"#{number} {dag_id}, {action} after {after:.1f} s"
-    try:
-        run_id = stack.trigger(dag_id)
-        if action != "clear after the end":
-            _wait_for_a_command(stack, dag_id, run_id)
-            time.sleep(after)
-            _act(stack, proxy, dag_id, run_id, action)
-        stack.wait_end(dag_id, run_id, 180)
-        if action == "clear after the end":
-            stack.clear(dag_id, run_id)
-            stack.wait_end(dag_id, run_id, 180)
-        return [f"{who}, {run_id}: {problem}" for problem in violations(stack, dag_id, run_id)]
-    except Exception as error:  # one broken try must not hide the others
-        return [f"{who}: {type(error).__name__}: {error}"]
+def _act(stack: Stack, proxy: threading.Lock, dag_id: str, action: str, after: float) -> tuple[str, str]:
+    run_id = stack.trigger(dag_id)
+    if action == "clear after the end":
+        stack.wait_end(dag_id, run_id)
+        stack.clear(dag_id, run_id)
+    else:
+        _wait_for_a_command(stack, dag_id, run_id)
+        time.sleep(after)  # the fault is the moment, and nobody knows what there is to be seen in it
+        _disturb(stack, proxy, dag_id, run_id, action)
+    return dag_id, run_id
 
 
 def _wait_for_a_command(stack: Stack, dag_id: str, run_id: str) -> None:
     stack.wait(
         lambda: bool(stack.processes(run_id)) or stack.dag_run(dag_id, run_id) in ("success", "failed"),
-        60, f"a command of {run_id}",
+        f"a command of {run_id}",
     )  # fmt: skip
 
 
-def _act(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, action: str) -> None:
+def _disturb(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, action: str) -> None:
     if action == "tracking server away for 2 s":
         with proxy, proxy_down(stack.proxy):
-            time.sleep(2)
+            time.sleep(AWAY)
     elif action in ("mark a step failed", "clear a running step"):
         running = [
             task

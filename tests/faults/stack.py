@@ -9,16 +9,16 @@ import queue
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+from sqlalchemy import create_engine, text
 
-from tests.faults.observed import Observed
+from tests.faults.observed import PATIENCE, DagRun, Observed
 from tests.support.flaky import FlakyProxy, answer
 from tests.support.sagemaker import running_sagemaker
 from tests.support.servers import free_port, running_mlflow_server, running_postgresql, wait_until_answers
@@ -27,15 +27,32 @@ ROOT = Path(__file__).resolve().parents[2]
 SECRET = "planted-secret-8f3kq"
 GONE_IMAGE = "registry.example.com/gone:1"
 JOB_MODES = ("watched", "deferred")
+# Seconds without a heartbeat after which Airflow takes a part or a task for lost. On a busy machine, the scheduler's
+# may be 10 s late; for lost, it would reset all tasks that run. What a fault kills is made to look lost for long.
+LOST_AFTER = "120"
+LONG_AGO = "2020-01-01 00:00:00.000000"
+_JOB_TYPES = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob"}
 WAYS = 3
+# A server is away until something was seen, and on a busy machine until it has started again: steps must be patient.
+REPEATS = 15
+# Of the tasks that shall give up.
+FEW_REPEATS = 2
+# Seconds that a request may take on a way of its own: more than the slowest answer, and no longer, as one fault waits
+# until a request is given up.
+WAY_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
 class Way:
-    """A DAG like ``once`` whose tasks reach the tracking server through a proxy of their own."""
+    """DAGs like ``once`` and ``again`` whose tasks reach the tracking server through a proxy of their own."""
 
     dag_id: str
     proxy: FlakyProxy
+
+    @property
+    def again(self) -> str:
+        """The DAG with a retry."""
+        return f"{self.dag_id}_again"
 
 
 class Stack(Observed):
@@ -52,9 +69,12 @@ class Stack(Observed):
         self._mlflow = contextlib.ExitStack()
         try:
             self._begin()
-        except BaseException:  # else a mounted disk and processes would stay
+        except BaseException as error:  # else a mounted disk and processes would stay
+            lines = "\n".join(self.last_lines())
             self.__exit__()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise AssertionError(f"The stack does not start: {type(error).__name__} {error}\n{lines}") from error
         return self
 
     def _begin(self) -> None:
@@ -92,28 +112,35 @@ class Stack(Observed):
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API_AUTH__JWT_SECRET": "faults-only-secret-that-is-long-enough-for-hs512-signatures-0123456789",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": LOST_AFTER,
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
-            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": LOST_AFTER,
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW_CONN_MLFLOW_DEFAULT": _mlflow_connection(self.proxy),
-            **{f"AIRFLOW_CONN_WAY_{n}": _mlflow_connection(proxy) for n, proxy in enumerate(self._ways)},
+            "AIRFLOW_CONN_IMPATIENT": _mlflow_connection(self.proxy, repeats=FEW_REPEATS),
+            **{
+                f"AIRFLOW_CONN_WAY_{n}": _mlflow_connection(proxy, timeout=WAY_TIMEOUT)
+                for n, proxy in enumerate(self._ways)
+            },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         if self.with_sagemaker:
             self._add_sagemaker()
         if self.databases:
             self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.databases[0]
-        subprocess.run([self._airflow(), "db", "migrate"], env=self.environment, check=True, capture_output=True)
+        with (self.home / "migration.log").open("wb") as log:
+            command = [self._airflow(), "db", "migrate"]
+            subprocess.run(command, env=self.environment, check=True, stdout=log, stderr=log)
         for part in ("api-server", "dag-processor", "scheduler", *(["triggerer"] if self.with_sagemaker else [])):
             self.start(part)
         health, log = f"{self.url}/api/v2/monitor/health", self.home / "api-server.log"
         wait_until_answers(health, self.parts["api-server"], log)
         token = httpx.get(f"{self.url}/auth/token", follow_redirects=True, timeout=60).json()["access_token"]
         self.http = httpx.Client(
-            base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
+            base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60
         )
         expected = {
             "once",
@@ -122,16 +149,17 @@ class Stack(Observed):
             "limited",
             "short_run",
             "many",
-            "way_2",
+            "hasty",
+            "way_2_again",
             "random_4",
             "mlflow_projects_janitor",
             "job_deferred",
         }
-        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, 180, "the DAGs")
+        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, "the DAGs")
 
     def __exit__(self, *_: object) -> None:
         for part in list(self.parts):
-            self.kill(part)
+            self._end(part, signal.SIGKILL)
         self._mlflow.close()
         self._resources.close()
 
@@ -153,7 +181,7 @@ class Stack(Observed):
             AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER=json.dumps(settings),
             **{f"AIRFLOW_CONN_AWS_{mode.upper()}": self._aws_connection(mode) for mode in JOB_MODES},
             AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC="1",
-            AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD="6",
+            AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD=LOST_AFTER,
         )
 
     def _aws_connection(self, access_key: str) -> str:
@@ -189,7 +217,7 @@ class Stack(Observed):
             ]
             return bool(found)
 
-        self.wait(look, 60, f"a job of {run_id}")
+        self.wait(look, f"a job of {run_id}")
         return found[-1]
 
     def ask(self, method: str, path: str, content: Any) -> httpx.Response:
@@ -212,12 +240,17 @@ class Stack(Observed):
             )  # fmt: skip
 
     def kill(self, part: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a part with all processes of its session (and wait for the end)."""
+        """Send a signal to a part with all processes of its session, wait for the end, and let it look lost."""
+        self._end(part, number)
+        if part in _JOB_TYPES:
+            self._rewrite("job SET latest_heartbeat = :long_ago WHERE job_type = :name", _JOB_TYPES[part])
+
+    def _end(self, part: str, number: int) -> None:
         process = self.parts.pop(part)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=PATIENCE)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -226,17 +259,44 @@ class Stack(Observed):
         server = running_mlflow_server(self.home / "mlflow", self._mlflow_port, database)
         return self._mlflow.enter_context(server)
 
-    def restart_mlflow(self, away: float, port: int | None = None) -> None:
-        """Kill the MLflow server and bring it back on the same database.
+    def let_time_out(self, run_id: str) -> None:
+        """Let Airflow believe that a DAG run began long ago."""
+        assert self._rewrite("dag_run SET start_date = :long_ago WHERE run_id = :name", run_id) == 1
+
+    def let_look_lost(self, run_id: str) -> None:
+        """Let Airflow believe that the last heartbeat of a DAG run's running tasks was long ago."""
+        tasks = "task_instance SET last_heartbeat_at = :long_ago WHERE state = 'running' AND run_id = :name"
+        assert self._rewrite(tasks, run_id) == 1
+
+    def _rewrite(self, what: str, name: str) -> int:
+        """Update Airflow's database past Airflow; return the number of rows."""
+        uri = self.databases[0] if self.databases else f"sqlite:///{self.home}/airflow.db?timeout=60"
+        database = create_engine(uri)
+        try:
+            with database.begin() as connection:
+                return connection.execute(text(f"UPDATE {what}"), {"long_ago": LONG_AGO, "name": name}).rowcount
+        finally:
+            database.dispose()
+
+    @contextlib.contextmanager
+    def mlflow_killed(self, port: int | None = None) -> Iterator[None]:
+        """Kill the MLflow server; bring it back after the block, on the same database.
 
         :param port: another port; the name that the steps use, the proxy's, stays
         """
         self._mlflow.close()
-        time.sleep(away)
-        self._mlflow_port = port or self._mlflow_port
-        self.mlflow_uri = self._start_mlflow()
-        for proxy in (self.proxy, *self._ways):
-            proxy.target = self.mlflow_uri
+        try:
+            yield
+        finally:
+            self._mlflow_port = port or self._mlflow_port
+            self.mlflow_uri = self._start_mlflow()
+            for proxy in (self.proxy, *self._ways):
+                proxy.target = self.mlflow_uri
+
+    def wait_tries(self, proxy: FlakyProxy, count: int = 3) -> None:
+        """Wait until the tracking server was asked in vain so often, from now on: three times take 3 s and more."""
+        before = len(proxy.failed)
+        self.wait(lambda: len(proxy.failed) - before >= count, f"{count} requests in vain to {proxy.url}")
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -274,12 +334,12 @@ class Stack(Observed):
     def is_up(self) -> bool:
         """Tell whether API server and scheduler answer well."""
         try:
-            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=30).json()
         except (httpx.HTTPError, ValueError):
             return False
         return bool(health["scheduler"]["status"] == "healthy")
 
-    def wait_output(self, run_id: str, seconds: float = 60) -> psutil.Process:
+    def wait_output(self, run_id: str) -> psutil.Process:
         """Wait until the step's command runs; return its first process, the child of the minder."""
         found: list[psutil.Process] = []
 
@@ -290,7 +350,7 @@ class Stack(Observed):
                         found[:] = process.children()
             return bool(found)
 
-        self.wait(look, seconds, f"the command of {run_id}")
+        self.wait(look, f"the command of {run_id}")
         return found[0]
 
     def processes(self, run_id: str) -> list[psutil.Process]:
@@ -304,6 +364,12 @@ class Stack(Observed):
                         found.append(process)
         return found
 
+    def has_process(self, attempt: dict[str, Any]) -> bool:
+        title = ""
+        with contextlib.suppress(psutil.Error):
+            title = " ".join(psutil.Process(attempt["pid"]).cmdline()) if attempt["pid"] else ""
+        return title.startswith("airflow worker") and not title.endswith("<idle>")
+
     def task_process(self, run_id: str) -> psutil.Process:
         """Return the Airflow task process above a DAG run's command."""
         minder = self.wait_output(run_id).parent()
@@ -312,18 +378,25 @@ class Stack(Observed):
         assert above is not None
         return above
 
-    def last_lines(self, count: int = 15) -> list[str]:
-        """Return the ends of the logs of all parts and tasks."""
+    def last_lines(self, dag_runs: Sequence[DagRun] = (), count: int = 15) -> list[str]:
+        files = [*self.home.glob("*.log"), *self.home.glob("*/*.log")]
+        for dag_id, run_id in dag_runs:
+            files += (self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}").rglob("*.log*")
         found = []
-        for file in sorted(self.home.rglob("*.log")):
+        for file in files:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
             found += [f"== {file.relative_to(self.home)}", *(line[:500] for line in lines)]
         return found
 
+    def task_log(self, dag_id: str, run_id: str, task_id: str = "parent.step") -> str:
+        """Return what all tries of a task have logged, their triggers too."""
+        folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+        return "\n".join(file.read_text(errors="replace") for file in sorted(folder.rglob("*.log*")))
 
-def _mlflow_connection(proxy: FlakyProxy) -> str:
+
+def _mlflow_connection(proxy: FlakyProxy, *, timeout: int = 30, repeats: int = REPEATS) -> str:
     connection = {"conn_type": "mlflow", "host": proxy.url, "login": "me", "password": SECRET}
-    return json.dumps({**connection, "extra": {"timeout": 30}})
+    return json.dumps({**connection, "extra": {"timeout": timeout, "max_retries": repeats}})
 
 
 @contextlib.contextmanager

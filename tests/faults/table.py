@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from tests.faults.invariants import violations
 from tests.faults.stack import Stack, Way, proxy_down
 from tests.faults.verdict import Fault
-from tests.support.flaky import answer, lose_answer, refuse, take
+from tests.support.flaky import answer, lose_answer, outlast, refuse
 from tests.support.servers import free_port
 
-STUBBORN = "trap '' TERM; echo begun; sleep 120 & sleep 120; sleep 120"
-SLOW = "echo begun; sleep 6"
-
+# These run until they are stopped: nothing waits for their end.
+HANGING = "echo begun; sleep 600; true"
+STUBBORN = "trap '' TERM; echo begun; sleep 600 & sleep 600; sleep 600"
+FIRST_TRY_HANGS = "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 600"
+SLOW_ANSWER = 3.0  # seconds
 
 FAULTS: list[Fault[Stack]] = []
 
@@ -31,6 +36,27 @@ def fault(
 
 def run(stack: Stack, dag_id: str, command: str = "true", **conf: object) -> tuple[str, str]:
     return dag_id, stack.trigger(dag_id, command=command, **conf)
+
+
+def new_signal(stack: Stack) -> Path:
+    """Return the path of a file that does not exist yet."""
+    return stack.home / f"told-{uuid.uuid4().hex}"
+
+
+def until(told: Path) -> str:
+    """Return a command that runs until the file exists."""
+    return f"until test -e {told}; do sleep 0.05; done"
+
+
+def run_until_told(stack: Stack, dag_id: str, then: str = "true") -> tuple[str, Path]:
+    """Start a DAG run whose command ends, well, as soon as the returned file exists; wait until it runs.
+
+    :param then: what the command does last
+    """
+    told = new_signal(stack)
+    run_id = stack.trigger(dag_id, command=f"{until(told)}; {then}", told=str(told))
+    stack.wait_output(run_id)
+    return run_id, told
 
 
 def patch_task(stack: Stack, dag_id: str, run_id: str, state: str) -> None:
@@ -93,7 +119,7 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("the command leaves processes behind", "success")
 def _(stack: Stack) -> tuple[str, str]:
-    return run(stack, "once", "setsid sleep 300 & echo over")
+    return run(stack, "once", "setsid sleep 600 & echo over")
 
 
 @fault("the first try fails, the second succeeds", "success")
@@ -113,11 +139,13 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("two DAG runs of one DAG at once", "success")
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, first = run(stack, "once", "sleep 3")
-    _, second = run(stack, "once", "sleep 3")
-    assert stack.wait_end(dag_id, first) == "success"
-    assert violations(stack, dag_id, first) == []
-    return dag_id, second
+    runs = [run_until_told(stack, "once") for _ in range(2)]
+    for _, told in runs:
+        told.touch()
+    (first, _), (second, _) = runs
+    assert stack.wait_end("once", first) == "success"
+    assert violations(stack, "once", first) == []
+    return "once", second
 
 
 # --- what a person does
@@ -133,19 +161,6 @@ def _(stack: Stack) -> tuple[str, str]:
 
 def clear_step(stack: Stack, dag_id: str, run_id: str) -> None:
     stack.clear(dag_id, run_id, task_ids=["parent.step"], include_downstream=True)
-
-
-def new_signal(stack: Stack) -> Path:
-    """Return the path of a file that does not exist yet."""
-    return stack.home / f"told-{time.monotonic_ns()}"
-
-
-def run_until_told(stack: Stack, dag_id: str) -> tuple[str, Path]:
-    """Start a DAG run whose command ends, well, as soon as the returned file exists."""
-    told = new_signal(stack)
-    run_id = stack.trigger(dag_id, command=f"until test -e {told}; do sleep 0.02; done", told=str(told))
-    stack.wait_output(run_id)
-    return run_id, told
 
 
 @fault("a person marks the step failed in the moment when its command ends well", "failed")
@@ -177,15 +192,19 @@ def _(stack: Stack) -> tuple[str, str]:
 def _(stack: Stack) -> tuple[str, str]:
     told = new_signal(stack)
     run_id = stack.trigger("gated", told=str(told))
-    stack.wait(lambda: stack.task("gated", run_id)["state"] == "success", 60, "the success")
+    stack.wait_task("gated", run_id, "success")
     clear_step(stack, "gated", run_id)
     told.touch()
     return "gated", run_id
 
 
+def wait_second_try(stack: Stack, dag_id: str, run_id: str) -> None:
+    stack.wait(lambda: stack.task(dag_id, run_id)["try_number"] == 2, "the second try")
+
+
 @fault("a person clears the running step", "success")
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 120")
+    dag_id, run_id = run(stack, "once", FIRST_TRY_HANGS)
     stack.wait_output(run_id)
     clear_step(stack, dag_id, run_id)
     return dag_id, run_id
@@ -196,7 +215,7 @@ def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once")
     stack.wait_end(dag_id, run_id)
     clear_step(stack, dag_id, run_id)
-    stack.wait(lambda: stack.dag_run(dag_id, run_id) not in ("success", "failed"), 10, "the restart")
+    wait_second_try(stack, dag_id, run_id)
     return dag_id, run_id
 
 
@@ -205,7 +224,7 @@ def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", "test $AIRFLOW_CTX_TRY_NUMBER = 2")
     stack.wait_end(dag_id, run_id)
     stack.clear(dag_id, run_id)
-    stack.wait(lambda: stack.dag_run(dag_id, run_id) not in ("success", "failed"), 10, "the restart")
+    wait_second_try(stack, dag_id, run_id)
     return dag_id, run_id
 
 
@@ -222,7 +241,7 @@ def _(stack: Stack) -> tuple[str, str]:
 @fault("a person marks the DAG run failed while a step waits for its retry", "")
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "again", "exit 1")
-    stack.wait(lambda: stack.task(dag_id, run_id)["state"] == "up_for_retry", 60, "the retry")
+    stack.wait_task(dag_id, run_id, "up_for_retry")
     patch_dag_run(stack, dag_id, run_id, "failed")
     return dag_id, run_id
 
@@ -232,12 +251,17 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("execution_timeout, and the command ignores SIGTERM", "failed")
 def _(stack: Stack) -> tuple[str, str]:
-    return run(stack, "limited", STUBBORN)
+    dag_id, run_id = run(stack, "limited", STUBBORN)
+    stack.task_process(run_id).send_signal(signal.SIGALRM)
+    return dag_id, run_id
 
 
 @fault("dagrun_timeout", "failed")
 def _(stack: Stack) -> tuple[str, str]:
-    return run(stack, "short_run", STUBBORN)
+    dag_id, run_id = run(stack, "short_run", STUBBORN)
+    stack.wait_output(run_id)
+    stack.let_time_out(run_id)
+    return dag_id, run_id
 
 
 # --- signals
@@ -245,14 +269,14 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("SIGTERM to the task process, then a retry", "success")
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    dag_id, run_id = run(stack, "again", FIRST_TRY_HANGS)
     stack.task_process(run_id).send_signal(signal.SIGTERM)
     return dag_id, run_id
 
 
 @fault("SIGKILL to the task process, then a retry", "success")
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    dag_id, run_id = run(stack, "again", FIRST_TRY_HANGS)
     stack.task_process(run_id).kill()
     return dag_id, run_id
 
@@ -266,14 +290,14 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("SIGKILL to the entry point", "failed")
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", "echo begun; sleep 120; true")
+    dag_id, run_id = run(stack, "once", HANGING)
     stack.wait_output(run_id).kill()
     return dag_id, run_id
 
 
 @fault("SIGKILL to the minder", "failed")
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", "echo begun; sleep 120; true")
+    dag_id, run_id = run(stack, "once", HANGING)
     minder = stack.wait_output(run_id).parent()
     assert minder is not None
     minder.kill()
@@ -282,20 +306,21 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("SIGKILL to the supervisor, then a retry", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    dag_id, run_id = run(stack, "again", FIRST_TRY_HANGS)
     supervisor = stack.task_process(run_id).parent()
     assert supervisor is not None
     supervisor.kill()
+    stack.let_look_lost(run_id)
     return dag_id, run_id
 
 
 @fault("the whole machine of the executor is lost, then a retry", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 120")
+    dag_id, run_id = run(stack, "again", FIRST_TRY_HANGS)
     lost = [stack.task_process(run_id), *stack.processes(run_id)]
     stack.kill("scheduler")
     for process in lost:
-        if process.is_running():
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     stack.start("scheduler")
     return dag_id, run_id
@@ -303,21 +328,22 @@ def _(stack: Stack) -> tuple[str, str]:
 
 @fault("SIGTERM to the scheduler in the middle of a step", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "again", "test $AIRFLOW_CTX_TRY_NUMBER = 2 || sleep 8")
+    dag_id, run_id = run(stack, "again", FIRST_TRY_HANGS)
     stack.wait_output(run_id)
     stack.kill("scheduler", signal.SIGTERM)
     stack.start("scheduler")
     return dag_id, run_id
 
 
-@fault("the API server is restarted in the middle of a step", "success", disturbs=True)
+@fault("the API server is killed and started again while a step ends", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "again", SLOW)
-    stack.wait_output(run_id)
+    run_id, told = run_until_told(stack, "again")
     stack.kill("api-server")
+    told.touch()
+    stack.wait_command_ended(run_id)
     stack.start("api-server")
-    stack.wait(lambda: stack.is_up(), 60, "the API server")
-    return dag_id, run_id
+    stack.wait(stack.is_up, "the API server")
+    return "again", run_id
 
 
 # --- the tracking server
@@ -327,44 +353,47 @@ def _(stack: Stack) -> tuple[str, str]:
 def _(stack: Stack, way: Way) -> tuple[str, str]:
     with proxy_down(way.proxy):
         dag_id, run_id = run(stack, way.dag_id)
-        stack.wait(lambda: stack.task(dag_id, run_id, "parent.start_run")["state"] == "running", 60, "the start")
-        time.sleep(3)
+        stack.wait_tries(way.proxy)
     return dag_id, run_id
 
 
-@fault("the tracking server is away in the middle of a step", "success", own_way=True)
+@fault("the tracking server is away while the command logs", "success", own_way=True)
 def _(stack: Stack, way: Way) -> tuple[str, str]:
-    dag_id, run_id = run(stack, way.dag_id, "echo begun; sleep 4")
-    stack.wait_output(run_id)
+    script = "import mlflow; mlflow.start_run(); mlflow.log_metric('loss', 0.5)"
+    run_id, told = run_until_told(stack, way.dag_id, f'python -c "{script}"')
     with proxy_down(way.proxy):
-        time.sleep(2)
-    return dag_id, run_id
+        told.touch()
+        stack.wait_tries(way.proxy, 2)
+    assert stack.wait_end(way.dag_id, run_id) == "success"
+    assert [attempt.data.metrics.get("loss") for attempt in stack.runs(run_id)].count(0.5) == 1
+    return way.dag_id, run_id
 
 
 @fault("the tracking server is away when the step ends", "success", own_way=True)
 def _(stack: Stack, way: Way) -> tuple[str, str]:
-    dag_id, run_id = run(stack, way.dag_id, "echo begun; sleep 2")
-    stack.wait_output(run_id)
+    run_id, told = run_until_told(stack, way.dag_id)
     with proxy_down(way.proxy):
-        stack.wait(lambda: not stack.processes(run_id), 30, "the end of the command")
-        time.sleep(4)
-    return dag_id, run_id
+        told.touch()
+        stack.wait_tries(way.proxy)
+    return way.dag_id, run_id
 
 
 @fault("every answer of the tracking server takes 3 s", "success", own_way=True)
 def _(stack: Stack, way: Way) -> tuple[str, str]:
-    way.proxy.delay = 3.0
+    way.proxy.delay = SLOW_ANSWER
     dag_id, run_id = run(stack, way.dag_id)
-    stack.wait_end(dag_id, run_id, 240)
+    stack.wait_end(dag_id, run_id)
     return dag_id, run_id
 
 
-@fault("one answer of every kind takes 30 s, as long as the client waits", "success", own_way=True)
+@fault("one answer of every kind comes when the client waits no longer", "success", own_way=True)
 def _(stack: Stack, way: Way) -> tuple[str, str]:
-    for path in ("runs/create", "runs/log-batch", "runs/update"):
-        way.proxy.faults[path] = [take(30)]
+    paths = ("runs/create", "runs/log-batch", "runs/update")
+    for path in paths:
+        way.proxy.faults[path] = [outlast]
     dag_id, run_id = run(stack, way.dag_id)
-    stack.wait_end(dag_id, run_id, 300)
+    stack.wait_end(dag_id, run_id)
+    assert sorted(way.proxy.failed[-3:]) == sorted(paths)
     return dag_id, run_id
 
 
@@ -388,30 +417,31 @@ def _(stack: Stack, way: Way) -> tuple[str, str]:
     return run(stack, way.dag_id)
 
 
+def end_while_mlflow_is_killed(stack: Stack, port: int | None = None) -> tuple[str, str]:
+    run_id, told = run_until_told(stack, "once")
+    with stack.mlflow_killed(port):
+        told.touch()
+        stack.wait_tries(stack.proxy)
+    return "once", run_id
+
+
 @fault("the MLflow server is killed and comes back on its port", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", SLOW)
-    stack.wait_output(run_id)
-    stack.restart_mlflow(away=3)
-    return dag_id, run_id
+    return end_while_mlflow_is_killed(stack)
 
 
 @fault("the MLflow server comes back on another port behind the same name", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", SLOW)
-    stack.wait_output(run_id)
-    stack.restart_mlflow(away=2, port=free_port())
-    return dag_id, run_id
+    return end_while_mlflow_is_killed(stack, free_port())
 
 
 @fault("the disk of the MLflow server is full for a while", "success", disturbs=True)
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", "echo begun; sleep 2")
-    stack.wait_output(run_id)
+    run_id, told = run_until_told(stack, "once")
     with stack.full_disk():
-        stack.wait(lambda: not stack.processes(run_id), 30, "the end of the command")
-        time.sleep(4)
-    return dag_id, run_id
+        told.touch()
+        stack.wait_tries(stack.proxy)
+    return "once", run_id
 
 
 # The new scheduler tries the lost step again although it has no retries (Airflow resets what its executor lost);
@@ -423,12 +453,12 @@ def _(stack: Stack) -> tuple[str, str]:
     unrecorded=True,
 )
 def _(stack: Stack) -> tuple[str, str]:
-    dag_id, run_id = run(stack, "once", STUBBORN)
+    dag_id, run_id = run(stack, "hasty", STUBBORN)
     stack.wait_output(run_id)
     with proxy_down(stack.proxy):
         stack.kill("scheduler")
         stack.start("scheduler")
-        stack.wait_end(dag_id, run_id, 180)
+        stack.wait_end(dag_id, run_id)
     janitor = stack.trigger("mlflow_projects_janitor")
     assert stack.wait_end("mlflow_projects_janitor", janitor) == "success"
     return dag_id, run_id

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from tests.faults.choice import names_in
 from tests.faults.invariants import violations
 from tests.faults.observed import Observed
 
@@ -50,6 +52,7 @@ class Verdict:
     processes: int
     seconds: float
     problems: Sequence[str]
+    logs: Sequence[str] = ()
 
     def __str__(self) -> str:
         verdict = "holds" if not self.problems else f"BROKEN {'; '.join(self.problems)}"
@@ -59,15 +62,21 @@ class Verdict:
         )
 
 
-def cause(stack: S, fault: Fault[S]) -> Verdict:
-    """Cause a fault, wait for the end of its DAG run, and judge."""
+def cause(stack: S, fault: Fault[S], *, when_up: bool = False) -> Verdict:
+    """Cause a fault, wait for the end of its DAG run, and judge.
+
+    :param when_up: wait until Airflow is up first: another fault may have killed parts of it
+    """
     start = time.monotonic()
     airflow, statuses, left = "?", "?", 0
+    stack.forget_triggered()
     try:
+        if when_up:
+            stack.wait(stack.is_up, "Airflow")
         with contextlib.ExitStack() as held:
             way = [held.enter_context(stack.way())] if fault.own_way else []
             dag_id, run_id = fault.do(stack, *way)
-            airflow = stack.wait_end(dag_id, run_id, 180)
+            airflow = stack.wait_end(dag_id, run_id)
             problems = violations(stack, dag_id, run_id, unrecorded=fault.unrecorded)
         if fault.ends and airflow != fault.ends:
             problems.append(f"the DAG run should be {fault.ends}")
@@ -79,20 +88,23 @@ def cause(stack: S, fault: Fault[S]) -> Verdict:
         problems = [f"{type(error).__name__}: {error}"]
     finally:
         stack.mend(fault.lane)
-    return Verdict(fault.name, airflow, statuses, left, time.monotonic() - start, problems)
+    logs = stack.last_lines(stack.triggered()) if problems else []
+    return Verdict(fault.name, airflow, statuses, left, time.monotonic() - start, problems, logs)
 
 
-def run_all(stack: S, faults: Sequence[Fault[S]], *, again: bool = False, with_logs: bool = False) -> list[Verdict]:
+def run_all(
+    stack: S, faults: Sequence[Fault[S]], *, again: bool = False, record: Path | None = None
+) -> list[Verdict]:
     """Cause the faults that disturb nobody side by side, then the lanes side by side, then the others one by one.
 
     :param again: cause a fault that broke something once more, alone; both verdicts are printed, the second counts
-    :param with_logs: print the ends of all logs below a verdict that says BROKEN
+    :param record: the file of those that have failed before; what it lacks now is printed
     """
     verdicts: list[Verdict] = []
 
     def show(verdict: Verdict) -> None:
         verdicts.append(verdict)
-        print(verdict, *(stack.last_lines() if verdict.problems and with_logs else []), sep="\n", flush=True)
+        print(verdict, *verdict.logs, sep="\n", flush=True)
 
     # Those with a way of their own mostly wait, the longest one for a minute and a half: they begin.
     harmless = sorted((fault for fault in faults if not fault.disturbs), key=lambda fault: not fault.own_way)
@@ -106,15 +118,31 @@ def run_all(stack: S, faults: Sequence[Fault[S]], *, again: bool = False, with_l
 
     def one_by_one(chosen: Sequence[Fault[S]]) -> None:
         for fault in chosen:
-            stack.wait(stack.is_up, 60, "Airflow")
-            show(cause(stack, fault))
+            show(cause(stack, fault, when_up=True))
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(one_by_one, lanes.values()))
     one_by_one(disturb_all)
     broken = {verdict.fault for verdict in verdicts if verdict.problems}
+    if record and (new := sorted(broken - {*names_in(record)})):
+        print(f"Seen broken; to be added to {record.parent.name}/{record.name}:", *new, sep="\n", flush=True)
     if again and broken:
         print(f"{len(broken)} broken; once more, one after the other:", flush=True)
         verdicts[:] = [verdict for verdict in verdicts if verdict.fault not in broken]
         one_by_one([fault for fault in faults if fault.name in broken])
     return verdicts
+
+
+def secrets_kept(places: Sequence[str]) -> Verdict:
+    """Return the verdict on where secrets were found after all faults."""
+    return Verdict("no planted secret is shown", "-", "-", 0, 0, places)
+
+
+def conclude(verdicts: Sequence[Verdict], expected: int) -> int:
+    """Print how many hold as the last line; return the exit status.
+
+    :param expected: how many there should be
+    """
+    holding = sum(not verdict.problems for verdict in verdicts)
+    print(f"{holding} of {expected} hold", flush=True)
+    return 0 if holding == expected else 1

@@ -7,15 +7,14 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.faults.observed import Observed
+from tests.faults.observed import DagRun, Observed
 from tests.stack.client import StackClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,8 +67,6 @@ class ComposeStack(Observed):
     :param client: what reaches Airflow, MLflow and S3 from outside
     """
 
-    patience = 60
-
     def __init__(self, client: StackClient) -> None:
         self.client = client
         self.mlflow_uri = client.mlflow_url
@@ -102,11 +99,6 @@ class ComposeStack(Observed):
         finally:
             self.engine("start", container)
 
-    def restart(self, service: str, away: float) -> None:
-        """Kill a service's container and start it again after some seconds."""
-        with self.killed(self.container(service)):
-            time.sleep(away)
-
     @contextlib.contextmanager
     def cut_off(self, container: str) -> Iterator[None]:
         """Take a container's network away during the block."""
@@ -136,7 +128,11 @@ class ComposeStack(Observed):
         found: list[list[str]] = json.loads(self.engine("exec", container, "python", "-I", "-c", _LOOK, *run_id))
         return found
 
-    def wait_worker(self, run_id: str, seconds: float = 90) -> str:
+    def tell(self, told: str) -> None:
+        """Make the file that commands wait for, in the volume that all workers share."""
+        self.engine("exec", compose.containers("worker", ended=False)[0], "touch", told)
+
+    def wait_worker(self, run_id: str) -> str:
         """Wait until a step's command runs; return the name of its worker's container."""
         found: list[str] = []
 
@@ -144,7 +140,7 @@ class ComposeStack(Observed):
             found[:] = [process.container for process in self.processes(run_id)]
             return bool(found)
 
-        self.wait(look, seconds, f"a command of {run_id}")
+        self.wait(look, f"a command of {run_id}")
         return found[0]
 
     def hosts(self, dag_id: str, run_id: str, task_id: str = "parent.step", index: int = -1) -> list[str]:
@@ -170,7 +166,7 @@ class ComposeStack(Observed):
         store.put_object(Bucket=_BUCKET, Key=_FILLER, Body=os.urandom(_FILLER_BYTES))  # it compresses what it can
         self._in_shell(f"s3.bucket.quota -name={_BUCKET} -op=set -sizeMB=1")
         try:
-            self.wait(lambda: "read only" in self._in_shell("s3.bucket.quota.enforce -apply"), 60, "a full bucket")
+            self.wait(lambda: "read only" in self._in_shell("s3.bucket.quota.enforce -apply"), "a full bucket")
             yield
         finally:
             self._in_shell(f"s3.bucket.quota -name={_BUCKET} -op=remove", "s3.bucket.quota.enforce -apply")
@@ -184,9 +180,9 @@ class ComposeStack(Observed):
 
     def is_up(self) -> bool:
         try:
-            health = httpx.get(f"{self.client.airflow_url}/api/v2/monitor/health", timeout=10).json()
+            health = httpx.get(f"{self.client.airflow_url}/api/v2/monitor/health", timeout=30).json()
             parts = [health[part]["status"] for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")]
-            mlflow = httpx.get(f"{self.client.mlflow_url}/health", timeout=10)
+            mlflow = httpx.get(f"{self.client.mlflow_url}/health", timeout=30)
         except (httpx.HTTPError, ValueError, KeyError):
             return False
         return set(parts) == {"healthy"} and mlflow.status_code == httpx.codes.OK
@@ -197,12 +193,24 @@ class ComposeStack(Observed):
             if container not in compose.containers("init"):
                 self.engine("start", container)
 
-    def last_lines(self, count: int = 25) -> list[str]:
-        found = []
-        for container in compose.containers():
-            done = compose.run_engine(
-                "logs", "--tail", str(count), container,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False,
-            )  # fmt: skip
-            found += [f"== {container}", *(line[:500] for line in done.stdout.splitlines())]
+    def last_lines(self, dag_runs: Sequence[DagRun] = (), count: int = 25) -> list[str]:
+        found = container_logs(count)
+        for dag_id, run_id in dag_runs:
+            with contextlib.suppress(httpx.HTTPError):  # a broken stack may not have them any more
+                for task in self.client.task_instances(dag_id, run_id):
+                    where = task["task_id"], task["try_number"], task["map_index"]
+                    lines = self.client.log(dag_id, run_id, *where).splitlines()[-count:]
+                    found += [f"== {run_id} {where}", *(line[:500] for line in lines)]
         return found
+
+
+def container_logs(count: int = 25) -> list[str]:
+    """Return the ends of the logs of all containers."""
+    found = []
+    for container in compose.containers():
+        done = compose.run_engine(
+            "logs", "--tail", str(count), container,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False,
+        )  # fmt: skip
+        found += [f"== {container}", *(line[:500] for line in done.stdout.splitlines())]
+    return found

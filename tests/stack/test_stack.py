@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ def test_cifar10_trains_serves_and_measures(client: StackClient) -> None:
 
 def test_two_workers_share_the_mapped_steps_of_one_dag_run(client: StackClient) -> None:
     client.wait_for_dag("stack_sharing")
-    run_id = client.trigger("stack_sharing")
+    told = f"/opt/airflow/cache/told-{uuid.uuid4().hex}"  # in the volume that the workers share
+    run_id = client.trigger("stack_sharing", {"told": told})
+    # As many as the workers have room for.
+    wait_until(lambda: len(running_steps(client, "stack_sharing", run_id)) == 8, 300, "eight steps at once")
+    run_engine("exec", containers("worker")[0], "touch", told)
     assert client.wait_for_end("stack_sharing", run_id, 900) == "success", all_logs(client, "stack_sharing", run_id)
     slow = [task for task in client.task_instances("stack_sharing", run_id) if task["task_id"] == "sharing.slow"]
     assert len(slow) == 8
@@ -113,6 +118,11 @@ def test_two_workers_share_the_mapped_steps_of_one_dag_run(client: StackClient) 
     }
     assert len(names) >= 2
     assert {task["hostname"].split(".")[0] for task in slow} == names
+
+
+def running_steps(client: StackClient, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    found = client.task_instances(dag_id, run_id)
+    return [task for task in found if (task["state"], task["operator"]) == ("running", "MLflowProjectOperator")]
 
 
 def test_nothing_listens_beyond_loopback(client: StackClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -44,17 +45,13 @@ def refuse(handler: BaseHTTPRequestHandler, _: Callable[[], httpx.Response]) -> 
     return True
 
 
-def take(seconds: float) -> Fault:
-    """Let the server do its work and answer much later, perhaps after the client's patience."""
-
-    def fault(handler: BaseHTTPRequestHandler, forward: Callable[[], httpx.Response]) -> bool:
-        got = forward()
-        time.sleep(seconds)
-        with contextlib.suppress(OSError):
-            answer(got.status_code, body=got.content)(handler, forward)
-        return True
-
-    return fault
+def outlast(handler: BaseHTTPRequestHandler, forward: Callable[[], httpx.Response]) -> bool:
+    """Let the server do its work, and answer when the client has given up."""
+    got = forward()
+    with contextlib.suppress(OSError):
+        handler.connection.recv(1, socket.MSG_PEEK)  # returns when the client hangs up
+        answer(got.status_code, body=got.content)(handler, forward)
+    return True
 
 
 @dataclass
@@ -63,6 +60,7 @@ class FlakyProxy:
 
     :param down: cut every connection
     :param delay: seconds by which every answer is late
+    :ivar failed: the paths of the requests that got no answer of the server, or a bad one
     """
 
     target: str
@@ -70,6 +68,7 @@ class FlakyProxy:
     delay: float = 0.0
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def __enter__(self) -> FlakyProxy:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -87,10 +86,11 @@ class FlakyProxy:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.body = body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.partition("?")[0].partition("/mlflow/")[2]
                 proxy.requests.append(path)
                 if proxy.down:
+                    proxy.failed.append(path)
                     refuse(self, lambda: httpx.Response(503))
                     return
                 time.sleep(proxy.delay)
@@ -103,12 +103,16 @@ class FlakyProxy:
 
                 queued = proxy.faults.get(path, [])
                 if queued and queued.pop(0)(self, forward):
+                    proxy.failed.append(path)
                     return
                 try:
                     got = forward()
                 except httpx.HTTPError:  # the server behind is down
+                    proxy.failed.append(path)
                     refuse(self, forward)
                     return
+                if got.is_server_error:
+                    proxy.failed.append(path)
                 self.send_response(got.status_code)
                 self.send_header("Content-Type", got.headers.get("Content-Type", "application/json"))
                 self.send_header("Content-Length", str(len(got.content)))

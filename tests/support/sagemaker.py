@@ -64,6 +64,14 @@ class SageMaker:
         """
         self._control("DELETE", "faults", {"access_key": access_key})
 
+    def holding(self, access_key: str) -> bool:
+        """Tell whether a fault holds a request that is signed with this key."""
+        return any(fault["access_key"] == access_key for fault in self._control("GET", "faults")["holding"])
+
+    def struck(self, access_key: str) -> int:
+        """Return how often the faults for requests with this key happened, those that are still to come again."""
+        return sum(f["struck"] for f in self._control("GET", "faults")["faults"] if f["access_key"] == access_key)
+
     def requests(self) -> dict[str, Any]:
         """Return ``{"counts": {"sagemaker.DescribeTrainingJob": 3, …}, "create_training_job": [request, …]}``."""
         return dict(self._control("GET", "requests"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,13 +21,22 @@ import pytest
 from tests.support.logs import shown_on_failure
 from tests.support.waiting import PATIENCE, wait_for_server
 
+_given: set[int] = set()
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nobody listens; below those that systems give to the near end of a connection.
+
+    A server that comes later, or again, would else find it taken, for a moment, by anybody's request.
+    """
+    while True:
+        port = random.SystemRandom().randrange(16000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @contextlib.contextmanager

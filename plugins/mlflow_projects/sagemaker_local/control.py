@@ -5,8 +5,8 @@ method   path              what it does
 =======  ================  ================================================================================
 GET      ``/health``       answers 200
 POST     ``/faults``       orders a fault or a list of faults; see :class:`Fault` for the keys
-GET      ``/faults``       lists the faults still to come
-DELETE   ``/faults``       forgets them; with ``{"access_key": …}`` only those for that key
+GET      ``/faults``       lists the faults still to come, and those that hold a request
+DELETE   ``/faults``       forgets them, and ends what they hold; with ``{"access_key": …}`` only those for that key
 GET      ``/requests``     ``{"counts": {"sagemaker.DescribeTrainingJob": 3, …}, "create_training_job": […]}``
 DELETE   ``/requests``     begins to count anew
 GET      ``/jobs``         the jobs with their status, the process ids and the exit statuses of their instances
@@ -38,7 +38,7 @@ _STATUS = {
 }
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Fault:
     """A misbehaviour on order.
 
@@ -51,6 +51,8 @@ class Fault:
     :param access_key: only requests that are signed with this key; empty for all
     :param after: the operation takes effect, only its answer is wrong
     :param delay: seconds by which the answer is late; with ``after``, the operation itself is not
+    :param hold: it is late until the fault is forgotten
+    :param struck: how often it happened
     """
 
     service: str = "*"
@@ -63,11 +65,21 @@ class Fault:
     access_key: str = ""
     after: bool = False
     delay: float = 0
+    hold: bool = False
+    struck: int = 0
 
     def __post_init__(self) -> None:
         if self.times < 0:
             self.times = 0 if self.seconds else 1
         self.until = time.monotonic() + self.seconds if self.seconds else float("inf")
+        self.forgotten = threading.Event()
+
+    def wait(self) -> None:
+        """Be late."""
+        if self.hold:
+            self.forgotten.wait()
+        else:
+            time.sleep(self.delay)
 
     def is_for(self, call: Call) -> bool:
         """Tell whether a request is one of those that go wrong."""
@@ -95,6 +107,7 @@ class Control:
         self._fleet = fleet
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
+        self._holding: list[Fault] = []
         self._counts: Counter[str] = Counter()
         self._created: list[dict[str, Any]] = []
 
@@ -117,6 +130,9 @@ class Control:
             self._faults = [fault for fault in self._faults if fault.until > now]
             for fault in self._faults:
                 if fault.is_for(call):
+                    fault.struck += 1
+                    if fault.hold and fault not in self._holding:
+                        self._holding.append(fault)
                     if fault.times == 1:
                         self._faults.remove(fault)
                     elif fault.times:
@@ -143,7 +159,13 @@ class Control:
         elif path == "/faults" and method == "DELETE":
             key = (given or {}).get("access_key", "")
             with self._lock:
-                self._faults = [fault for fault in self._faults if key and fault.access_key != key]
+                for fault in (*self._faults, *self._holding):
+                    if key in ("", fault.access_key):
+                        fault.forgotten.set()
+                self._faults, self._holding = (
+                    [fault for fault in faults if not fault.forgotten.is_set()]
+                    for faults in (self._faults, self._holding)
+                )
         elif path == "/requests" and method == "DELETE":
             with self._lock:
                 self._counts.clear()
@@ -159,4 +181,7 @@ class Control:
         with self._lock:
             if path == "/requests":
                 return {"counts": dict(self._counts), "create_training_job": list(self._created)}
-            return {"faults": [dataclasses.asdict(fault) for fault in self._faults]}
+            return {
+                name: [dataclasses.asdict(fault) for fault in faults]
+                for name, faults in (("faults", self._faults), ("holding", self._holding))
+            }

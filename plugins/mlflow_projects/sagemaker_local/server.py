@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,10 +88,11 @@ class StandIn:
 
     def _misbehave(self, fault: Fault, call: Call, start_response: StartResponse) -> Iterable[bytes]:
         if not fault.after:
-            time.sleep(fault.delay)
+            fault.wait()
         if not fault.error:
             chunks = list(self._serve(call, start_response))
-            time.sleep(fault.delay if fault.after else 0)
+            if fault.after:
+                fault.wait()
             return chunks
         if fault.after:
             for _ in self._serve(call, lambda *_: None):

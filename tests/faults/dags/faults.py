@@ -12,6 +12,7 @@ from airflow.sdk import DAG, task
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
 PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+RETRY = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 PARAMS = {"command": "true", "parameters": {}, "project": "shell", "told": ""}
 
 
@@ -20,9 +21,9 @@ def wait_until_told(context: Any) -> None:
 
     As a callback, Airflow calls this in the task process between the report of the success and what follows.
     """
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300  # a fault that fails must not leave it here for ever
     while not Path(context["params"]["told"]).exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 @task
@@ -70,12 +71,15 @@ def build(
 
 
 build("once")
-build("again", step={"retries": 1, "retry_delay": timedelta(seconds=1)})
+build("again", step=RETRY)
 build("gated", gated=True, step={"on_success_callback": wait_until_told})
-build("limited", step={"execution_timeout": timedelta(seconds=4)})
-build("short_run", dagrun_timeout=timedelta(seconds=8))
+# Time-outs that strike when the faults say so: by SIGALRM, as Airflow's own clock does, and by Stack.let_time_out.
+build("limited", step={"execution_timeout": timedelta(hours=1)})
+build("short_run", dagrun_timeout=timedelta(hours=1))
+build("hasty", mlflow_conn_id="impatient")
 for way in ("way_0", "way_1", "way_2"):  # to the same tracking server, each through a proxy of its own
     build(way, mlflow_conn_id=way)
+    build(f"{way}_again", step=RETRY, mlflow_conn_id=way)
 
 with DAG("many", schedule=None):
     with mlflow_run("parent", experiment_name="faults many"):

@@ -39,5 +39,6 @@ def build(name: str, mode: str, *, step: dict[str, Any] | None = None, **dag: An
 for mode in ("watched", "deferred"):
     build("job", mode)
     build("job_again", mode, step={"retries": 1, "retry_delay": timedelta(seconds=1)})
-    build("job_limited", mode, step={"execution_timeout": timedelta(seconds=8)})
-    build("job_short_run", mode, dagrun_timeout=timedelta(seconds=10))
+    build("job_short_run", mode, dagrun_timeout=timedelta(hours=1))  # strikes by Stack.let_time_out
+build("job_limited", "watched", step={"execution_timeout": timedelta(hours=1)})  # strikes by SIGALRM
+build("job_limited", "deferred", step={"execution_timeout": timedelta(seconds=15)})  # the trigger's own clock

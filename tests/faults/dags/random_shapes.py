@@ -16,7 +16,7 @@ COMMANDS = (
     "sleep 0.5",
     "sleep 3; true",
     "trap '' TERM; sleep 3; true",
-    "setsid sleep 60 & sleep 2",
+    "setsid sleep 600 & sleep 2",
     "sleep 1; test $AIRFLOW_CTX_TRY_NUMBER -ge 2",
     "sleep 1; exit 4",
 )

@@ -1,4 +1,4 @@
-"""Upload files of 256 KB that cannot be compressed, with a pause after each."""
+"""Upload files of 256 KB that cannot be compressed until the file exists that is named; at least one."""
 
 import os
 import sys
@@ -11,10 +11,11 @@ os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"
 
 import mlflow
 
-files, pause = int(sys.argv[1]), float(sys.argv[2])
+told, number = Path(sys.argv[1]), 0
 with tempfile.TemporaryDirectory() as folder, mlflow.start_run():
-    for number in range(files):
+    while not (number and told.exists()):
         file = Path(folder) / f"{number}.bin"
         file.write_bytes(os.urandom(2**18))
         mlflow.log_artifact(str(file))
-        time.sleep(pause)
+        number += 1
+        time.sleep(0.5)

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.faults.observed import DagRun
 from tests.faults.verdict import Fault, run_all
 from tests.stack import faults, parts
 
@@ -63,7 +66,7 @@ def test_the_faults_add_settings_and_dags_and_change_nothing_else() -> None:
 
 def test_a_password_of_env_that_is_shown_is_named() -> None:
     class Shown:
-        def last_lines(self, count: int) -> list[str]:
+        def last_lines(self, *, count: int) -> list[str]:
             return ["connecting with hunter2-hunter2"]
 
         def records(self) -> str:
@@ -74,7 +77,9 @@ def test_a_password_of_env_that_is_shown_is_named() -> None:
     assert faults.secrets_shown(shown, env) == ["5: REDIS_PASSWORD of .env"]
 
 
-def test_a_broken_fault_shows_the_logs_and_what_it_left_is_mended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_fault_shows_logs_and_its_name_and_what_it_left_is_mended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     class Broken(parts.ComposeStack):
         mended = 0
 
@@ -87,20 +92,27 @@ def test_a_broken_fault_shows_the_logs_and_what_it_left_is_mended(capsys: pytest
         def mend(self, lane: str = "") -> None:
             self.mended += 1
 
-        def last_lines(self, count: int = 25) -> list[str]:
-            return ["the end of a log"]
+        def ask(self, method: str, path: str, content: Any) -> httpx.Response:
+            return httpx.Response(200, json={"dag_run_id": "run 1"})
+
+        def last_lines(self, dag_runs: Sequence[DagRun] = (), count: int = 25) -> list[str]:
+            return [f"the end of a log of {dag_run}" for dag_run in dag_runs]
 
     def break_it(stack: parts.ComposeStack) -> tuple[str, str]:
+        stack.trigger("a DAG")
         raise AssertionError("no engine")
 
+    record = tmp_path / "failed_before.txt"
+    record.write_text("another fault\n")
+    table = [Fault[parts.ComposeStack](name, break_it, "success", True) for name in ("a fault", "another fault")]
     stack = Broken()
-    [verdict] = run_all(stack, [Fault[parts.ComposeStack]("a fault", break_it, "success", True)], with_logs=True)
+    [verdict, _] = run_all(stack, table, record=record)
     assert verdict.problems == ["AssertionError: no engine"]
-    assert stack.mended == 1
+    assert stack.mended == 2
     output = capsys.readouterr().out
-    assert "a fault" in output
-    assert "BROKEN" in output
-    assert "the end of a log" in output
+    assert output.startswith("a fault ")
+    assert "BROKEN AssertionError: no engine\nthe end of a log of ('a DAG', 'run 1')\n" in output
+    assert output.endswith("failed_before.txt:\na fault\n")
 
 
 def test_each_fault_has_a_name_of_its_own_and_runs_alone() -> None:

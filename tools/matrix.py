@@ -107,26 +107,32 @@ def run_locked(commit: str, version: str, python: str, parts: Iterable[str]) -> 
 def run_lowest(commit: str, version: str, python: str, parts: Iterable[str]) -> dict[str, str]:
     """Run the parts with the lowest versions that pyproject.toml allows; return what each came to."""
     copy = checked_out(commit, f"{version}-lowest")
-    (copy / "build").mkdir(exist_ok=True)
-    (copy / "build" / "more.in").write_text("\n".join(MORE))
-    ours, everything = "build/lowest.txt", "build/everything.txt"
+    return run(copy, lowest_setup(copy, version, python), {part: pytest(part) for part in parts})
+
+
+def lowest_setup(copy: Path, version: str, python: str) -> Iterator[Command]:
+    """Yield the commands that resolve and install; each is to have succeeded before the next is asked for."""
+    build = copy / "build"
+    build.mkdir(exist_ok=True)
+    ours, chosen, more, everything = (
+        build / name for name in ("ours.txt", "chosen.txt", "more.in", "everything.txt")
+    )
     extras = [word for extra in EXTRAS for word in ("--extra", extra)]
     resolve = [UV, "pip", "compile", "--quiet", "--upgrade", "--no-header", "--no-annotate", "--python", python]
     resolve += ["pyproject.toml", *extras]
+    yield [*resolve, "--resolution", "lowest-direct", "-o", str(ours)]
+    found = list(lowest(requires("mlflow-projects-on-airflow") or [], ours.read_text(), version))
+    for needed, bound, version_found in found:
+        if Version(bound) != Version(version_found):
+            print(f"   {needed}>={bound} in pyproject.toml: the lowest that can be installed is {version_found}")
+    # What they need in turn, and what develops and tests, is the newest that goes with them.
+    chosen.write_text("".join(f"{needed}=={version_found}\n" for needed, _, version_found in found))
+    more.write_text("\n".join(MORE))
+    yield [*resolve, str(more), "--group", "dev", "-c", str(chosen), "-o", str(everything)]
+    yield [python, "-m", "venv", "--clear", ".venv"]
     install = [UV, "pip", "install", "--quiet", "--python", ".venv/bin/python"]
-    setup = [
-        [*resolve, "--resolution", "lowest-direct", "-o", ours],
-        # What develops and tests has no bounds of ours: the newest that goes with them.
-        [*resolve, "build/more.in", "--group", "dev", "-c", ours, "-o", everything],
-        [python, "-m", "venv", "--clear", ".venv"],
-        [*install, "--compile-bytecode", "-r", everything],
-        [*install, "--no-deps", "--editable", "."],
-    ]
-    cells = run(copy, setup, {part: pytest(part) for part in parts})
-    if (copy / ours).exists():
-        bounds = too_low(requires("mlflow-projects-on-airflow") or [], (copy / ours).read_text(), version)
-        print(*bounds, sep="\n", flush=True)
-    return cells
+    yield [*install, "--compile-bytecode", "-r", str(everything)]
+    yield [*install, "--no-deps", "--editable", "."]
 
 
 def pytest(part: str) -> Command:
@@ -196,22 +202,19 @@ def succeeds(copy: Path, part: str, command: Command) -> bool:
     return done.returncode == 0
 
 
-def too_low(requirements: Iterable[str], resolved: str, version: str) -> Iterator[str]:
-    """Yield a sentence for each lower bound that cannot be installed because something else asks for more.
+def lowest(requirements: Iterable[str], resolved: str, version: str) -> Iterator[tuple[str, str, str]]:
+    """Yield name, lower bound and lowest version of all that the package needs itself.
 
-    :param requirements: those of the package, as in its metadata
+    :param requirements: as in the package's metadata
     :param resolved: the lowest versions, a line ``name==version`` each
     :param version: the Python version, for the markers
     """
     found = dict(re.findall(r"^([\w.-]+)(?:\[.*?\])?==([^\s;]+)", resolved, re.MULTILINE))
     environments = [{"extra": extra, "python_version": version} for extra in ("", *EXTRAS)]
     for needed in map(Requirement, requirements):
-        if needed.marker and not any(map(needed.marker.evaluate, environments)):
-            continue
-        lowest = found[canonicalize_name(needed.name)]
-        for bound in needed.specifier:
-            if bound.operator == ">=" and Version(bound.version) != Version(lowest):
-                yield f"{needed.name}{bound} in pyproject.toml: the lowest that can be installed is {lowest}"
+        if not needed.marker or any(map(needed.marker.evaluate, environments)):
+            (bound,) = (bound.version for bound in needed.specifier if bound.operator == ">=")
+            yield needed.name, bound, found[canonicalize_name(needed.name)]
 
 
 def table(parts: Sequence[str], rows: Iterable[tuple[str, Mapping[str, str], float]]) -> str:

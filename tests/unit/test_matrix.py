@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -147,22 +150,31 @@ def test_the_table_has_a_line_for_what_is_not_there(matrix: ModuleType) -> None:
     ]
 
 
-def test_bounds_that_cannot_be_installed_are_named(matrix: ModuleType) -> None:
+def test_the_bounds_of_this_python_and_of_the_extras_that_are_tried_are_read(matrix: ModuleType) -> None:
     needed = [
         "GitPython<4,>=3.1.44",
         "rich>=13",
-        "uv",
         "flask>=3.0; extra == 'sagemaker-local'",
         "moto[s3]>=5.2; extra == 'sagemaker-local'",
         "sagemaker>=3; python_version < '3.12' and extra == 'sagemaker'",
         "tomli>=2; python_version < '3.11'",
     ]
-    resolved = "gitpython==3.1.44\nrich==13.8.0\nuv==0.8.0\nflask==3.0.0\nmoto[s3]==5.2.1\n    # via nobody==1\n"
-    says = "in pyproject.toml: the lowest that can be installed is"
-    expected = [f"rich>=13 {says} 13.8.0", f"moto>=5.2 {says} 5.2.1"]
-    assert list(matrix.too_low(needed, resolved, "3.13")) == expected
-    old = list(matrix.too_low(needed, f"{resolved}tomli==2.0.1\n", "3.10"))
-    assert old == [*expected, f"tomli>=2 {says} 2.0.1"]
+    resolved = "gitpython==3.1.44\nrich==13.8.0\nflask==3.0.0\nmoto[s3]==5.2.1 ; extra\n    # via nobody==1\n"
+    expected = [
+        ("GitPython", "3.1.44", "3.1.44"),
+        ("rich", "13", "13.8.0"),
+        ("flask", "3.0", "3.0.0"),
+        ("moto", "5.2", "5.2.1"),
+    ]
+    assert list(matrix.lowest(needed, resolved, "3.13")) == expected
+    older = [*expected, ("tomli", "2", "2.0.1")]
+    assert list(matrix.lowest(needed, f"{resolved}tomli==2.0.1\n", "3.10")) == older
+
+
+def test_each_need_of_the_package_has_a_lower_bound(matrix: ModuleType) -> None:
+    needed = requires("mlflow-projects-on-airflow") or []
+    resolved = "".join(f"{canonicalize_name(Requirement(text).name)}==1\n" for text in needed)
+    assert len(list(matrix.lowest(needed, resolved, "3.10"))) > 8
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def lowest_setup(copy: Path, version: str, python: str) -> Iterator[Command]:
     yield [*resolve, str(more), "--group", "dev", "-c", str(chosen), "-o", str(everything)]
     yield [python, "-m", "venv", "--clear", ".venv"]
     install = [UV, "pip", "install", "--quiet", "--python", ".venv/bin/python"]
-    yield [*install, "--compile-bytecode", "-r", str(everything)]
+    yield [*install, "-r", str(everything)]
     yield [*install, "--no-deps", "--editable", "."]
 
 

@@ -103,6 +103,11 @@ stack-test: setup-dev ## Run DAGs on that stack and check every record; starts i
 stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', THIRD=0, AGAIN=1, KEEP=1)
 	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again) $(if $(KEEP),--keep)
 
+.PHONY: matrix
+matrix: export PROCESSES := $(PROCESSES)
+matrix: setup-dev ## Demo and tests on every Python (VERSIONS="3.10 3.13", PARTS="check demo"; LOWEST=1: lowest versions)
+	@$(BIN)/python tools/matrix.py $(VERSIONS) $(if $(PARTS),--parts $(PARTS)) $(if $(filter 1,$(LOWEST)),--lowest)
+
 .PHONY: lock
 lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 3.13
 	@$(BIN)/python tools/lock.py

@@ -73,7 +73,8 @@ lint: setup-dev ## The style (ruff), types (mypy) and import contracts (import-l
 .PHONY: faults
 faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', THIRD=0, or N=200 SEED=7, STORE=postgresql)
 	@$(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again)
+	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) \
+	  $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again)
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4", QUICK=1, WRITE=1 for docs)
@@ -101,7 +102,8 @@ stack-test: setup-dev ## Run DAGs on that stack and check every record; starts i
 
 .PHONY: stack-faults
 stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ONLY='words', THIRD=0, AGAIN=1, KEEP=1)
-	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again) $(if $(KEEP),--keep)
+	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again) \
+	  $(if $(KEEP),--keep)
 
 .PHONY: matrix
 matrix: export PROCESSES := $(PROCESSES)

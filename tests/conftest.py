@@ -77,7 +77,6 @@ LONGEST = (
     "system/test_cifar10_projects.py",
     "system/test_tracking_setups.py",
     "system/test_sagemaker.py",
-    "faults/test_jobs.py",
     "system/test_introduction.py",
     "system/test_sweeps.py",
     "system/test_wine_sweep.py",

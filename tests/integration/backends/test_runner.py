@@ -79,7 +79,7 @@ class Box:
     def run(self, *options: str) -> tuple[int, list[str]]:
         """Run to the end; return the exit status and the lines of output, without the runner's own."""
         with self.start(*(options or ("-I", "-S"))) as process:
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=300)
         self.out = out
         return process.returncode, [line for line in out.splitlines() if not line.startswith("[mlflow_projects]")]
 

@@ -47,8 +47,9 @@ def main() -> int:
     parser.add_argument("circle", choices=LIMITS)
     parser.add_argument("--load", type=int, default=0, help="keep so many processes busy meanwhile")
     parser.add_argument("--processes", type=int, default=3, help="of pytest; tests wait much")
-    parser.add_argument("pytest", nargs="*", help="more arguments of pytest")
-    arguments = parser.parse_args()
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    arguments, more = parser.parse_args(given[:end]), given[end + 1 :]
     began = time.monotonic()
     parts: list[Part] = []
     with ExitStack() as stack:
@@ -59,10 +60,10 @@ def main() -> int:
         stack.callback(lint.stop)
         for number, selection in enumerate(SELECTED[arguments.circle]):
             command = [sys.executable, "-m", "pytest", "-n", str(arguments.processes), "--dist", "loadfile",
-                       "--no-loadscope-reorder", *selection, *arguments.pytest]  # fmt: skip
+                       "--no-loadscope-reorder", *selection, *more]  # fmt: skip
             start = time.monotonic()
             status = subprocess.call(command, cwd=ROOT)
-            passed = status == 0 or (status == _NO_TESTS and bool(arguments.pytest))
+            passed = status == 0 or (status == _NO_TESTS and bool(more))
             parts.append(Part(" ".join(selection), time.monotonic() - start, passed))
             if number == 0:
                 parts.append(lint.result())

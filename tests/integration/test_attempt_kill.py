@@ -18,7 +18,7 @@ from tests.support.gitserver import GitServer
 def test_while_a_project_is_fetched(tmp_path: Path) -> None:
     git.Repo.init(tmp_path / "slow.git", bare=True)
     life, over = Life(tmp_path / "life"), threading.Event()
-    with GitServer(tmp_path, delay=600) as server:
+    with GitServer(tmp_path, before_answer=over.wait) as server:
         attempt = life.attempt(uri=f"{server.url}/slow.git", parameters={})
 
         def when_asked() -> None:

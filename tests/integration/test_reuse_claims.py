@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-import time
 import uuid
 
 from mlflow_projects.operators.reuse import Reuse, StepReusedError
@@ -16,6 +15,7 @@ from mlflow_projects.tracking.client import Run, connect
 from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity, now
 from mlflow_projects.tracking.reuse import ReuseKey, completion_tags
 from mlflow_projects.tracking.settings import TrackingSettings
+from tests.support.waiting import wait
 
 COMPETITORS = 5
 
@@ -46,10 +46,7 @@ class Competitor(threading.Thread):
             self.original = reused.original
             return
         self.worked = True
-        deadline = time.monotonic() + 120
-        while len(self.key.every_run(self.client, "0")) < COMPETITORS:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait(lambda: len(self.key.every_run(self.client, "0")) == COMPETITORS, "the others")
         self.record.close(Outcome("FINISHED"))
 
 

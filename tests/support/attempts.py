@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from mlflow_projects.project.cache import Cache
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.record import TaskIdentity
 from tests.support.memory_tracking import MemoryClient
+from tests.support.waiting import wait
 
 SECRET = "s3cr3t-of-the-connection"
 SHELL = Path(__file__).resolve().parents[1] / "projects" / "shell"
@@ -96,10 +96,7 @@ class Life:
 
 def wait_until_gone(*numbers: int) -> None:
     """Wait for the end of processes; one that has ended may stay a zombie until its parent looks."""
-    deadline = time.monotonic() + 120
-    while any(_is_alive(number) for number in numbers):
-        assert time.monotonic() < deadline, numbers
-        time.sleep(0.01)
+    wait(lambda: not any(_is_alive(number) for number in numbers), f"the end of the processes {numbers}")
 
 
 def _is_alive(number: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -29,11 +29,13 @@ class GitServer:
     """Serve all repositories directly below a folder.
 
     :param username: with ``password``: ask for basic auth
-    :param delay: seconds by which every answer to an admitted request is late
+    :param before_answer: called for each admitted request; its answer waits for it
     """
 
-    def __init__(self, root: Path, username: str = "", password: str = "", delay: float = 0) -> None:
-        self.root, self.delay = root, delay
+    def __init__(
+        self, root: Path, username: str = "", password: str = "", before_answer: Callable[[], object] = lambda: None
+    ) -> None:
+        self.root, self.before_answer = root, before_answer
         self.expected = basic(username, password) if username else None
         self.requests: list[Request] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -69,7 +71,7 @@ class GitServer:
                 plain = gzip.decompress(sent) if self.headers.get("Content-Encoding") == "gzip" else sent
                 self._note(fetch=b"command=fetch" in plain)
                 body.seek(0)
-                time.sleep(server.delay)
+                server.before_answer()
                 super().run_backend(body, path, query)
 
             def _note(self, *, fetch: bool) -> None:

@@ -23,6 +23,7 @@ from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.repository import GitCredentials, checked_out
 from mlflow_projects.project.work_tree import head_commit
 from tests.support.gitserver import GitServer
+from tests.support.waiting import wait
 
 TOKEN = "tok-5ecret-ghp_0123456789"
 
@@ -352,13 +353,20 @@ def test_the_token_is_in_no_process_while_git_runs(private, repository, tmp_path
     repository.git("add", ".gitmodules")
     repository.git("commit", "--quiet", "--message", "submodule")
     repository.push()
-    private.delay = 0.15
     seen: set[bytes] = set()
     modes: set[int] = set()
-    done = threading.Event()
+    done, begun = threading.Event(), 0
+
+    def look_meanwhile() -> None:
+        before = begun
+        wait(lambda: begun > before + 1 or done.is_set(), "a whole look at the processes")
+
+    private.before_answer = look_meanwhile
 
     def watch() -> None:
+        nonlocal begun
         while not done.is_set():
+            begun += 1
             for process in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
                     command = (process / "cmdline").read_bytes()

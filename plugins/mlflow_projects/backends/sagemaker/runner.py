@@ -131,8 +131,8 @@ class Lines:
     and its last state always.
     """
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output, self._clock = output, clock
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""  # an unfinished line
         self._state = self._shown = ""  # of a redrawn line: the newest state, and the one passed on last
@@ -172,7 +172,7 @@ class Lines:
     def _keep_newest(self, states: Iterable[str]) -> None:
         for state in states:
             self._state = state.rstrip() or self._state
-        now = time.monotonic()
+        now = self._clock()
         if self._state and self._state != self._shown and now - self._shown_at >= _PROGRESS_SECONDS:
             self._shown, self._shown_at = self._state, now
             self._output.line(self._state)

@@ -81,7 +81,7 @@ class Life:
     @property
     def runs(self) -> list[Run]:
         """Return all runs, the oldest first."""
-        return [stored.run for stored in self.client._runs.values()]
+        return self.client.runs
 
     @property
     def only_run(self) -> Run:

@@ -53,6 +53,11 @@ class MemoryClient:
         self._models: list[tuple[LoggedModel, str, str]] = []  # with experiment and status
         self._versions: dict[str, list[ModelVersion]] = {}
 
+    @property
+    def runs(self) -> list[Run]:
+        """Return all runs, deleted ones too, in the order in which they were made."""
+        return [stored.run for stored in self._runs.values()]
+
     # --- what an attempt calls ---
 
     def experiment_id(self, name: str) -> str | None:

@@ -54,7 +54,7 @@ class Task:
 
     @property
     def runs(self) -> list[Run]:
-        return [stored.run for stored in self.client._runs.values()]
+        return self.client.runs
 
     def _push(self, key: str, value: str) -> None:
         self.links[key] = value

@@ -17,20 +17,13 @@ from mlflow_projects.backends.base import JobStatus
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators import attempt
 from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.settings import TrackingSettings
 from tests.support.attempts import SHELL, MemoryJobs
 from tests.support.memory_tracking import MemoryClient
+from tests.support.tracked import CONNECTION, Store, connected
 
 REASON = "mlflow_projects.reason"
 JOB_HANDLE = {"backend": "sagemaker", "name": "job-1", "job_name": "job-1", "region": "eu-west-1",
               "submitted": 1000.0, "deadline_seconds": 600}  # fmt: skip
-
-
-class Store(dict[str, Any]):
-    """Airflow's task state store of one task."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
 
 
 class Task:
@@ -62,20 +55,12 @@ class Task:
 
 def operator(command: str = "true", **step: Any) -> MLflowProjectOperator:
     given = {"uri": str(SHELL), "parameters": {"command": command}, "env_manager": "local", **step}
-    return MLflowProjectOperator(task_id="step", mlflow_conn_id="in_memory", **given)
+    return MLflowProjectOperator(task_id="step", mlflow_conn_id=CONNECTION, **given)
 
 
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Task:
-    client = MemoryClient()
-
-    def connect(settings: TrackingSettings) -> MemoryClient:
-        assert settings.uri == client.settings.uri
-        return client
-
-    monkeypatch.setenv("AIRFLOW_CONN_IN_MEMORY", '{"conn_type": "mlflow", "host": "http://tracking.test"}')
-    monkeypatch.setattr("mlflow_projects.tracking.client.connect", connect)
-    return Task(client)
+    return Task(connected(monkeypatch))
 
 
 @pytest.fixture
@@ -91,7 +76,7 @@ def test_a_success_is_an_xcom_a_link_and_a_word_for_the_next_try(task: Task) -> 
     (run,) = task.runs
     assert found == {
         "run_id": run.run_id, "experiment_id": "0", "artifact_uri": run.artifact_uri, "status": "FINISHED",
-        "run_name": "step", "metrics": {}, "mlflow_conn_id": "in_memory",
+        "run_name": "step", "metrics": {}, "mlflow_conn_id": CONNECTION,
     }  # fmt: skip
     assert task.store == {
         "mlflow_run": {"run_id": run.run_id, "try_number": 1, "max_tries": 3, "handle": {}}
@@ -139,7 +124,7 @@ def test_what_a_template_leaves_empty_counts_as_not_given(nothing: Any, task: Ta
 def test_names_groups_and_parents(task: Task) -> None:
     with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)), TaskGroup("group"):
         grouped = MLflowProjectOperator(
-            task_id="train", uri=str(SHELL), parameters={"command": "true"}, mlflow_conn_id="in_memory",
+            task_id="train", uri=str(SHELL), parameters={"command": "true"}, mlflow_conn_id=CONNECTION,
             parent_run_id={"run_id": "parent"}, experiment_name="named",
         )  # fmt: skip
     for index in (-1, None, 0, 3):
@@ -253,7 +238,7 @@ def test_a_job_is_waited_for_without_a_slot_until_its_deadline(task: Task, jobs:
     (run,) = task.runs
     assert values == {
         "handle": task.store["mlflow_run"]["handle"], "run_id": run.run_id, "deadline": 1600.0, "poll_interval": 7.0,
-        "mlflow_conn_id": "in_memory",
+        "mlflow_conn_id": CONNECTION,
     }  # fmt: skip
     assert run.status == "RUNNING"
     early = deferred(task, execution_timeout=timedelta(seconds=60))

@@ -65,10 +65,7 @@ test-full-size: setup-dev ## The tests that train and build in full size, with a
 
 .PHONY: lint
 lint: setup-dev ## The style (ruff), types (mypy) and import contracts (import-linter) of check alone
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
-	@$(BIN)/mypy
+	@$(CIRCLE) lint
 
 .PHONY: faults
 faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', THIRD=0, or N=200 SEED=7, STORE=postgresql)

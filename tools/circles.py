@@ -1,6 +1,6 @@
-"""The three circles of checks behind `make check`, `make test` and `make test-all`; each holds the one before.
+"""The circles of checks behind `make lint`, `check`, `test` and `test-all`; each holds the one before.
 
-Usage: python tools/circles.py check|test|test-all [--load N] [--processes N] [-- ARGUMENT OF PYTEST ...]
+Usage: python tools/circles.py lint|check|test|test-all [--load N] [--processes N] [-- ARGUMENT OF PYTEST ...]
 
 Ends with a table of the parts and the whole, in seconds; the limits hold for two cores that do nothing else.
 """
@@ -20,8 +20,9 @@ from pathlib import Path
 
 from home import BIN, ROOT
 
-LIMITS = {"check": 90, "test": 360, "test-all": 1500}
-SELECTED = {
+LIMITS = {"lint": 60, "check": 90, "test": 360, "test-all": 1500}
+SELECTED: dict[str, list[list[str]]] = {
+    "lint": [],
     "check": [["tests/unit"]],
     "test": [["tests/unit", "tests/integration"]],
     "test-all": [["tests/unit", "tests/integration"], ["tests/system", "tests/faults"]],
@@ -58,15 +59,14 @@ def main() -> int:
             stack.callback(busy.kill)
         lint = Lint()
         stack.callback(lint.stop)
-        for number, selection in enumerate(SELECTED[arguments.circle]):
+        for selection in SELECTED[arguments.circle]:
             command = [sys.executable, "-m", "pytest", "-n", str(arguments.processes), "--dist", "loadfile",
                        "--no-loadscope-reorder", *selection, *more]  # fmt: skip
             start = time.monotonic()
             status = subprocess.call(command, cwd=ROOT)
             passed = status == 0 or (status == _NO_TESTS and bool(more))
             parts.append(Part(" ".join(selection), time.monotonic() - start, passed))
-            if number == 0:
-                parts.append(lint.result())
+        parts.append(lint.result())
     seconds = time.monotonic() - began
     print()
     for part in parts:

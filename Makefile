@@ -8,15 +8,14 @@ DAG ?= echo_zip
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 SAGEMAKER_PORT ?= 4599
-PROCESSES ?= 3
 WORKERS ?= 2
-export DAG CONF ONLY
+export DAG CONF ONLY PROCESSES
 demo up: export AIRFLOW_PORT := $(AIRFLOW_PORT)
 demo up: export MLFLOW_PORT := $(MLFLOW_PORT)
 
 BIN := .venv/bin
 CIRCLE = $(BIN)/python tools/circles.py
-WITH = $(if $(LOAD),--load $(LOAD)) --processes $(PROCESSES) -- $(PYTEST_ARGS)
+WITH = $(if $(LOAD),--load $(LOAD)) $(if $(PROCESSES),--processes $(PROCESSES)) -- $(PYTEST_ARGS)
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -103,7 +102,6 @@ stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ON
 	  $(if $(KEEP),--keep)
 
 .PHONY: matrix
-matrix: export PROCESSES := $(PROCESSES)
 matrix: setup-dev ## Demo and tests on every Python (VERSIONS="3.10 3.13", PARTS="check demo"; LOWEST=1: lowest versions)
 	@$(BIN)/python tools/matrix.py $(VERSIONS) $(if $(PARTS),--parts $(PARTS)) $(if $(filter 1,$(LOWEST)),--lowest)
 

@@ -82,19 +82,20 @@ LONGEST = (
     "system/test_wine_sweep.py",
     "system/test_containers.py",
     "system/test_sagemaker_fidelity.py",
+    "system/test_reuse_waiting.py",
     "system/test_lean_task.py",
-    "integration/test_reuse.py",
-    "integration/test_models.py",
-    "integration/tracking/test_clients.py",
     "integration/test_attempts.py",
+    "unit/project/test_differential.py",  # while the one before makes the server and the database of this run
+    "unit/project/test_identity.py",
+    "integration/test_models.py",
+    "integration/test_reuse.py",
+    "integration/tracking/test_clients.py",
     "integration/test_migrating.py",
     "integration/test_git_projects.py",
     "integration/test_echo_zip.py",
     "integration/backends/test_runner.py",
     "integration/backends/test_environments.py",
     "integration/project/test_repository.py",
-    "unit/project/test_differential.py",
-    "unit/project/test_identity.py",
 )
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
 

@@ -47,10 +47,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("circle", choices=LIMITS)
     parser.add_argument("--load", type=int, default=0, help="keep so many processes busy meanwhile")
-    parser.add_argument("--processes", type=int, default=3, help="of pytest; tests wait much")
+    parser.add_argument("--processes", type=int, help="of pytest; one a core, and one more where tests wait much")
     given = sys.argv[1:]
     end = given.index("--") if "--" in given else len(given)
     arguments, more = parser.parse_args(given[:end]), given[end + 1 :]
+    processes = arguments.processes or (os.cpu_count() or 2) + (arguments.circle != "check")
     began = time.monotonic()
     parts: list[Part] = []
     with ExitStack() as stack:
@@ -60,7 +61,7 @@ def main() -> int:
         lint = Lint()
         stack.callback(lint.stop)
         for selection in SELECTED[arguments.circle]:
-            command = [sys.executable, "-m", "pytest", "-n", str(arguments.processes), "--dist", "loadfile",
+            command = [sys.executable, "-m", "pytest", "-n", str(processes), "--dist", "loadfile",
                        "--no-loadscope-reorder", *selection, *more]  # fmt: skip
             start = time.monotonic()
             status = subprocess.call(command, cwd=ROOT)

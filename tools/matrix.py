@@ -2,8 +2,9 @@
 
 Usage: python tools/matrix.py [VERSION ...] [--parts demo check unit integration] [--lowest]
 
-Uncommitted changes count. The copies stay in build/matrix, so the next time is faster; what a part prints is in a log
-beside them. With ``--lowest`` the lowest versions that pyproject.toml allows stand in for the lock.
+A version that is not there is a line "not found", and with REQUIRE_ALL=1 a failure. Uncommitted changes count. The
+copies stay in build/matrix, so the next time is faster; what a part prints is in a log beside them. With ``--lowest``
+the lowest versions that pyproject.toml allows stand in for the lock.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def main() -> int:
             cells = (run_lowest if args.lowest else run_locked)(commit, version, python, parts)
         rows.append((version, cells, time.monotonic() - start))
     print(f"\n{table(parts, rows)}")
-    return int(any(cell.startswith("FAILED") for _, cells, _ in rows for cell in cells.values()))
+    missing = os.environ.get("REQUIRE_ALL") == "1" and not all(cells for _, cells, _ in rows)
+    return int(missing or any(cell.startswith("FAILED") for _, cells, _ in rows for cell in cells.values()))
 
 
 def find(version: str) -> str | None:
@@ -136,7 +138,7 @@ def lowest_setup(copy: Path, version: str, python: str) -> Iterator[Command]:
 
 
 def pytest(part: str) -> Command:
-    processes, more = os.environ.get("PROCESSES", "3"), shlex.split(os.environ.get("PYTEST_ARGS", ""))
+    processes, more = os.environ.get("PROCESSES") or "3", shlex.split(os.environ.get("PYTEST_ARGS", ""))
     return [".venv/bin/python", "-m", "pytest", f"tests/{part}", "-n", processes, "--dist", "loadfile", *more]
 
 

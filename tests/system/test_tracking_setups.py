@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,3 +286,16 @@ def _failed(setup: Setup, conf: dict[str, Any], *words: str) -> str:
 def _no_secret_in(*texts: str) -> None:
     for secret in (*SECRETS, SECRET_KEY, PASSWORD):
         assert not [text for text in texts if secret in text], secret
+
+
+def test_a_new_embedded_store_is_made_once_by_many_processes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mlflow_projects.tracking.client import connect;"
+        "from mlflow_projects.tracking.settings import TrackingSettings as S;"
+        "from mlflow_projects.tracking.record import resolve_experiment;"
+        "print(resolve_experiment(connect(S(uri=sys.argv[1])), 'x'))"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/new.db"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert {process.communicate()[0].splitlines()[-1] for process in started} == {"1"}
+    assert not (tmp_path / "mlruns").exists()

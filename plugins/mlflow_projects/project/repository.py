@@ -14,7 +14,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,19 +87,25 @@ def is_bare_repository(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def checked_out(
-    url: str, version: str | None, cache: Cache, credentials: GitCredentials | None = None
+    url: str,
+    version: str | None,
+    cache: Cache,
+    credentials: GitCredentials | None = None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Checkout]:
     """Yield a shared checkout of one commit; it is to be read only, and stays during the block.
 
     :param url: the repository, without credentials
     :param version: branch, tag or commit; None is the remote's HEAD
     :param credentials: for the remote, if it asks
+    :param sleep: called with the seconds between two tries to reach the remote
     :raises ProjectError: unreachable repository, or no such version
     """
     _check(url, version)
     key = hashlib.sha256(url.encode()).hexdigest()[:24]
     with cache.entry("git", key, _make_mirror) as mirror:
-        git = _Git(mirror, url, credentials)
+        git = _Git(mirror, url, credentials, sleep)
         commit, branch = _commit_of(git, version, lambda: cache.measure("git", key))
 
         def make(folder: Path) -> None:
@@ -147,8 +153,10 @@ def _check(url: str, version: str | None) -> None:
 class _Git:
     """Git commands in one mirror, talking to one remote."""
 
-    def __init__(self, mirror: Path, url: str, credentials: GitCredentials | None) -> None:
-        self.mirror, self.url, self.credentials = mirror, url, credentials
+    def __init__(
+        self, mirror: Path, url: str, credentials: GitCredentials | None, sleep: Callable[[float], None]
+    ) -> None:
+        self.mirror, self.url, self.credentials, self.sleep = mirror, url, credentials, sleep
 
     def local(self, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
         import git
@@ -176,7 +184,7 @@ class _Git:
                         raise ProjectError(
                             f"The git repository {self.url} cannot be read: {reason}. {_remedy(reason)}"
                         ) from None
-                time.sleep(attempt)
+                self.sleep(attempt)
         raise AssertionError("unreachable")
 
     def has(self, commit: str) -> bool:

@@ -13,12 +13,10 @@ import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import repository as library
 from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.repository import GitCredentials, checked_out
 from mlflow_projects.project.work_tree import head_commit
@@ -36,14 +34,6 @@ def secret_in(*folders: Path) -> list[Path]:
     """Return the files below the folders whose bytes (or names) hold the token."""
     files = itertools.chain.from_iterable(folder.rglob("*") for folder in folders)
     return [f for f in files if TOKEN in str(f) or (f.is_file() and TOKEN.encode() in f.read_bytes())]
-
-
-@pytest.fixture
-def naps(monkeypatch):
-    """Note the pauses between tries instead of sleeping."""
-    slept: list[float] = []
-    monkeypatch.setattr(library, "time", SimpleNamespace(sleep=slept.append))
-    return slept
 
 
 @pytest.fixture
@@ -155,11 +145,12 @@ def test_a_known_commit_needs_neither_git_nor_its_package(history, cache, monkey
         assert "echo second" in text_of(checkout.root)
 
 
-def test_a_branch_whose_remote_is_gone_gives_one_clear_sentence(repository, cache, naps):
+def test_a_branch_whose_remote_is_gone_gives_one_clear_sentence(repository, cache):
+    naps: list[float] = []
     with checked_out(repository.url, "trunk", cache):
         pass
     shutil.rmtree(repository.bare)
-    with pytest.raises(ProjectError) as caught, checked_out(repository.url, "trunk", cache):
+    with pytest.raises(ProjectError) as caught, checked_out(repository.url, "trunk", cache, sleep=naps.append):
         pass
     message = str(caught.value)
     assert message.startswith(f"The git repository {repository.url} cannot be read: ")
@@ -169,15 +160,18 @@ def test_a_branch_whose_remote_is_gone_gives_one_clear_sentence(repository, cach
     assert naps == []  # no use in trying again
 
 
-def test_an_unreachable_host_is_given_up_after_three_tries(cache, naps):
-    with pytest.raises(ProjectError) as caught, checked_out("https://no-such-host.invalid/x.git", None, cache):
+def test_an_unreachable_host_is_given_up_after_three_tries(cache):
+    naps: list[float] = []
+    url = "https://no-such-host.invalid/x.git"
+    with pytest.raises(ProjectError) as caught, checked_out(url, None, cache, sleep=naps.append):
         pass
     assert "https://no-such-host.invalid/x.git cannot be read" in str(caught.value)
     assert "Check the host's name and the worker's network." in str(caught.value)
     assert naps == [1, 2]
 
 
-def test_a_server_that_recovers_is_asked_again(repository, cache, naps, monkeypatch):
+def test_a_server_that_recovers_is_asked_again(repository, cache, monkeypatch):
+    naps: list[float] = []
     with GitServer(repository.bare.parent) as server:
         handler = server._http.RequestHandlerClass
         answer = handler.run_backend
@@ -187,7 +181,7 @@ def test_a_server_that_recovers_is_asked_again(repository, cache, naps, monkeypa
             "run_backend",
             lambda self, *request: self.send_error(503) if next(busy, False) else answer(self, *request),
         )
-        with checked_out(f"{server.url}/project.git", "trunk", cache) as checkout:
+        with checked_out(f"{server.url}/project.git", "trunk", cache, sleep=naps.append) as checkout:
             assert "echo first" in text_of(checkout.root)
     assert naps == [1, 2]
 
@@ -202,7 +196,7 @@ def test_a_url_that_would_run_a_command_is_refused(url, cache, workspace, monkey
     assert list(workspace.iterdir()) == []
 
 
-def test_a_submodule_cannot_run_a_command_either(repository, cache, workspace, naps):
+def test_a_submodule_cannot_run_a_command_either(repository, cache, workspace):
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},mod")
     repository.commit("evil", **{".gitmodules": f'[submodule "mod"]\npath=mod\nurl="ext::touch {workspace}/PWNED"\n'})
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},mod")
@@ -304,9 +298,11 @@ def test_the_right_token_opens_a_private_repository(credentials, prefix, private
         (GitCredentials("", ""), "Authentication failed"),
     ],
 )
-def test_no_or_a_wrong_token_gives_one_clear_sentence(credentials, words, private, cache, workspace, naps):
-    with pytest.raises(ProjectError) as caught:
-        fetch(f"{private.url}/project.git", None, cache, workspace, credentials)
+def test_no_or_a_wrong_token_gives_one_clear_sentence(credentials, words, private, cache):
+    naps: list[float] = []
+    url = f"{private.url}/project.git"
+    with pytest.raises(ProjectError) as caught, checked_out(url, None, cache, credentials, sleep=naps.append):
+        pass
     message = str(caught.value)
     assert message.startswith(f"The git repository {private.url}/project.git cannot be read: {words}")
     assert message.endswith("Check the user and the token (or key) of the connection in git_conn_id.")
@@ -392,7 +388,7 @@ def test_the_token_is_in_no_process_while_git_runs(private, repository, tmp_path
     assert secret_in(cache.root, workspace, temp) == []
 
 
-def test_a_submodule_on_another_host_does_not_get_the_token(private, repository, tmp_path, cache, workspace, naps):
+def test_a_submodule_on_another_host_does_not_get_the_token(private, repository, tmp_path, cache, workspace):
     with GitServer(repository.bare.parent, "ada", TOKEN) as stranger:
         modules = f'[submodule "lib"]\npath=lib\nurl={stranger.url}/project.git\n'
         repository.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},lib")

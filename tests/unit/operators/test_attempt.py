@@ -287,7 +287,7 @@ def test_a_time_out_stays_one_when_the_tracking_server_is_away(life: Life) -> No
 
 
 def test_a_command_that_airflow_stopped_is_killed_whatever_its_exit_status_says(life: Life) -> None:
-    attempt = life.attempt("trap 'echo tidied; exit 0' TERM; echo ready; while :; do read -t 1 <> <(:); done")
+    attempt = life.attempt("trap 'echo tidied; exit 0' TERM; echo ready; while :; do :; done")
     life.on_line = lambda line: attempt.kill() if line == "ready" else None
     with pytest.raises(AttemptKilledError, match=r"^stopped by Airflow$"):
         attempt.run()

@@ -267,7 +267,7 @@ def _command(job: Job, download: Callable[[str, str], str], mounts: Mounts) -> s
         return path
 
     def localized(name: str, value: str) -> str:
-        path = Path(existing_path(name, value)).resolve()
+        path = Path(existing_path(job.project.root, name, value)).resolve()
         if path.is_relative_to(root):
             return str(Path(PROJECT_FOLDER) / path.relative_to(root))
         mounts.add(path, read_only=True)

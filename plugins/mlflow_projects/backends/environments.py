@@ -222,15 +222,20 @@ def read_python_environment(project: Project) -> PythonEnvironment:
     if file is None:
         return PythonEnvironment("", (), ())
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ProjectError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ProjectError(f"{file}: the file must be a mapping.")
     if project.environment == "conda_env":
         return _from_conda(file, content)
+    python = str(content.get("python") or "")
+    as_written = str(yaml.load(text, yaml.BaseLoader).get("python"))  # noqa: S506  (it makes texts only)
+    if isinstance(content.get("python"), float) and as_written != python:
+        raise ProjectError(f"{file}: YAML reads 'python: {as_written}' as the number {python}; write it in quotes.")
     return PythonEnvironment(
-        python=str(content.get("python") or ""),
+        python=python,
         build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
         requirements=_expanded(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
     )

@@ -6,6 +6,7 @@ Nothing but the standard library loads before a sub-command runs, so that ``--he
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough, as in `mlflow-projects check | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a complaint at the exit
+        return 1
     except (ProjectError, TrackingError) as error:
         print(f"mlflow-projects: {error}", file=sys.stderr)
         return 1

@@ -31,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found; return 1 if anything is an error."""
-    from mlflow_projects.cli.lint import lint_project
+    from mlflow_projects.cli.lint import is_template, lint_project
 
-    roots, missing = _projects(arguments.paths)
-    reports = [lint_project(root) for root in roots]
+    found, remarks = _projects(arguments.paths)
+    remarks += [Remark(Level.NOTE, f"{root} is a template, passed over.") for root in found if is_template(root)]
+    reports = [lint_project(root) for root in found if not is_template(root)]
     levels: list[Level] = []
     if not arguments.lint_only:
         from mlflow_projects.cli.connection import inspect_connections
@@ -43,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         levels += _print("Environment", inspect_environment({report.environment for report in reports}))
         levels += _print("Tracking server", inspect_connections())
         print("Projects")
-    levels += [remark.level for remark in missing]
-    for remark in missing:
+    levels += [remark.level for remark in remarks]
+    for remark in remarks:
         print(remark)
     for report in reports:
         levels += _print_report(report)

@@ -1,7 +1,7 @@
 """What is wrong with a project's folder, each problem with file and line, before any task runs it.
 
 The rules are those of :mod:`mlflow_projects.project`, which stops at the first problem; here all are collected. An
-error makes a task fail. A warning is what MLflow accepts, but what is hardly meant.
+error makes a task fail for certain. A warning is what runs, but is hardly meant or may fail.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shlex
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from typing import Any
 import yaml
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project import shell
 from mlflow_projects.project.command import check_type, is_recordable
 from mlflow_projects.project.spec import (
+    PARAMETER_TYPES,
     EntryPoint,
     EnvironmentKind,
     Parameter,
@@ -38,9 +39,15 @@ Key = tuple[str, ...]
 
 _TOP_KEYS = ("name", "entry_points", "python_env", "conda_env", "docker_env", "databricks_spark_job")
 _ENTRY_POINT_KEYS = ("parameters", "command")
-_PARAMETER_KEYS = ("type", "default")
+_PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
-_INTERPRETER = re.compile(r"python[\d.]*|bash|sh")
+_MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}
+_PYTHON = re.compile(r"python[\d.]*")
+_SHELL = re.compile(r"bash|sh")
+# Programs that neither make a file nor change the folder, so that what follows can be judged.
+_HARMLESS = (":", "date", "echo", "export", "ls", "nvidia-smi", "printf", "pwd", "set", "sleep", "true", "ulimit")
+# After these a name means a file elsewhere.
+_ELSEWHERE = ("cd", "pushd", "popd", "git", "wget", "curl", "unzip", "tar", "dvc", "make")
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
 
@@ -86,6 +93,11 @@ def find_projects(path: Path) -> list[Path]:
         if any(name.lower() == "mlproject" for name in files):
             found.append(Path(folder))
     return found
+
+
+def is_template(root: Path) -> bool:
+    """Tell whether a folder is a template of projects (cookiecutter's ``{{name}}``) and none itself."""
+    return "{{" in str(root)
 
 
 def lint_project(root: Path) -> Report:
@@ -151,9 +163,8 @@ class _Linter:
 
     def look(self) -> None:
         for line, key, first in self.lines.repeated():
-            self.findings.append(
-                Finding(self.file, line, f"'{key}' is given twice (also in line {first}); keep one.")
-            )
+            message = f"'{key}' is given twice (also in line {first}); the last one counts."
+            self.findings.append(Finding(self.file, line, message, is_error=False))
         self._unknown_keys((), self.content, _TOP_KEYS)
         try:
             entry_points = mapping_of(self.file, ("entry_points",), self.content.get("entry_points"))
@@ -195,6 +206,10 @@ class _Linter:
             return
         if not is_recordable(parameter.name):
             self._error(key, f"MLflow does not take the parameter name {parameter.name!r}; take another one.")
+        if parameter.type not in PARAMETER_TYPES:
+            kind, name = parameter.type.lower(), ".".join(key)
+            known = _MEANT.get(kind) or next(iter(difflib.get_close_matches(kind, PARAMETER_TYPES, n=1)), "string")
+            self._warn(key, f"'{name}' has the unknown type {parameter.type!r}, which counts as text; use '{known}'.")
         if parameter.default is not None:
             self._default((*key, "default"), parameter)
 
@@ -202,7 +217,8 @@ class _Linter:
         try:
             check_type(f"the default of '{'.'.join(key[:-1])}'", parameter, parameter.default)
         except ProjectError as error:
-            self._error(key, str(error))
+            # A number's default is used as it is written; no URI is an error, as in MLflow, where the default counts.
+            self._warn(key, str(error))
 
     def _command(self, key: Key, entry_point: EntryPoint, declared: Sequence[str]) -> None:
         command = entry_point.command
@@ -226,11 +242,26 @@ class _Linter:
                     f"the command of '{entry_point.name}' does not use the parameter '{name}', so its value has no "
                     f"effect; write {{{name}}} into the command, or remove it.",
                 )
-        for script in _scripts(command):
-            if not (self.root / script).is_file():
-                self._error(key, f"the command runs {script!r}, but the project holds no such file.")
-            elif script.startswith("./") and not os.access(self.root / script, os.X_OK):
+        self._quoted_places(key, command, sorted({*names, *declared}))
+        for script, is_first, is_program in _scripts(command):
+            path = self.root / script
+            if not path.is_file():
+                message = f"the command runs {script!r}, but the project holds no such file"
+                say = self._error if is_first else self._warn
+                say(key, f"{message}." if is_first else f"{message}, unless what runs before makes it.")
+            elif is_first and is_program and not os.access(path, os.X_OK):
                 self._error(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
+
+    def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
+        mark = "mlflowvalue"
+        for name in names:
+            filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
+            if mark in filled and shell.places(filled, [mark])[0].quoted:
+                self._warn(
+                    key,
+                    f"{{{name}}} stands inside of quotes, or where the shell reads more than a word, so that MLflow "
+                    f"quotes are wrong and some values are refused; write {{{name}}} as a word of its own.",
+                )
 
     def _environment(self) -> None:
         from mlflow_projects.backends.environments import read_python_environment
@@ -241,6 +272,9 @@ class _Linter:
             self._spec_error(error)
             return
         docker_env = self.content.get("docker_env")
+        for name in ("docker_env", "entry_points"):
+            if name in self.content and not self.content[name]:
+                self._warn((name,), f"'{name}' is empty and counts for nothing; fill it in, or remove it.")
         if self.environment == "docker_env" and isinstance(docker_env, dict):
             self._unknown_keys(("docker_env",), docker_env, _DOCKER_KEYS)
         if self.environment != "python_env" or file is None:
@@ -266,7 +300,9 @@ class _Linter:
                 continue
             place = f" in '{'.'.join(key)}'" if key else ""
             if meant := difflib.get_close_matches(name, known, n=1):
-                self._error((*key, name), f"unknown key '{name}'{place}; do you mean '{meant[0]}'?")
+                self._warn(
+                    (*key, name), f"unknown key '{name}'{place}, which MLflow ignores; do you mean '{meant[0]}'?"
+                )
             else:
                 self._warn(
                     (*key, name), f"unknown key '{name}'{place}, which MLflow ignores; it knows {_listed(known)}."
@@ -282,26 +318,43 @@ class _Linter:
         self.findings.append(Finding(self.file, self.lines.of(key), message, is_error=False))
 
 
-def _scripts(command: str) -> Iterator[str]:
-    """Yield the files that a command line runs, as far as they can be told without running it."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return
-    if "cd" in words:
-        return
-    if words and words[0].startswith("./"):
-        yield words[0]
-    expected = False
+def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
+    """Yield the files of the project that a command line runs, as far as they can be told without running it.
+
+    With each comes whether it surely runs, before anything that could make it, and whether it is a program itself.
+    """
+    is_first = True
+    for words in shell.commands(command):
+        name = words[0] if words else None
+        if name is None or name in _ELSEWHERE:
+            return
+        if name.startswith("./"):
+            script: str | None = name
+        elif _PYTHON.fullmatch(PurePath(name).name):
+            script = _python_script(words[1:])
+        elif _SHELL.fullmatch(PurePath(name).name) and shell.script_index(words[1:]) is None:
+            script = shell.first_argument(words[1:])
+        else:
+            is_first = is_first and name in _HARMLESS
+            continue
+        if script and not set(script) & set("~{}") and not PurePath(script).is_absolute():
+            yield script, is_first, script == name
+        is_first = False
+
+
+def _python_script(words: Sequence[str | None]) -> str | None:
+    """Return the file that Python runs; None if it is code, a module, or cannot be told."""
+    skip = False
     for word in words:
-        if _INTERPRETER.fullmatch(PurePath(word).name):
-            expected = True
-        elif expected and word in ("-c", "-m"):
-            expected = False
-        elif expected and not word.startswith("-"):
-            expected = False
-            if not set(word) & set("{}$*`;&|<>") and not PurePath(word).is_absolute():
-                yield word
+        if skip:
+            skip = False
+        elif word is None or re.match(r"-[bBdEhiIOPqsSuvVx]*[cm]", word) or word in ("-", "-V", "--version"):
+            return None
+        elif word in ("-W", "-X", "--check-hash-based-pycs"):
+            skip = True
+        elif not word.startswith("-"):
+            return word
+    return None
 
 
 def _without_place(error: ProjectError, file: Path) -> str:

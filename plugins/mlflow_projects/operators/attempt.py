@@ -35,6 +35,7 @@ from mlflow_projects.tracking.reuse import completion_tags
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
+_LAST_LINE_CHARACTERS = 300
 _CANCEL_SECONDS = 60.0
 _KILLED_SECONDS = 4.0  # Airflow gives a task that it stops 5 s
 _FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended it
@@ -318,10 +319,17 @@ class Attempt:
             self._backend.cancel(self._handle)
             return Outcome("KILLED", self.redact(f"{name} did not end in time and was stopped."), self._text(tail))
         ended = "failed" if status.state == "failed" else "was stopped"
-        why = [f"{name} {ended}: {status.reason.rstrip('.')}.", self._store_problem(record, status, tail)]
+        said = self._last_line(tail) if status.exit_code else ""
+        why = [f"{name} {ended}: {status.reason.rstrip('.')}{said}.", self._store_problem(record, status, tail)]
         reason = self.redact(" ".join(filter(None, why)))
         verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
         return Outcome(verdict, reason, self._text(tail), status.exit_code, status.metrics, status.tags)
+
+    @staticmethod
+    def _last_line(tail: Iterable[str]) -> str:
+        """Return ": " and the command's last words, which mostly name the error; "" if it said nothing."""
+        last = next((line.strip() for line in reversed([*tail]) if line.strip()), "")
+        return f": {last[:_LAST_LINE_CHARACTERS].rstrip('.')}" if last else ""
 
     def _store_problem(self, record: RunRecord, status: JobStatus, tail: Iterable[str]) -> str:
         """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""

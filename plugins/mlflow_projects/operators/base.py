@@ -19,6 +19,7 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingEr
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
+from mlflow_projects.operators.templates import render_text, text_or_none
 from mlflow_projects.project.cache import DEFAULT_MAX_BYTES, Cache
 from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
 
@@ -42,6 +43,14 @@ class MLflowTrackingOperator(BaseOperator):
     ui_color = "#d9f0fb"
     ui_fgcolor = "#0b3954"
     mlflow_conn_id: str = DEFAULT_CONN_ID
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """Render a text as :func:`render_text` does; Airflow does the rest, and comes back for the texts inside."""
+        if isinstance(content, str):
+            return render_text(content, context, jinja_env or self.get_template_env())
+        return super().render_template(content, context, jinja_env, seen_oids)
 
     def stop_job(self, run: Run) -> None:
         """Stop the job outside of a run that is to be closed."""
@@ -92,10 +101,10 @@ class MLflowRunOperator(MLflowTrackingOperator):
         }
 
 
-def experiment_id_for(client: TrackingClient, name: str | None, parent: Mapping[str, Any] | None) -> str:
+def experiment_id_for(client: TrackingClient, name: Any, parent: Mapping[str, Any] | None) -> str:
     """Return the experiment: by name, else the parent's, else the environment's, else Default."""
-    if name:
-        return resolve_experiment(client, name)
+    if text := text_or_none(name):
+        return resolve_experiment(client, text)
     if parent and parent.get("experiment_id"):
         return str(parent["experiment_id"])
     if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
@@ -142,7 +151,12 @@ def as_run_id(value: Any) -> str | None:
     """Return the run id in what a template rendered to: an id, or the XCom of a start or project task."""
     if isinstance(value, Mapping):
         value = value.get("run_id")
-    return None if value in (None, "", "None") else str(value)
+    return text_or_none(value)
+
+
+def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return tags as MLflow takes them, without those whose value is None."""
+    return {key: str(value) for key, value in (values or {}).items() if value is not None}
 
 
 def is_retry(previous: Mapping[str, Any], ti: Any) -> bool:

@@ -96,8 +96,8 @@ def as_version(value: Any, argument: str) -> int | None:
     if value in (None, "", "None"):
         return None
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        return int(str(value))  # not a float's
+    except ValueError:
         raise AirflowFailException(
             f"{argument} must be a version number or the output of a task that registers a model, not {value!r}."
         ) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowRunOperator, as_run_id, is_retry
+from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowRunOperator, as_run_id, is_retry, texts
 from mlflow_projects.operators.model_base import (
     MLflowModelOperator,
     as_version,
@@ -17,6 +17,7 @@ from mlflow_projects.operators.model_base import (
     version_dict,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
+from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.record import PARENT_RUN_ID, SUPERSEDES
 from mlflow_projects.tracking.registration import is_better, move_alias, number, register
@@ -97,7 +98,7 @@ class MLflowBestRunOperator(MLflowRunOperator):
 
     def _experiment_id(self, client: TrackingClient, parent: Any) -> str:
         if self.experiment_name:
-            found = client.experiment_id(self.experiment_name)
+            found = client.experiment_id(str(self.experiment_name))
             if found is None:
                 raise ProjectError(f"There is no experiment {self.experiment_name!r} at {client.settings.uri}.")
             return found
@@ -164,12 +165,15 @@ class MLflowRegisterModelOperator(MLflowModelOperator):
             raise AirflowFailException(f"Task {self.task_id!r} was given no run; pass a run's id or XCom as run_id.")
         with self.tracking() as client:
             run = existing_run(client, run_id)
-            version = register(client, self.name, run, self.model, tags=self.tags, description=self.description or "")
-            if self.alias:
-                move_alias(client, self.name, self.alias, version.version)
+            name, alias, description = str(self.name), text_or_none(self.alias), text_or_none(self.description)
+            version = register(
+                client, name, run, str(self.model), tags=texts(self.tags), description=description or ""
+            )
+            if alias:
+                move_alias(client, name, alias, version.version)
             result = version_dict(version, run.metrics, self.mlflow_conn_id)
             self.publish_model(context, client.settings, result)
-        self.emit(context, {**result, **({"alias": self.alias} if self.alias else {})})
+        self.emit(context, {**result, **({"alias": alias} if alias else {})})
         return result
 
 
@@ -219,6 +223,7 @@ class MLflowPromoteModelOperator(MLflowModelOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Compare with the holder, and move the alias or leave it."""
+        self.name, self.alias = str(self.name), str(self.alias)  # a template may give numbers
         wanted = as_version(self.version, "version")
         direction = _direction(self.direction)
         if wanted is None:

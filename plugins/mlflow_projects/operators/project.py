@@ -28,12 +28,14 @@ from mlflow_projects.operators.base import (
     identify,
     is_deferrable,
     is_retry,
+    texts,
 )
 from mlflow_projects.operators.reuse import StepReusedError
 from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import let_supervisor_notice_the_end, stop_without_supervisor
 from mlflow_projects.operators.task_states import own_state, refused_success
+from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.record import TRIES, TRY_NUMBER, close_abandoned, withdraw
 
@@ -255,17 +257,17 @@ class MLflowProjectOperator(MLflowRunOperator):
         parent = None if self.parent_run_id else enclosing_parent(self, context)
         return Step(
             uri=str(self.uri),
-            entry_point=self.entry_point,
-            version=None if self.version in (None, "", "None") else str(self.version),
+            entry_point=str(self.entry_point),
+            version=self._version(),
             parameters=self._mapping("parameters"),
             backend=self.backend,
             backend_config=self._backend_config(),
-            env_manager=None if self.env_manager in (None, "", "None") else str(self.env_manager),
-            run_name=self.run_name or self._default_run_name(context),
+            env_manager=text_or_none(self.env_manager),
+            run_name=text_or_none(self.run_name) or self._default_run_name(context),
             experiment_id=experiment_id_for(client, self.experiment_name, parent),
             parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
             supersedes=self._close_previous_try(context, client, previous),
-            tags=self._mapping("tags"),
+            tags=texts(self._mapping("tags")),
             git_credentials=self._git_credentials(),
             bundle=bundle_checkout(context),
         )
@@ -274,13 +276,13 @@ class MLflowProjectOperator(MLflowRunOperator):
         """Return as much of the step as the end of its record needs."""
         return Step(
             uri=str(self.uri),
-            entry_point=self.entry_point,
+            entry_point=str(self.entry_point),
             version=None,
             parameters=self._mapping("parameters"),
             backend=self.backend,
             backend_config={},
             env_manager=None,
-            run_name=self.run_name or self._default_run_name(context),
+            run_name=text_or_none(self.run_name) or self._default_run_name(context),
             experiment_id=run.experiment_id,
             parent_run_id=None,
         )
@@ -374,10 +376,23 @@ class MLflowProjectOperator(MLflowRunOperator):
             job = handle["region"], handle["job_name"]
             push_links(self, context, {SageMakerJobLink: console_url(*job), CloudWatchLogsLink: logs_url(*job)})
 
+    def _version(self) -> str | None:
+        if isinstance(self.version, float):
+            raise AirflowFailException(
+                f"Task {self.task_id!r}: version is the number {self.version}, which may stand for several tags; "
+                "write it as text, in quotes."
+            )
+        return text_or_none(self.version)
+
     def _mapping(self, name: str) -> Mapping[str, Any]:
         value = getattr(self, name)
         if value in (None, "", "None"):
             return {}
+        dag = self.get_dag()
+        if isinstance(value, str) and dag and dag.render_template_as_native_obj:
+            from jinja2.nativetypes import native_concat
+
+            value = native_concat([value])
         if not isinstance(value, Mapping):
             raise AirflowFailException(
                 f"Task {self.task_id!r}: {name} rendered to {type(value).__name__}, not to a mapping; for a template "

@@ -16,8 +16,10 @@ from mlflow_projects.operators.base import (
     bundle_checkout,
     experiment_id_for,
     identify,
+    texts,
 )
 from mlflow_projects.operators.run_group import enclosing_parent
+from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import quoted
@@ -91,13 +93,13 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 record = RunRecord(
                     client=client,
                     experiment_id=experiment_id,
-                    name=self.run_name or task.dag_id,
+                    name=text_or_none(self.run_name) or task.dag_id,
                     task=task,
                     source=_dag_source(context),
                     role="parent",
                     parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
                     parameters=params,
-                    more_tags=self.tags or {},
+                    more_tags=texts(self.tags),
                 )
                 run = record.open()
             else:

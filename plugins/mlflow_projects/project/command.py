@@ -1,15 +1,17 @@
 """From parameters to the command line, byte for byte as MLflow builds it.
 
-Values may come from a DAG's trigger form, so they are untrusted: each is quoted for the shell, and
-only the author of the MLproject file writes shell.
+Values may come from a DAG's trigger form, so they are untrusted: each is quoted for the place where it stands, and
+only the author of the MLproject file writes shell. MLflow quotes as if no place were inside of quotes.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
 import shlex
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +20,17 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project import shell
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
 # What MLflow takes as a parameter's key (mlflow.utils.validation).
 MAX_KEY_LENGTH = 250
 _MAX_ARGUMENT = 128 * 1024  # Linux: one argument of a program (MAX_ARG_STRLEN)
 _KEY_PATTERN = re.compile(r"^[/\w.\- :]*$")
+
+
+class FilledLater(str):
+    """A word that stands for a value until the job fills the value in, quoted for a place outside of quotes."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +53,23 @@ class Parameters:
 def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[str, Any]) -> Parameters:
     """Check values against the MLproject, before anything is started.
 
-    :param given: the values that the DAG passes, by parameter name
+    :param given: the values that the DAG passes, by parameter name; None means that it passes none
     :raises ProjectError: a parameter is missing, is not of its type, or cannot be recorded by MLflow
     """
     where = f"{project.file or project.root}, entry point {entry_point.name!r}"
-    missing = [
-        name for name, parameter in entry_point.parameters.items() if name not in given and parameter.default is None
-    ]
-    if missing:
+    given = {name: value for name, value in given.items() if value is not None}
+    declared = {}
+    for name, parameter in entry_point.parameters.items():
+        if name in given:
+            check_type(where, parameter, given[name])
+            declared[name] = given[name]
+        elif parameter.default is not None:
+            declared[name] = parameter.default  # the author's text, whatever its type
+    if missing := [name for name in entry_point.parameters if name not in declared]:
         raise ProjectError(
             f"{where}: no value for the parameter {', '.join(map(repr, missing))}; "
             "pass it in the operator's 'parameters' or give it a default in the MLproject."
         )
-    declared = {}
-    for name, parameter in entry_point.parameters.items():
-        declared[name] = given.get(name, parameter.default)
-        check_type(where, parameter, declared[name])
     extra = {key: value for key, value in given.items() if key not in declared}
     parameters = Parameters(declared=declared, extra=extra)
     _check_recordable(where, parameters.as_record())
@@ -85,23 +93,94 @@ def build_command(
     """
     values: dict[str, str] = {}
     for position, (name, parameter) in enumerate(entry_point.parameters.items()):
-        value = parameters.declared[name]
+        value = str(parameters.declared[name])
         if parameter.type == "path":
-            if local_path_of(str(value)) is None:
-                value = download(str(value), f"param_{position}")
+            if local_path_of(value) is None:
+                value = download(value, f"param_{position}")
             else:
-                value = (localize or existing_path)(name, str(value))
-        values[name] = shlex.quote(str(value))
+                value = (localize or functools.partial(existing_path, project.root))(name, value)
+        elif parameter.type == "uri":
+            check_type(str(project.file), parameter, value)
+        values[name] = value
+    key = f"{project.file}: 'entry_points.{entry_point.name}.command'"
+    command = _filled_in(key, entry_point.command, values)
+    extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
+    return " ".join([_without_end(key, command, parameters.extra), *extras]) if extras else command
+
+
+def _filled_in(key: str, command: str, values: Mapping[str, str]) -> str:
+    quoted = {name: shlex.quote(value) for name, value in values.items()}
     try:
-        command = entry_point.command.format(**values)
+        as_mlflow = command.format(**quoted)
+        parts = list(string.Formatter().parse(command))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ProjectError(
-            f"{project.file}: 'entry_points.{entry_point.name}.command' cannot be filled in "
-            f"({type(error).__name__}: {error}); every {{name}} must be a parameter of the entry point, "
-            "and a literal brace is written twice."
+            f"{key} cannot be filled in ({type(error).__name__}: {error}); every {{name}} must be a parameter of the "
+            "entry point, and a literal brace is written twice."
         ) from None
-    extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
-    return " ".join([command, *extras])
+    stem = "mlflowvalue"
+    while stem in as_mlflow:
+        stem += "x"
+    marked = ""
+    marks: dict[str, str] = {}
+    for literal, field, spec, conversion in parts:
+        marked += literal
+        if field is None:
+            continue
+        name = re.split(r"[.\[]", field, maxsplit=1)[0]
+        if shell.is_plain(values[name]) and not isinstance(values[name], FilledLater):
+            marked += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
+        elif name != field or spec or conversion:
+            raise ProjectError(
+                f"{key} changes the value of parameter {name!r} ({{{field}…}}), which is only possible for values of "
+                "letters, digits and @%+=:,./-_; write {" + name + "}."
+            )
+        else:
+            mark = f"{stem}{len(marks)}z"
+            marked += mark
+            marks[mark] = name
+    if not marks:
+        return as_mlflow
+    texts = {}
+    for (mark, name), place in zip(marks.items(), shell.places(marked, list(marks)), strict=True):
+        try:
+            texts[mark] = _written(place, values[name])
+        except shell.PlaceError as error:
+            raise ProjectError(_refusal(key, name, str(error))) from None
+    filled = re.sub("|".join(marks), lambda found: texts[found.group()], marked)
+    if shell.shape(filled) != shell.shape(marked):
+        raise ProjectError(_refusal(key, ", ".join(marks.values()), "where it would change the command"))
+    return filled
+
+
+def _written(place: shell.Place, value: str) -> str:
+    if not isinstance(value, FilledLater):
+        return place.write(value)
+    if place.around is None:
+        raise shell.PlaceError("where no path can be filled in later")
+    return place.around[0] + value + place.around[1]
+
+
+def _refusal(key: str, names: str, where: str) -> str:
+    return (
+        f"{key}: the value of parameter {names!r} cannot be passed safely, as it stands {where}; take values of "
+        f"letters, digits and @%+=:,./-_ only, or write {{{names}}} as a word of its own, without quotes around it."
+    )
+
+
+def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
+    """Return a command without what ends its last line, so that more arguments become its own.
+
+    :raises ProjectError: they would not, as after a here-document or a comment
+    """
+    if "\n" in command[len(command.rstrip()) :]:
+        command = re.sub(r"(\s|\\\n)+$", "", command)
+    if not shell.takes_arguments(command):
+        raise ProjectError(
+            f"{key} ends with something that takes no arguments, so the parameters {', '.join(map(repr, extra))} "
+            "would be lost; declare them in the MLproject."
+        )
+    return command
 
 
 def check_length(entry_point: EntryPoint, command: str) -> None:
@@ -155,15 +234,20 @@ def local_path_of(uri: str) -> str | None:
     return None
 
 
-def existing_path(name: str, value: str) -> str:
-    """Return the absolute path that a ``path`` parameter means.
+def existing_path(root: Path, name: str, value: str) -> str:
+    """Return the absolute path that a ``path`` parameter means: absolute, or relative to the project.
 
+    :param root: the project's folder
     :raises ProjectError: no such file or folder
     """
     local = local_path_of(value)
-    if not local or not Path(local).exists():  # "" would mean the worker's own folder
-        raise ProjectError(f"Parameter {name!r} is the path {value!r}, but no such file or folder exists.")
-    return os.path.abspath(local)  # noqa: PTH100  (Path.absolute keeps "..", MLflow's command does not)
+    path = os.path.abspath(root / (local or ""))  # noqa: PTH100  (Path.absolute keeps "..", MLflow's command does not)
+    if not local or not Path(path).exists():  # "" would mean the project's folder
+        raise ProjectError(
+            f"Parameter {name!r} is the path {value!r}, but no such file or folder exists"
+            + (f" in {root}." if local and not Path(local).is_absolute() else ".")
+        )
+    return path
 
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from mlflow_projects.exceptions import ProjectError
 
+# Those that mean something; any other type is text, as in MLflow.
 PARAMETER_TYPES = ("string", "float", "int", "path", "uri")
 EnvironmentKind = Literal["python_env", "conda_env", "docker_env"]
 _ENVIRONMENT_KEYS: tuple[EnvironmentKind, ...] = ("python_env", "conda_env", "docker_env")
@@ -65,6 +66,7 @@ class Project:
     :param environment: which kind of environment is declared, or None
     :param environment_file: the file that defines it (never for ``docker_env``)
     :param docker_env: the ``docker_env`` mapping as written
+    :param broken: what is wrong with the entry points that cannot be used
     """
 
     root: Path
@@ -74,6 +76,7 @@ class Project:
     environment: EnvironmentKind | None = None
     environment_file: Path | None = None
     docker_env: Mapping[str, Any] | None = None
+    broken: Mapping[str, SpecError] = field(default_factory=dict)
 
     def entry_point(self, name: str) -> EntryPoint:
         """Return the entry point of that name, or the script of that file name.
@@ -81,8 +84,10 @@ class Project:
         A name that ends in ``.py`` or ``.sh`` and is not declared runs that file of the project, as
         MLflow does.
 
-        :raises ProjectError: neither an entry point nor a script of the project
+        :raises ProjectError: neither an entry point nor a script of the project, or an entry point that is wrong
         """
+        if name in self.broken:
+            raise self.broken[name]
         if name in self.entry_points:
             return self.entry_points[name]
         interpreters = {".py": "python", ".sh": os.environ.get("SHELL", "bash")}
@@ -104,16 +109,20 @@ def load_project(root: Path) -> Project:
     """Read a project's folder.
 
     :param root: the folder; the file in it is called MLproject, in any case of letters
+    An entry point that is wrong is no error as long as another one is used.
+
     :raises ProjectError: no such folder, or an MLproject file that cannot be used
     """
     if not root.is_dir():
         raise ProjectError(f"{root} is not a folder; a project is a folder with an MLproject file.")
     file = mlproject_file(root)
     content = read_yaml(file) if file else {}
-    entry_points = {
-        str(name): parse_entry_point(file, str(name), value)
-        for name, value in mapping_of(file, ("entry_points",), content.get("entry_points")).items()
-    }
+    entry_points, broken = {}, {}
+    for name, value in mapping_of(file, ("entry_points",), content.get("entry_points")).items():
+        try:
+            entry_points[str(name)] = parse_entry_point(file, str(name), value)
+        except SpecError as error:
+            broken[str(name)] = error
     environment, environment_file = find_environment(root, file, content)
     docker_env = content.get("docker_env") if environment == "docker_env" else None
     return Project(
@@ -124,6 +133,7 @@ def load_project(root: Path) -> Project:
         environment=environment,
         environment_file=environment_file,
         docker_env=docker_env,
+        broken=broken,
     )
 
 
@@ -142,7 +152,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{file} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        # A quote or bracket that has no end is noticed lines later; where it begins is in the context.
+        began = str(getattr(error, "context", "")).startswith(("while scanning", "while parsing a flow"))
+        mark = (began and getattr(error, "context_mark", None)) or getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         where = f"{file}:{line}" if line else str(file)
@@ -187,20 +199,14 @@ def parse_parameter(file: Path | None, key: tuple[str, ...], declared: Any) -> P
     """Read one item of an entry point's ``parameters``.
 
     :param key: where it stands; the last part is the parameter's name
-    :raises SpecError: neither a type nor a mapping, or an unknown type
+    :raises SpecError: neither a type nor a mapping
     """
     if isinstance(declared, str):
         parameter = Parameter(name=key[-1], type=declared)
     elif isinstance(declared, dict):
-        parameter = Parameter(name=key[-1], type=declared.get("type", "string"), default=declared.get("default"))
+        parameter = Parameter(name=key[-1], type=str(declared.get("type", "string")), default=declared.get("default"))
     else:
         raise SpecError(f"{file}: {_named(key)} must be a type or a mapping with 'type' and 'default'.", key)
-    if parameter.type not in PARAMETER_TYPES:
-        raise SpecError(
-            f"{file}: {_named(key)} has the unknown type {parameter.type!r}; "
-            f"use one of {', '.join(PARAMETER_TYPES)}.",
-            key,
-        )
     return parameter
 
 
@@ -219,7 +225,7 @@ def find_environment(
     declared = [key for key in _ENVIRONMENT_KEYS if key in content]
     if len(declared) > 1:
         raise SpecError(f"{file}: {' and '.join(map(repr, declared))} exclude each other; keep one.", (declared[1],))
-    if declared == ["docker_env"]:
+    if declared == ["docker_env"] and content["docker_env"]:
         _check_docker(file, content["docker_env"])
         return "docker_env", None
     for key in declared:

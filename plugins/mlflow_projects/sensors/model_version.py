@@ -14,6 +14,7 @@ from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.operators.base import is_deferrable
 from mlflow_projects.operators.model_base import MLflowModelOperator, as_version, metrics_of, version_dict
+from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.registration import WantedVersion
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
     @property
     def _wanted(self) -> WantedVersion:
         return WantedVersion(
-            name=self.name,
-            alias=None if self.alias in (None, "", "None") else str(self.alias),
+            name=str(self.name),
+            alias=text_or_none(self.alias),
             version=as_version(self.version, "version"),
             newer_than=as_version(self.newer_than, "newer_than"),
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ from mlflow_projects.cli.lint import find_projects, lint_project
 from tests.conftest import ROOT
 
 Write = Callable[..., Path]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         """,
         [],
     ),
-    "bad YAML": ("name: x\nentry_points: {main: [\n", ["MLproject:3: error: not valid YAML ("]),
+    "bad YAML": ("name: x\nentry_points: {main: [a\n\n", ["MLproject:2: error: not valid YAML ("]),
     "a list": ("- a\n", ["MLproject:1: error: the file must be a mapping"]),
     "several problems at once": (
         """\
@@ -64,20 +68,21 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
           third: python train.py
         """,
         [
-            "MLproject:5: error: 'entry_points.main.parameters.rows' has the unknown type 'integer';",
-            "MLproject:6: error: the default of 'entry_points.main.parameters.rate': parameter 'rate' must be of "
+            "MLproject:5: warning: 'entry_points.main.parameters.rows' has the unknown type 'integer', which counts "
+            "as text; use 'int'.",
+            "MLproject:6: warning: the default of 'entry_points.main.parameters.rate': parameter 'rate' must be of "
             "type float, not 'fast'.",
-            "MLproject:7: error: unknown key 'defualt' in 'entry_points.main.parameters.seed'; do you mean",
+            "MLproject:7: warning: unknown key 'defualt' in 'entry_points.main.parameters.seed', which MLflow",
             "MLproject:8: error: the command uses {depth}, but 'depth' is no parameter of 'main'; declare it,",
             "MLproject:9: error: 'entry_points.other.command' is missing; give the command line to run.",
-            "MLproject:10: error: unknown key 'comand' in 'entry_points.other'; do you mean 'command'?",
+            "MLproject:10: warning: unknown key 'comand' in 'entry_points.other', which MLflow ignores; do",
             "MLproject:11: error: 'entry_points.third' must be a mapping, not str.",
         ],
     ),
     "a mistyped top key": (
         'entrypoints:\n  main: {command: "python train.py"}\n',
         [
-            "MLproject:1: error: unknown key 'entrypoints'; do you mean 'entry_points'?",
+            "MLproject:1: warning: unknown key 'entrypoints', which MLflow ignores; do you mean 'entry_points'?",
             "MLproject:1: warning: no entry point is declared;",
         ],
     ),
@@ -91,7 +96,7 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
     ),
     "a key given twice": (
         'name: a\nentry_points:\n  main: {command: "python train.py"}\nname: b\n',
-        ["MLproject:4: error: 'name' is given twice (also in line 1); keep one."],
+        ["MLproject:4: warning: 'name' is given twice (also in line 1); the last one counts."],
     ),
     "braces": (
         """entry_points:\n  main:\n    command: "python train.py '{ }}'"\n""",
@@ -113,7 +118,7 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         [
             "MLproject:2: error: the command runs 'tain.py', but the project holds no such file.",
             "MLproject:3: error: the command runs './start.sh', but the project holds no such file.",
-            "MLproject:6: error: the command runs './run.sh', but the project holds no such file.",
+            "MLproject:6: warning: the command runs './run.sh', but the project holds no such file, unless what",
         ],
     ),
     "a missing environment file": (
@@ -128,6 +133,28 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         "docker_env:\n  volumes: /a:/b\n  imag: x\nentry_points: {main: {command: x}}\n",
         [
             "MLproject:1: error: 'docker_env' needs an 'image'.",
+        ],
+    ),
+    "an empty key": (
+        "docker_env:\nentry_points:\n",
+        [
+            "MLproject:1: warning: no entry point is declared;",
+            "MLproject:1: warning: 'docker_env' is empty and counts for nothing",
+            "MLproject:2: warning: 'entry_points' is empty and counts for nothing",
+        ],
+    ),
+    "placeholders inside of quotes": (
+        """\
+        entry_points:
+          main:
+            parameters: {a: string, b: {type: string, description: harmless}, c: string, d: string}
+            command: |
+              python train.py --a {a} --b="{b}"
+              bash -c 'echo {c}' x=\\'{d}\\'
+        """,
+        [
+            "MLproject:4: warning: {b} stands inside of quotes",
+            "MLproject:4: warning: {c} stands inside of quotes",
         ],
     ),
     "a merged mapping": (
@@ -155,7 +182,74 @@ def test_every_problem_has_its_line(write: Write, text: str, expected: list[str]
         assert line.startswith(beginning), found
 
 
+# Each of them runs, although the project holds none of these files.
+RUNS = (
+    "python ./train.py", "python -um pkg.mod", "python -W ignore train.py", "python -X dev train.py",
+    "python -mpkg.mod",
+    "bash -euo pipefail train.py", "bash -lc 'python gone.py'", "(cd sub && python x.py)", "pushd sub && python x.py",
+    "python ~/x.py", "git clone u r && python r/t.py", "docker run img python other.py", "python $HOME/x.py",
+    "python - < train.py", "python -c 'import x' y.py", "conda run -n x python y.py", "python *.py",
+    "wget u; sh x.sh",
+    "env A=1 python x.py", "python \"$(ls)\"", "time python x.py", "[ -f x.py ] && python x.py", "python -V",
+    "if [ -f x.sh ]; then bash x.sh; fi", "bash -s < x.sh", "python -OO train.py --x y.py", "A=1 python train.py",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_command_that_may_run_is_no_error(write: Write, command: str) -> None:
+    root = write(f"entry_points:\n  main:\n    command: |\n      {command}\n")
+    assert [line for line in told(root) if ": error: " in line] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "script"),
+    [
+        ("python gone.py", "gone.py"),
+        ("A=1 python3.11 -u -W ignore gone.py --x {{y}}", "gone.py"),
+        ("set -e\n      echo begin && bash -euo pipefail gone.sh", "gone.sh"),
+        ("bash -x -- gone.sh", "gone.sh"),
+        ("./gone", "./gone"),
+        ("(python sub/gone.py | tee log)", "sub/gone.py"),
+    ],
+)
+def test_a_file_that_is_surely_missing_is_an_error(write: Write, command: str, script: str) -> None:
+    (found,) = told(write(f"entry_points:\n  main:\n    command: |\n      {command}\n"))
+    assert found == f"MLproject:3: error: the command runs '{script}', but the project holds no such file."
+
+
+def test_a_file_that_is_run_itself_must_be_executable(write: Write) -> None:
+    root = write("entry_points: {main: {command: ./run.sh}}", **{"run.sh": ""})
+    assert told(root) == [
+        "MLproject:1: error: the command runs './run.sh', which is not executable; run: chmod +x ./run.sh"
+    ]
+    (root / "run.sh").chmod(0o755)
+    assert told(root) == []
+
+
+def test_a_template_of_projects_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "{{cookiecutter.name}}"
+    folder.mkdir()
+    (folder / "MLproject").write_text("name: {{cookiecutter.name}}\n")
+    assert main(["check", "--lint-only", str(tmp_path)]) == 0
+    assert f"note     {folder} is a template, passed over." in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough_is_no_trouble(tmp_path: Path) -> None:
+    for number in range(1000):
+        folder = tmp_path / f"project{number}"
+        folder.mkdir()
+        (folder / "MLproject").write_text("owner: ada\nentry_points: {main: {command: x}}\n")
+    command = f"{sys.executable} -m mlflow_projects.cli check --lint-only {tmp_path} | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert "warning: unknown key 'owner'" in done.stdout
+    assert done.stderr == ""
+
+
 ENVIRONMENTS = {
+    "a number for a version": (
+        "python: 3.10\ndependencies: [mlflow]\n",
+        "env.yaml:1: error: YAML reads 'python: 3.10' as the number 3.1; write it in quotes.",
+    ),
     "no YAML": ("python: [\n", "env.yaml:1: error: cannot be read as YAML: "),
     "no list": ("dependencies: mlflow\n", "env.yaml:1: error: 'dependencies' must be a list of requirements."),
     "without mlflow": ("dependencies: [numpy]\n", "env.yaml:1: warning: 'mlflow' is missing in 'dependencies'"),

@@ -118,7 +118,7 @@ def test_the_run_is_open_and_announced_before_the_command_starts(life: Life) -> 
 def test_a_failure_says_why_with_the_exit_status_and_the_last_lines(life: Life) -> None:
     with pytest.raises(StepFailedError) as caught:
         life.attempt("for n in $(seq 30); do echo line $n; done; exit 3").run()
-    reason = f"{life.name} failed: exit status 3."
+    reason = f"{life.name} failed: exit status 3: line 30."
     assert str(caught.value) == reason
     tail = "\n".join(f"line {n}" for n in range(11, 31))
     assert ending(life.only_run) == ("FAILED", reason, tail, "3")
@@ -422,7 +422,7 @@ def test_another_process_concludes_what_this_one_started(life: Life, jobs: Memor
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (JobStatus("failed", 3, "the algorithm failed."), ("FAILED", "failed: the algorithm failed.", "3")),
+        (JobStatus("failed", 3, "the algorithm failed."), ("FAILED", "failed: the algorithm failed: line 24.", "3")),
         (JobStatus("stopped", None, "by a person"), ("KILLED", "was stopped: by a person.", None)),
         (JobStatus("running"), ("KILLED", "did not end in time and was stopped.", None)),
     ],

@@ -23,7 +23,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"uri": str(PROJECTS), "entry_point": "train.py"},
         ("'train.py' is neither declared", f"nor a file in {PROJECTS}"),
     ),
-    "broken YAML": ({"uri": f"{PROJECTS}/broken_yaml"}, ("broken_yaml/MLproject:4", "not valid YAML")),
+    "broken YAML": ({"uri": f"{PROJECTS}/broken_yaml"}, ("broken_yaml/MLproject:3", "not valid YAML")),
     "unknown entry point": (
         {"uri": f"{PROJECTS}/typed", "entry_point": "train"},
         ("typed/MLproject has no entry point 'train'", "its entry points: main"),
@@ -31,10 +31,6 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "missing parameter": (
         {"uri": f"{PROJECTS}/typed", "parameters": {}},
         ("typed/MLproject, entry point 'main'", "no value for the parameter 'num'", "'parameters'"),
-    ),
-    "unknown parameter type": (
-        {"uri": f"{PROJECTS}/unknown_type", "parameters": {"flag": "x"}},
-        ("'entry_points.main.parameters.flag' has the unknown type 'boolean'", "string, float, int, path, uri"),
     ),
     "unknown backend": ({"backend": "cloud"}, ("There is no backend 'cloud'; use one of: local",)),
     "unknown env_manager": (

@@ -51,7 +51,6 @@ def test_the_record_holds_every_parameter_as_text(loaded):
     [
         ({}, "no value for the parameter 'text'; pass it in the operator's 'parameters' or give it a default"),
         ({"text": 1, "steps": "abc"}, "parameter 'steps' must be of type int, not 'abc'"),
-        ({"text": 1, "steps": None}, "parameter 'steps' must be of type int, not 'None'"),
         ({"text": 1, "alpha": "much"}, "parameter 'alpha' must be of type float, not 'much'"),
         ({"text": 1, "where": "b/c"}, "parameter 'where' must be a URI with a scheme such as s3://, not 'b/c'"),
         ({"text": 1, "where": "http://[b"}, "parameter 'where' is no valid uri"),
@@ -119,14 +118,68 @@ def test_only_plain_paths_and_file_uris_are_local(uri, path):
     assert local_path_of(uri) == path
 
 
-def test_a_command_is_filled_in_with_every_value_quoted(loaded, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "in").mkdir()
+def test_a_command_is_filled_in_with_every_value_quoted(loaded):
     found, entry = loaded
+    (found.root / "in").mkdir()
     entry = replace(entry, command="run {text} {alpha} {{x}} {data}")
     checked = check_parameters(found, entry, {"text": "a'b; c", "data": "in/../in", "--x y": "1 2", "last": 7})
-    expected = f"""run 'a'"'"'b; c' 1e-5 {{x}} {tmp_path}/in --'--x y' '1 2' --last 7"""
+    expected = f"""run 'a'"'"'b; c' 1e-5 {{x}} {found.root}/in --'--x y' '1 2' --last 7"""
     assert build_command(found, entry, checked, lambda *_: "") == expected
+
+
+def test_a_relative_path_is_in_the_project_and_nowhere_else(loaded, tmp_path, monkeypatch):
+    found, entry = loaded
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "params.yaml").touch()
+    monkeypatch.chdir(tmp_path / "worker")
+    checked = check_parameters(found, replace(entry, command="x {data}"), {"text": 1, "data": "params.yaml"})
+    with pytest.raises(ProjectError, match=rf"'data' is the path 'params.yaml', but .* exists in {found.root}\."):
+        build_command(found, entry, checked, lambda *_: "")
+    (found.root / "params.yaml").touch()
+    assert build_command(found, replace(entry, command="x {data}"), checked, lambda *_: "") == (
+        f"x {found.root}/params.yaml"
+    )
+
+
+def test_a_value_that_is_none_is_not_given(loaded):
+    checked = check_parameters(*loaded, {"text": "a", "alpha": None, "more": None})
+    assert (checked.declared["alpha"], checked.extra) == ("1e-5", {})
+    with pytest.raises(ProjectError, match="no value for the parameter 'text'"):
+        check_parameters(*loaded, {"text": None})
+
+
+def test_a_default_is_the_authors_text_whatever_its_type(project):
+    found = load_project(
+        project("entry_points: {main: {command: 'x {n}', parameters: {n: {type: int, default: None}}}}")
+    )
+    assert check_parameters(found, found.entry_point("main"), {}).declared == {"n": "None"}
+
+
+@pytest.mark.parametrize(
+    ("command", "built"),
+    [
+        ("python x.py\n", "python x.py --n 7"),
+        ("set -e\npython x.py \\\n  --a 1 \\\n\n", "set -e\npython x.py \\\n  --a 1 --n 7"),
+        ("python x.py > log\n", "python x.py > log --n 7"),
+        ("python x.py ", "python x.py  --n 7"),
+        ("a | b", "a | b --n 7"),
+    ],
+)
+def test_more_arguments_go_to_the_last_program_of_a_block(command, built, loaded):
+    entry = EntryPoint("main", command)
+    assert build_command(loaded[0], entry, check_parameters(loaded[0], entry, {"n": 7}), lambda *_: "") == built
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["cat <<EOF\nx\nEOF\n", "python x.py  # why", "python x.py;", "python x.py &", "(cd a; b)", "if a; then b; fi"],
+)
+def test_more_arguments_that_would_be_lost_are_refused(command, loaded):
+    entry = EntryPoint("main", command)
+    with pytest.raises(
+        ProjectError, match=r"'entry_points.main.command' ends with .* the parameters 'n' would be lost"
+    ):
+        build_command(loaded[0], entry, check_parameters(loaded[0], entry, {"n": 7}), lambda *_: "")
 
 
 def test_a_path_elsewhere_is_downloaded_and_a_local_one_may_be_put_elsewhere(project):

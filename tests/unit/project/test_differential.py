@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -97,7 +98,6 @@ CASES |= {
     "given int": (main("run {a}", a="int"), "main", {"a": -3}),
     "given bool": (main("run {a}", a="string"), "main", {"a": True}),
     "given list": (main("run {a}", a="string"), "main", {"a": ["x", 1, None]}),
-    "given None": (main("run {a}", a={"default": 1}), "main", {"a": None}),
     "given empty beats default": (main("run {a}", a={"default": 1}), "main", {"a": ""}),
     "two parameters, both orders": (main("run {b} {a} {b}", a="string", b="string"), "main", {"b": 1, "a": 2}),
     "extras keep their order": (main("run"), "main", {"z": 1, "a": 2, "m": 3}),
@@ -111,7 +111,14 @@ CASES |= {
     "doubled braces": (main("awk '{{print $1}}' {f}", f="string"), "main", {"f": "x"}),
     "doubled braces around a name": (main("echo {{{a}}}", a="string"), "main", {"a": "x"}),
     "format width": (main("echo {a:>5}", a="string"), "main", {"a": "x"}),
-    "format conversion": (main("echo {a!r}", a="string"), "main", {"a": "x y"}),
+    "format conversion": (main("echo {a!r}", a="string"), "main", {"a": "x.y"}),
+    "inside of quotes, a value that needs none": (main("run \"{a}\" '--b={a}'", a="string"), "main", {"a": "s3://b/c"}),
+    "between escaped quotes": (main("run x=\\'{a}\\' $(echo {a})", a="string"), "main", {"a": "x y"}),
+    "unknown type": (main("x {a} {b} {c} {d}", a="str", b={"type": "bool"}, c={"type": ["int"]}, d={"type": None}),
+                     "main", {"a": 1, "b": True, "c": "x", "d": "y z"}),
+    "int whose default is none": (main("x {a}", a={"type": "int", "default": "None"}), "main", {}),
+    "int whose default is empty": (main("x {a}", a={"type": "int", "default": ""}), "main", {}),
+    "extras after a space": (main("run "), "main", {"a": 1}),
     "format index": (main("echo {a[0]}", a="string"), "main", {"a": "xyz"}),
     "percent in the command": (main("date +%Y {a}", a="string"), "main", {"a": "%d"}),
     "shell in the command is the author's": (main("A=$(ls) && echo $A `id` {a}", a="string"), "main", {"a": "x"}),
@@ -272,7 +279,7 @@ counter = itertools.count()
 def test_any_values_give_mlflows_command(defaults, given_values, literal, tmp_path, monkeypatch):
     root = tmp_path / f"generated-{next(counter)}"
     root.mkdir()
-    literal = "run " + literal.replace("{", "{{").replace("}", "}}")
+    literal = "run " + shlex.quote(literal).replace("{", "{{").replace("}", "}}")
     command = " ".join([literal, *(f"--x={{{name}}}" for name in defaults)])
     text = main(command, **{name: {"default": value} for name, value in defaults.items()})
     (root / "MLproject").write_text(text, encoding="utf-8")
@@ -340,6 +347,8 @@ ENVIRONMENTS = {
     "default file, no MLproject file": (None, ["python_env.yaml"]),
     "empty python_env falls back": ("python_env:", ["conda.yaml"]),
     "empty conda_env falls back": ("conda_env: ''", []),
+    "empty docker_env falls back": ("docker_env:", ["python_env.yaml"]),
+    "docker_env without content falls back": ("docker_env: {}", []),
     "wrong suffix is no default": ("name: x", ["python_env.yml", "conda.yml"]),
 }
 
@@ -417,10 +426,15 @@ def test_where_mlflow_raises_there_is_a_project_error(case, project, tmp_path):
 
 
 STRICTER: dict[str, tuple[str, str, dict[str, Any], str]] = {
-    "unknown type": (main("x {a}", a="str"), "main", {"a": 1}, "unknown type 'str'"),
     "int that is none": (main("x {a}", a="int"), "main", {"a": "abc"}, "must be of type int"),
     "int with a fraction": (main("x {a}", a="int"), "main", {"a": "1.5"}, "must be of type int"),
-    "int left empty": (main("x {a}", a={"type": "int", "default": ""}), "main", {}, "must be of type int"),
+    "format conversion": (
+        main("echo {a!r}", a="string"),
+        "main",
+        {"a": "$(id)"},
+        "changes the value of parameter 'a'",
+    ),
+    "format width": (main("echo {a:.3}", a="string"), "main", {"a": "; id;"}, "changes the value"),
     "float that is none": (main("x {a}", a="float"), "main", {"a": "1,5"}, "must be of type float"),
     "blank command": ("entry_points: {main: {command: ' '}}", "main", {}, "command' is missing"),
     "unrecordable extra key": (main("x"), "main", {"a=b": 1}, "does not take the parameter name 'a=b'"),
@@ -432,7 +446,6 @@ STRICTER: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "script that is not there": (main("x"), "none.py", {}, "nor a file in"),
     "script outside": (main("x"), "../out.py", {}, "nor a file in"),
     "R script": (main("x"), "train.R", {}, "has no entry point 'train.R'"),
-    "empty docker_env": ("docker_env:\n" + main("x"), "main", {}, "needs an 'image'"),
     "environment file that is a folder": ("python_env: sub\n" + main("x"), "main", {}, "does not exist"),
     "Spark job": ("databricks_spark_job: {}\n" + main("x"), "main", {}, "Databricks only"),
 }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow_projects.backends.base import Job
 from mlflow_projects.backends.environments import ENV_MANAGERS, read_python_environment
 from mlflow_projects.backends.sagemaker.settings import SageMakerSettings
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.command import build_command, local_path_of
+from mlflow_projects.project.command import FilledLater, build_command, local_path_of
 
 # What of the tracking settings a job may know; passwords and tokens come from Secrets Manager.
 _PUBLIC_VARIABLES = (
@@ -69,13 +68,13 @@ def command_of(job: Job) -> tuple[str, list[dict[str, str]]]:
     inputs: list[dict[str, str]] = []
 
     def download(uri: str, _: str) -> str:
-        token = f"@@MLFLOW_PROJECTS_INPUT_{len(inputs)}@@"
+        token = FilledLater(f"@@MLFLOW_PROJECTS_INPUT_{len(inputs)}@@")
         inputs.append({"token": token, "uri": uri})
         return token
 
     def localize(name: str, value: str) -> str:
         root, local = job.project.root.resolve(), local_path_of(value) or ""
-        path = Path(local).resolve()
+        path = (root / local).resolve()
         if not local or not path.exists() or not path.is_relative_to(root):
             raise ProjectError(
                 f"Parameter {name!r} is the path {value!r} on the worker, which a training job does not see; pass an "

@@ -1,0 +1,180 @@
+"""Whatever a value holds and wherever it stands, a real bash hands it to the program unchanged, or it is refused."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.command import FilledLater, build_command, check_parameters
+from mlflow_projects.project.shell import is_plain
+from mlflow_projects.project.spec import EntryPoint, Parameter, Project
+
+# Writes its arguments and, without any, its input: each ends with a NUL.
+SHOW = r"""show() { if (($#)); then printf '%s\0' "$@"; else cat; printf '\0'; fi; }; export -f show; """
+
+# id: (command, what is shown; V stands for the value)
+UNCHANGED = {
+    "a word": ("show {x}", ["V"]),
+    "double quotes": ('show "{x}"', ["V"]),
+    "single quotes": ("show '{x}'", ["V"]),
+    "an option in quotes": ('show "--value={x}"', ["--value=V"]),
+    "the middle of a word": ("show a\"b{x}c\"'d{x}e'f", ["abVcdVef"]),
+    "ANSI-C quotes": (r"show $'a\tb{x}\x41'", ["a\tbVA"]),
+    "quotes of another locale": ('show $"a{x}b"', ["aVb"]),
+    "beside a variable": ('A=1; show "${{A}}{x}$A"', ["1V1"]),
+    "escaped quotes": (r"show x=\'{x}\' \"{x}\"", ["x='V'", '"V"']),
+    "another shell's script": ("bash -c 'show {x}'", ["V"]),
+    "quotes in another shell's script": ("""bash -c 'show "{x}" b'""", ["V", "b"]),
+    "single quotes in double": ("""bash -c "show '{x}'" """, ["V"]),
+    "escaped quotes in double": (r'bash -c "show \"{x}\""', ["V"]),
+    "a script in a script": ("""env A=1 bash -euo pipefail -c "bash -c 'show {x}'" """, ["V"]),
+    "an argument of a script": ("""bash -c 'show "$1"' name "{x}" """, ["V"]),
+    "eval": ('eval "show {x}"', ["V"]),
+    "trap": ('trap "show {x}" EXIT', ["V"]),
+    "a variable": ('A="{x}" B={x}; export C="{x}"; show "$A" "$B" "$C"', ["V", "V", "V"]),
+    "a variable of one command": ("""A="{x}" bash -c 'show "$A"'""", ["V"]),
+    "an array": ('a=(b "{x}"); show "${{a[1]}}"', ["V"]),
+    "a block": ('set -e\nshow \\\n  --a "{x}" \\\n  --b {x}\n', ["--a", "V", "--b", "V"]),
+    "a here-document": ("show <<END\n$((1 + 1)) {{x}} {x} z\nEND\n", ["2 {x} V z\n"]),
+    "a literal here-document": ("show <<'END'\n$HOME {x}z\nEND", ["$HOME Vz\n"]),
+    "a here-string": ('show <<< "{x}"', ["V\n"]),
+    "a substitution": ('show "$(printf "%sx" "{x}")"', ["Vx"]),
+    "a loop and a case": ('for i in "{x}"; do case "{x}" in b) ;; *) show "$i"; esac; done', ["V"]),
+    "a condition": ('if [ "{x}" = "{x}" ] && [[ "{x}" == "{x}" ]]; then show "{x}"; fi', ["V"]),
+    "a function": ('f() {{ show "$1" "{x}"; }}; f "{x}"', ["V", "V"]),
+    "a pipe": ("printf %s {x} | show", ["V"]),
+}  # fmt: skip
+
+# Where a value that needs quotes would be read as more than a word: refused, or shown as it is.
+GUARDED = {
+    "code of Python": "python3 -c \"print('{x}')\"",
+    "arithmetic": "show $(( {x} + 1 ))",
+    "an arithmetic command": "(( {x} > 1 )) || show a",
+    "an arithmetic test": "[[ {x} -eq 1 ]] || show a",
+    "a test of a variable": "test -v {x} || show a",
+    "a subscript": "a[{x}]=1; show a",
+    "let": "let a={x}; show a",
+    "declare": 'declare -i a="{x}"; show a',
+    "backquotes": "show `printf %s {x}`",
+    "a comment": "show a # {x}",
+    "after a backslash": r"show \{x}",
+    "after a backslash in quotes": r'show "\{x}"',
+    "after a dollar sign": "show ${x}",
+    "a variable's default": 'show "${{A:-{x}}}"',
+    "a variable's name": "{x}=1; show a",
+    "input of a shell": "echo {x} | bash",
+    "a here-document for a shell": "bash <<'END'\nshow \"{x}\"\nEND\n",
+    "a here-string for a shell": 'bash <<< "show {x}"',
+    "a here-document for a pipe": "cat <<END | bash\n{x}\nEND\n",
+    "a file for a shell": "bash <(echo {x})",
+    "words of eval": "eval show {x}",
+    "a script from pieces": 'A=show; bash -c "$A {x}"',
+    "a here-document beside backquotes": "show <<END\n`{x}`\nEND\n",
+    "a here-document's end": "show <<{x}\na\n",
+    "a here-document without tabs": "show <<-END\n\ta {x}\n\tEND\n",
+    "sed": 'echo a | sed "s/a/{x}/"',
+    "awk": "awk 'BEGIN {{ print \"{x}\" }}'",
+    "quotes without an end": 'show "{x}',
+}  # fmt: skip
+
+EVIL = [
+    "$(touch EVIL)", "`touch EVIL`", "'; touch EVIL; '", '"; touch EVIL; "', "\nEND\ntouch EVIL\n", "END",
+    "a[$(touch EVIL)]", "/e; 1e touch EVIL\n#", "\\", "\\'", "touch EVIL", "__import__('os').system('touch EVIL')",
+]  # fmt: skip
+values = st.lists(
+    st.sampled_from(EVIL)
+    | st.sampled_from("ab $`\"'\\\n\t;|&<>(){}[]*?#!~%=-.,:/\ré日")
+    | st.characters(codec="utf-8"),
+    max_size=6,
+).map(lambda parts: "".join(parts).replace("\0", ""))
+
+
+def built(command: str, value: str) -> str:
+    entry = EntryPoint("main", command, {"x": Parameter("x")})
+    project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
+    return build_command(project, entry, check_parameters(project, entry, {"x": value}), lambda *_: "")
+
+
+def shown(command: str, folder: Path) -> list[str]:
+    done = subprocess.run(["bash", "-c", SHOW + command], cwd=folder, capture_output=True, stdin=subprocess.DEVNULL)
+    return done.stdout.decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("case", UNCHANGED)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=values)
+def test_the_program_gets_the_value_unchanged(case, value, tmp_path):
+    command, expected = UNCHANGED[case]
+    if "here-document" in case and "END" in value:  # which may end it, and is refused then
+        return
+    line = built(command, value)
+    assert shown(line, tmp_path) == [text.replace("V", value) for text in expected]
+    assert not (tmp_path / "EVIL").exists()
+
+
+@pytest.mark.parametrize("case", GUARDED)
+def test_an_evil_value_runs_nothing(case, tmp_path):
+    refused = 0
+    for value in EVIL:
+        try:
+            line = built(GUARDED[case], value)
+        except ProjectError as error:
+            refused += not is_plain(value) and "write {x} as a word of its own" in str(error)
+        else:
+            shown(line, tmp_path)
+    assert not (tmp_path / "EVIL").exists()
+    assert refused
+
+
+@pytest.mark.parametrize("case", [*GUARDED, *UNCHANGED])
+def test_a_plain_value_is_never_refused_and_the_command_is_mlflows(case):
+    command = GUARDED.get(case) or UNCHANGED[case][0]
+    for value in ("s3://b/c.csv", "1e-5", "END", "A=b", "-c"):
+        assert built(command, value) == command.format(x=value)
+
+
+@pytest.mark.parametrize("command", ["bash -c {x}", "python -c {x}", "eval {x}", "sh -c {x} name", "run {x}"])
+@pytest.mark.parametrize("value", EVIL)
+def test_without_quotes_around_it_the_command_is_mlflows(command, value):
+    assert built(command, value) == command.format(x=shlex.quote(value))
+
+
+def test_after_a_dollar_sign_in_quotes_only_a_plain_value_names_a_variable(tmp_path):
+    assert shown(built('show "${x}"', "$(touch EVIL) it's"), tmp_path) == ["$$(touch EVIL) it's"]
+    assert built('show "${x}"', "HOME") == 'show "$HOME"'
+    assert not (tmp_path / "EVIL").exists()
+
+
+def test_two_values_that_end_a_here_document_together_are_refused():
+    entry = EntryPoint("main", "cat <<END\n{a}{b}\nEND\n", {"a": Parameter("a"), "b": Parameter("b")})
+    project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
+    parameters = check_parameters(project, entry, {"a": "EN", "b": "D\ntouch EVIL"})
+    with pytest.raises(ProjectError, match="where it would change the command"):
+        build_command(project, entry, parameters, lambda *_: "")
+
+
+@pytest.mark.parametrize(
+    ("command", "filled"),
+    [
+        ("x {p}", "x @@1@@"),
+        ('x "--in={p}"', 'x "--in="@@1@@""'),
+        ("x '{p}'", "x ''@@1@@''"),
+        ("bash -c 'x {p}'", None),
+        ("cat <<END\n{p}\nEND\n", None),
+    ],
+)
+def test_what_is_filled_in_later_stands_outside_of_quotes(command, filled):
+    entry = EntryPoint("main", command, {"p": Parameter("p", "path")})
+    project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
+    parameters = check_parameters(project, entry, {"p": "s3://b/c"})
+    if filled:
+        assert build_command(project, entry, parameters, lambda *_: FilledLater("@@1@@")) == filled
+    else:
+        with pytest.raises(ProjectError, match="where no path can be filled in later"):
+            build_command(project, entry, parameters, lambda *_: FilledLater("@@1@@"))

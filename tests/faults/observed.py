@@ -71,13 +71,16 @@ class Observed(ABC):
         raise NotImplementedError
 
     def send(self, method: str, path: str, content: Any = None) -> Any:
-        """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts."""
+        """Call Airflow's REST API; again if its database is locked (SQLite under load) or it restarts.
+
+        Also if a clear and the scheduler met in the database, which Airflow tells as a conflict.
+        """
         answers: list[httpx.Response] = []
 
         def ask() -> bool:
             with contextlib.suppress(httpx.HTTPError):
                 answers.append(self.ask(method, path, content))
-                return answers[-1].status_code < 500
+                return answers[-1].status_code < 500 and "Unique constraint" not in answers[-1].text
             return False
 
         self.wait(ask, f"an answer to {method} {path}")

@@ -173,7 +173,8 @@ class _Linter:
             self._spec_error(error)
         else:
             if not entry_points:
-                self._warn((), "no entry point is declared; a task must then name a .py or .sh file as entry_point.")
+                message = "no entry point is declared; a task must then name a .py, .sh or .R file as entry_point."
+                self._warn((), message)
         for name, value in entry_points.items():
             self._entry_point(str(name), value)
         self._environment()

@@ -61,7 +61,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     ``linked_run_id`` is the run of this DAG run that points to it.
 
     :param uri: folder, ``file://``, git URL or ``.zip``, each with an optional ``#sub/directory`` (templated)
-    :param entry_point: an entry point of the MLproject, or a ``.py`` or ``.sh`` file of it (templated)
+    :param entry_point: an entry point of the MLproject, or a ``.py``, ``.sh`` or ``.R`` file of it (templated)
     :param version: git branch, tag or commit; default: the repository's default branch (templated)
     :param parameters: values by parameter name; those that the MLproject does not declare are passed as
         ``--name value`` (templated)

@@ -81,7 +81,7 @@ class Project:
     def entry_point(self, name: str) -> EntryPoint:
         """Return the entry point of that name, or the script of that file name.
 
-        A name that ends in ``.py`` or ``.sh`` and is not declared runs that file of the project, as
+        A name that ends in ``.py``, ``.sh`` or ``.R`` and is not declared runs that file of the project, as
         MLflow does.
 
         :raises ProjectError: neither an entry point nor a script of the project, or an entry point that is wrong
@@ -90,19 +90,26 @@ class Project:
             raise self.broken[name]
         if name in self.entry_points:
             return self.entry_points[name]
-        interpreters = {".py": "python", ".sh": os.environ.get("SHELL", "bash")}
+        quoted = shlex.quote(name)
+        commands = {
+            ".py": f"python {quoted}",
+            ".sh": f"{os.environ.get('SHELL', 'bash')} {quoted}",
+            ".R": f"Rscript -e \"mlflow::mlflow_source('{quoted}')\" --args",
+        }
         suffix = os.path.splitext(name)[1]  # noqa: PTH122  (Path would ignore a slash at the end)
         declared = f"its entry points: {', '.join(self.entry_points) or 'none'}"
-        if suffix not in interpreters:
+        if suffix not in commands:
             where = self.file or f"{self.root} (a folder with no MLproject file)"
             raise ProjectError(
                 f"{where} has no entry point {name!r} ({declared}); name one of these, "
-                "or a .py or .sh file of the project."
+                "or a .py, .sh or .R file of the project."
             )
         script = (self.root / name).resolve()
         if not script.is_relative_to(self.root.resolve()) or not script.is_file():
             raise ProjectError(f"Entry point {name!r} is neither declared ({declared}) nor a file in {self.root}.")
-        return EntryPoint(name=name, command=f"{interpreters[suffix]} {shlex.quote(name)}")
+        if suffix == ".R" and quoted != name:  # it stands inside of quotes
+            raise ProjectError(f"Entry point {name!r}: name the file with letters, digits and @%+=:,./-_ only.")
+        return EntryPoint(name=name, command=commands[suffix])
 
 
 def load_project(root: Path) -> Project:

@@ -158,6 +158,7 @@ CASES |= {
     ),
     "script .py": (None, "train.py", {}),
     "script .sh": (None, "run.sh", {}),
+    "script .R": (None, "train.R", {"alpha": "0 1"}),
     "script with a space": (None, "train it.py", {"alpha": "0 1"}),
     "script with a quote": (None, "it's.sh", {}),
     "script in a folder": (main("run"), "sub/deep.py", {"x": ""}),
@@ -165,7 +166,7 @@ CASES |= {
 
 FILES = {
     "data.csv": "1", "with space.csv": "1", "sub/deep.py": "", "train.py": "", "run.sh": "", "train it.py": "",
-    "it's.sh": "",
+    "it's.sh": "", "train.R": "",
 }  # fmt: skip
 
 
@@ -445,7 +446,7 @@ STRICTER: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "empty path (MLflow copies the working folder)": (main("x {p}", p="path"), "main", {"p": ""}, "no such file"),
     "script that is not there": (main("x"), "none.py", {}, "nor a file in"),
     "script outside": (main("x"), "../out.py", {}, "nor a file in"),
-    "R script": (main("x"), "train.R", {}, "has no entry point 'train.R'"),
+    "R script with a quote": (main("x"), "it's.R", {}, "name the file with letters"),
     "environment file that is a folder": ("python_env: sub\n" + main("x"), "main", {}, "does not exist"),
     "Spark job": ("databricks_spark_job: {}\n" + main("x"), "main", {}, "Databricks only"),
 }
@@ -454,7 +455,7 @@ STRICTER: dict[str, tuple[str, str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", STRICTER)
 def test_ours_is_stricter_on_purpose(case, project, tmp_path, monkeypatch):
     text, entry_point, parameters, words = STRICTER[case]
-    root = project(text, {"train.R": "", "sub/x": ""})
+    root = project(text, {"it's.R": "", "sub/x": ""})
     (tmp_path / "out.py").touch()
     monkeypatch.chdir(root)
     downloads = Downloads(tmp_path / "storage")

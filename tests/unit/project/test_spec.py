@@ -226,7 +226,7 @@ def test_a_declared_name_wins_over_a_script_and_a_shell_script_runs_in_the_users
         found.entry_point("c.txt")
     assert str(caught.value) == (
         f"{root}/MLproject has no entry point 'c.txt' (its entry points: train.py); name one of these, "
-        "or a .py or .sh file of the project."
+        "or a .py, .sh or .R file of the project."
     )
     with pytest.raises(ProjectError) as caught:
         found.entry_point("no.py")

@@ -231,9 +231,11 @@ def read_python_environment(project: Project) -> PythonEnvironment:
     if project.environment == "conda_env":
         return _from_conda(file, content)
     python = str(content.get("python") or "")
-    as_written = str(yaml.load(text, yaml.BaseLoader).get("python"))  # noqa: S506  (it makes texts only)
-    if isinstance(content.get("python"), float) and as_written != python:
-        raise ProjectError(f"{file}: YAML reads 'python: {as_written}' as the number {python}; write it in quotes.")
+    if isinstance(content.get("python"), float):
+        as_written = yaml.load(text, yaml.BaseLoader)["python"]  # noqa: S506  (it makes texts only)
+        if as_written != python:
+            number = f"YAML reads 'python: {as_written}' as the number {python}"
+            raise ProjectError(f"{file}: {number}; write it in quotes.")
     return PythonEnvironment(
         python=python,
         build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),

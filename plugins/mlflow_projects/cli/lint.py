@@ -218,7 +218,7 @@ class _Linter:
         try:
             check_type(f"the default of '{'.'.join(key[:-1])}'", parameter, parameter.default)
         except ProjectError as error:
-            # A number's default is used as it is written; no URI is an error, as in MLflow, where the default counts.
+            # A number's default is used as it is written; another one fails only where the DAG passes no value.
             self._warn(key, str(error))
 
     def _command(self, key: Key, entry_point: EntryPoint, declared: Sequence[str]) -> None:

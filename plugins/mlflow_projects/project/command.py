@@ -60,11 +60,12 @@ def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[s
     given = {name: value for name, value in given.items() if value is not None}
     declared = {}
     for name, parameter in entry_point.parameters.items():
-        if name in given:
-            check_type(where, parameter, given[name])
-            declared[name] = given[name]
-        elif parameter.default is not None:
-            declared[name] = parameter.default  # the author's text, whatever its type
+        value = given.get(name, parameter.default)
+        if value is None:
+            continue
+        if name in given or parameter.type not in ("int", "float"):  # a number has the default that the author wrote
+            check_type(where, parameter, value)
+        declared[name] = value
     if missing := [name for name in entry_point.parameters if name not in declared]:
         raise ProjectError(
             f"{where}: no value for the parameter {', '.join(map(repr, missing))}; "
@@ -99,8 +100,6 @@ def build_command(
                 value = download(value, f"param_{position}")
             else:
                 value = (localize or functools.partial(existing_path, project.root))(name, value)
-        elif parameter.type == "uri":
-            check_type(str(project.file), parameter, value)
         values[name] = value
     key = f"{project.file}: 'entry_points.{entry_point.name}.command'"
     command = _filled_in(key, entry_point.command, values)

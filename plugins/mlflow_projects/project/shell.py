@@ -89,11 +89,11 @@ def places(command: str, marks: Sequence[str]) -> list[Place]:
     :param command: it holds each mark once
     :param marks: words of letters and digits, none of them a part of another
     """
-    root = _parse(command)
+    root, source = _parse(command), command.encode()
     found = []
     for mark in marks:
         try:
-            found.append(_place(root, command.encode(), mark))
+            found.append(_place(root, source, mark))
         except PlaceError as error:
             found.append(Place(functools.partial(_refuse, error)))
     return found
@@ -162,9 +162,7 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
     above = list(_above(node))
     if node.type == "comment":
         return Place(_in_comment)
-    if (
-        node.type == "variable_name" and above[0].type == "simple_expansion"
-    ):  # ${x} in an MLproject is a "$", then {x}
+    if node.type == "variable_name" and above[0].type == "simple_expansion":  # written "${x}": a "$", then {x}
         node, above = above[0], above[1:]
         in_string = above[0].type == "string"
         place = _between('"', '"') if in_string else Place(_after_dollar)

@@ -155,6 +155,14 @@ def test_a_default_is_the_authors_text_whatever_its_type(project):
     assert check_parameters(found, found.entry_point("main"), {}).declared == {"n": "None"}
 
 
+@pytest.mark.parametrize("default", ["//[b", "http://[b"])
+def test_a_default_that_is_no_address_is_refused_before_anything_starts(default, project):
+    text = f"entry_points: {{main: {{command: 'x {{p}}', parameters: {{p: {{type: path, default: '{default}'}}}}}}}}"
+    found = load_project(project(text))
+    with pytest.raises(ProjectError, match="parameter 'p' is no valid path"):
+        check_parameters(found, found.entry_point("main"), {})
+
+
 @pytest.mark.parametrize(
     ("command", "built"),
     [

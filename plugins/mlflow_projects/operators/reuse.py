@@ -181,12 +181,15 @@ def _age(run: Run) -> tuple[int, str]:
 
 
 def _input_files(job: Job) -> dict[str, str]:
-    """Return the hashes of local files and folders that parameters of the type ``path`` name."""
+    """Return the hashes of local files and folders that parameters of the type ``path`` name.
+
+    Of those in the project too: git may ignore them.
+    """
     hashes = {}
     for name, parameter in job.entry_point.parameters.items():
         local = local_path_of(str(job.parameters.declared[name])) if parameter.type == "path" else None
-        if local and Path(local).exists():
-            hashes[name] = path_hash(Path(local).resolve())
+        if local and (path := job.project.root / local).exists():
+            hashes[name] = path_hash(path.resolve())
     return hashes
 
 

@@ -86,7 +86,8 @@ class Content:
 
     def key(self, *, entry_point: str = "main", backend: str = "local", **changes: Any) -> str:
         project = load_project(self.folder / "project")
-        declared = {"data": str(self.folder / "data.csv"), "text": changes.pop("text", "hello")}
+        data = changes.pop("data", str(self.folder / "data.csv"))
+        declared = {"data": data, "text": changes.pop("text", "hello")}
         job = Job(
             project=project,
             entry_point=project.entry_point(entry_point),
@@ -134,6 +135,17 @@ def test_each_part_counts(content: Content) -> None:
         keys.append(content.key())
     assert keys[0] == keys[1]
     assert len(set(keys)) == len(keys) - 1
+
+
+@pytest.mark.parametrize("data", ["../data.csv", "ignored.csv"])
+def test_an_input_whose_path_is_relative_to_the_project_counts(content: Content, data: str) -> None:
+    content.write("project/.gitignore", "ignored.csv\n")
+    keys = []
+    for text in ("1", "2"):
+        content.write("data.csv", text)
+        content.write("project/ignored.csv", text)
+        keys.append(content.key(data=data))
+    assert keys[0] != keys[1]
 
 
 def test_what_does_not_change_the_result_does_not_count(content: Content) -> None:

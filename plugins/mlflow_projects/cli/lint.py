@@ -42,7 +42,6 @@ _ENTRY_POINT_KEYS = ("parameters", "command")
 _PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
 _MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}
-_PYTHON = re.compile(r"python[\d.]*")
 _SHELL = re.compile(r"bash|sh")
 # Programs that neither make a file nor change the folder, so that what follows can be judged.
 _HARMLESS = (":", "date", "echo", "export", "ls", "nvidia-smi", "printf", "pwd", "set", "sleep", "true", "ulimit")
@@ -331,31 +330,17 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
             return
         if name.startswith("./"):
             script: str | None = name
-        elif _PYTHON.fullmatch(PurePath(name).name):
-            script = _python_script(words[1:])
+        elif shell.PYTHON.fullmatch(PurePath(name).name):
+            program = shell.python_program(words[1:])
+            script = words[1:][program[1]] if program and program[0] == "file" else None
         elif _SHELL.fullmatch(PurePath(name).name) and shell.script_index(words[1:]) is None:
             script = shell.first_argument(words[1:])
         else:
             is_first = is_first and name in _HARMLESS
             continue
-        if script and not set(script) & set("~{}") and not PurePath(script).is_absolute():
+        if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
             yield script, is_first, script == name
         is_first = False
-
-
-def _python_script(words: Sequence[str | None]) -> str | None:
-    """Return the file that Python runs; None if it is code, a module, or cannot be told."""
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word is None or re.match(r"-[bBdEhiIOPqsSuvVx]*[cm]", word) or word in ("-", "-V", "--version"):
-            return None
-        elif word in ("-W", "-X", "--check-hash-based-pycs"):
-            skip = True
-        elif not word.startswith("-"):
-            return word
-    return None
 
 
 def _without_place(error: ProjectError, file: Path) -> str:

@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.base import Backend, Job

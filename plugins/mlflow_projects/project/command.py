@@ -12,7 +12,7 @@ import posixpath
 import re
 import shlex
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ class Parameters:
     :param declared: value per parameter of the MLproject, defaults included
     :param extra: values of parameters that the MLproject does not declare; the command gets them
         as ``--key value``
+    :param defaults: the parameters whose value is the default that the MLproject's author wrote
     """
 
     declared: Mapping[str, Any]
     extra: Mapping[str, Any]
+    defaults: frozenset[str] = frozenset()
 
     def as_record(self) -> dict[str, str]:
         """Return every parameter as text, the way the MLflow run records it."""
@@ -72,7 +74,7 @@ def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[s
             "pass it in the operator's 'parameters' or give it a default in the MLproject."
         )
     extra = {key: value for key, value in given.items() if key not in declared}
-    parameters = Parameters(declared=declared, extra=extra)
+    parameters = Parameters(declared, extra, defaults=frozenset(declared) - frozenset(given))
     _check_recordable(where, parameters.as_record())
     return parameters
 
@@ -102,12 +104,13 @@ def build_command(
                 value = (localize or functools.partial(existing_path, project.root))(name, value)
         values[name] = value
     key = f"{project.file}: 'entry_points.{entry_point.name}.command'"
-    command = _filled_in(key, entry_point.command, values)
+    command = _filled_in(key, entry_point.command, values, parameters.defaults)
     extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
     return " ".join([_without_end(key, command, parameters.extra), *extras]) if extras else command
 
 
-def _filled_in(key: str, command: str, values: Mapping[str, str]) -> str:
+def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[str]) -> str:
+    """Return a command with its values; one of ``defaults`` is the author's, so at worst it gets MLflow's quotes."""
     quoted = {name: shlex.quote(value) for name, value in values.items()}
     try:
         as_mlflow = command.format(**quoted)
@@ -127,9 +130,11 @@ def _filled_in(key: str, command: str, values: Mapping[str, str]) -> str:
         if field is None:
             continue
         name = re.split(r"[.\[]", field, maxsplit=1)[0]
-        if shell.is_plain(values[name]) and not isinstance(values[name], FilledLater):
+        is_changed = name != field or spec or conversion
+        is_trusted = shell.is_plain(values[name]) or (is_changed and name in defaults)
+        if is_trusted and not isinstance(values[name], FilledLater):
             marked += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
-        elif name != field or spec or conversion:
+        elif is_changed:
             raise ProjectError(
                 f"{key} changes the value of parameter {name!r} ({{{field}…}}), which is only possible for values of "
                 "letters, digits and @%+=:,./-_; write {" + name + "}."
@@ -138,16 +143,24 @@ def _filled_in(key: str, command: str, values: Mapping[str, str]) -> str:
             mark = f"{stem}{len(marks)}z"
             marked += mark
             marks[mark] = name
+    texts: dict[str, str] = {}
+    while len(texts) < len(marks):
+        texts = {}
+        for (mark, name), place in zip(marks.items(), shell.places(marked, list(marks)), strict=True):
+            try:
+                texts[mark] = _written(place, values[name])
+            except shell.PlaceError as error:
+                if name not in defaults or isinstance(values[name], FilledLater):
+                    raise ProjectError(_refusal(key, name, str(error))) from None
+                marked = marked.replace(mark, quoted[name])
+                del marks[mark]
+                break  # what it is may have changed where the others stand
     if not marks:
         return as_mlflow
-    texts = {}
-    for (mark, name), place in zip(marks.items(), shell.places(marked, list(marks)), strict=True):
-        try:
-            texts[mark] = _written(place, values[name])
-        except shell.PlaceError as error:
-            raise ProjectError(_refusal(key, name, str(error))) from None
     filled = re.sub("|".join(marks), lambda found: texts[found.group()], marked)
     if shell.shape(filled) != shell.shape(marked):
+        if defaults >= {*marks.values()}:
+            return as_mlflow
         raise ProjectError(_refusal(key, ", ".join(marks.values()), "where it would change the command"))
     return filled
 

@@ -41,9 +41,9 @@ _STATEMENTS = frozenset(
 )  # fmt: skip
 _WORDS = ("word", "number", "extglob_pattern")
 _SHELL = re.compile(r"(ba|da|z|k|mk|a)?sh")
-# Interpreters, and the letters of their options after which code follows.
+PYTHON = re.compile(r"(python|pypy)[\d.]*")
+# Other interpreters, and the letters of their options after which code follows.
 _CODE = {
-    re.compile(r"(python|pypy)[\d.]*"): "c",
     re.compile(r"perl|ruby|node(js)?|lua|julia|R|Rscript"): "eEp",
     re.compile(r"php"): "r",
 }
@@ -55,6 +55,7 @@ _READ_WORDS = frozenset(
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
     )
 )  # fmt: skip
+_CONTINUED_END = re.compile(r"(?<!\\)(\\\n\s*)+\Z")
 _READ_AFTER_V = ("test", "printf")
 _PRINTERS = ("echo", "printf", "cat", "tee")
 _ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R", "=~")
@@ -139,6 +140,24 @@ def script_index(words: Sequence[str | None]) -> int | None:
 def first_argument(words: Sequence[str | None]) -> str | None:
     """Return the first of the words after a shell's name that is no option; None if none is, or it cannot be told."""
     return next(iter(words[_argument_index(words) :]), None)
+
+
+def python_program(words: Sequence[str | None]) -> tuple[str, int] | None:
+    """Return what Python runs: ("c" for code, "m" for a module or "file", which of the words after its name it is).
+
+    None if that cannot be told, or nothing is run.
+    """
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if word is None or word in ("-V", "--version", "-h", "--help"):
+            return None
+        if option := re.match(r"-[bBdEiIOPqsSuvx]*([cm])(.?)", word, re.DOTALL):
+            return option[1], index + (not option[2])
+        if word == "-" or not word.startswith("-"):
+            return "file", index
+        index += 1 + (word in ("-W", "-X", "--check-hash-based-pycs"))
+    return None
 
 
 def _argument_index(words: Sequence[str | None]) -> int:
@@ -242,14 +261,25 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
             return place if is_whole else _in_script(place, own, mark)
     if name in _READ_WORDS or (name in _READ_AFTER_V and "-v" in words[:at]):
         raise PlaceError(f"in the words of '{name}'")
-    for interpreter, letters in _CODE.items():
-        code = re.compile(rf"-[a-zA-Z]*[{letters}]|--(eval|print)")
-        takes_code = code.fullmatch(words[at - 1] or "") or re.match(rf"-[a-zA-Z]*[{letters}].|--e", own or "-e")
-        if takes_code and not is_whole and any(interpreter.fullmatch(_name(word)) for word in words[:at]):
-            raise PlaceError("inside of a program's code")
-    if not is_whole and _OTHER_CODE.fullmatch(name):
+    if not is_whole and (_OTHER_CODE.fullmatch(name) or any(_is_code(words, at, start) for start in range(at))):
         raise PlaceError("inside of a program's code")
     return place
+
+
+def _is_code(words: Sequence[str | None], at: int, start: int) -> bool:
+    """Tell whether a word of a command may hold code that the interpreter among the words before it runs."""
+    name, own = _name(words[start]), words[at]
+    letters = next((letters for interpreter, letters in _CODE.items() if interpreter.fullmatch(name)), "")
+    if PYTHON.fullmatch(name):
+        if program := python_program(words[start + 1 :]):
+            return program == ("c", at - start - 1)
+        letters = "c"
+    if not letters:
+        return False
+    option = rf"-[a-zA-Z]*[{letters}]|--(eval|print)"
+    return bool(
+        re.fullmatch(option, words[at - 1] or "") or re.match(rf"-[a-zA-Z]*[{letters}].|--(eval|print)=", own or "-e")
+    )
 
 
 def _in_script(place: Place, script: str | None, mark: str) -> Place:
@@ -302,9 +332,11 @@ def _refuse(error: PlaceError, value: str) -> str:  # noqa: ARG001
 def _runs(command: Node) -> bool:
     """Tell whether a command may run what is in a file that it is given."""
     name = _name(next(iter(map(_static, _words(command))), None))
-    return (
-        bool(_SHELL.fullmatch(name)) or name in ("source", ".") or any(map(re.Pattern.fullmatch, _CODE, [name] * 9))
-    )
+    return name in ("source", ".") or _is_interpreter(name)
+
+
+def _is_interpreter(name: str) -> bool:
+    return any(pattern.fullmatch(name) for pattern in (_SHELL, PYTHON, *_CODE))
 
 
 def _reads_script(node: Node) -> bool:
@@ -315,7 +347,7 @@ def _reads_script(node: Node) -> bool:
         words = [_static(word) for word in _words(found)]
         for position, word in enumerate(words):
             name, rest = _name(word), words[position + 1 :]
-            if any(pattern.fullmatch(name) for pattern in (_SHELL, *_CODE)):
+            if _is_interpreter(name):
                 files = [word for word in rest if word is None or (word != "-" and not word.startswith("-"))]
                 if not files or "-s" in rest:
                     return True
@@ -379,4 +411,8 @@ def _parser() -> Parser:
 
 
 def _parse(command: str) -> Node:
+    # A block command may end with a line that goes on nowhere, which the grammar takes for an error.
+    command = _CONTINUED_END.sub(lambda end: " " * len(end.group()), command)
+    if _is_escaped(command.encode("utf-8", "replace")):  # the last character is a backslash, which stands for itself
+        command = f"{command[:-1]}_"
     return _parser().parse(command.encode("utf-8", "replace")).root_node

@@ -49,11 +49,23 @@ UNCHANGED = {
     "a condition": ('if [ "{x}" = "{x}" ] && [[ "{x}" == "{x}" ]]; then show "{x}"; fi', ["V"]),
     "a function": ('f() {{ show "$1" "{x}"; }}; f "{x}"', ["V", "V"]),
     "a pipe": ("printf %s {x} | show", ["V"]),
+    "a block that goes on nowhere": ('show \\\n  "{x}" \\\n', ["V"]),
+    "options of a script of Python": (
+        'python() {{ show "$@"; }}; python -u -W a b.py --env={x} --eval={x} -c "a{x}"',
+        ["-u", "-W", "a", "b.py", "--env=V", "--eval=V", "-c", "aV"],
+    ),
+    "options of a module of Python": ('python3() {{ show "$@"; }}; python3 -um b -c a{x}', ["-um", "b", "-c", "aV"]),
+    "an argument of Python's code": ("python3 -c 'import sys; print(sys.argv[1], end=chr(0))' a{x}", ["aV"]),
+    "options of a script of R": ('Rscript() {{ show "$@"; }}; Rscript a.R --env={x}', ["a.R", "--env=V"]),
 }  # fmt: skip
 
 # Where a value that needs quotes would be read as more than a word: refused, or shown as it is.
 GUARDED = {
     "code of Python": "python3 -c \"print('{x}')\"",
+    "code of Python after options": "python3 -W ignore -X dev -Bc \"print('{x}')\"",
+    "code of Python in the option's word": "python3 -c\"print('{x}')\"",
+    "code of Python after options that only the shell knows": "A=-B; python3 $A -c \"print('{x}')\"",
+    "code of node": "node --eval=\"f('{x}')\"",
     "arithmetic": "show $(( {x} + 1 ))",
     "an arithmetic command": "(( {x} > 1 )) || show a",
     "an arithmetic test": "[[ {x} -eq 1 ]] || show a",
@@ -118,6 +130,13 @@ def test_the_program_gets_the_value_unchanged(case, value, tmp_path):
     assert not (tmp_path / "EVIL").exists()
 
 
+@pytest.mark.parametrize("value", EVIL)
+def test_a_command_may_end_with_a_backslash(value, tmp_path):
+    # A block that goes on nowhere, without a line end in the file; bash itself may drop the backslash.
+    assert shown(built('show "{x}" \\', value), tmp_path)[0] == value
+    assert not (tmp_path / "EVIL").exists()
+
+
 @pytest.mark.parametrize("case", GUARDED)
 def test_an_evil_value_runs_nothing(case, tmp_path):
     refused = 0
@@ -149,6 +168,27 @@ def test_after_a_dollar_sign_in_quotes_only_a_plain_value_names_a_variable(tmp_p
     assert shown(built('show "${x}"', "$(touch EVIL) it's"), tmp_path) == ["$$(touch EVIL) it's"]
     assert built('show "${x}"', "HOME") == 'show "$HOME"'
     assert not (tmp_path / "EVIL").exists()
+
+
+@pytest.mark.parametrize("case", GUARDED)
+def test_a_default_is_the_authors_and_never_refused(case):
+    command = GUARDED[case]
+    for default in EVIL:
+        entry = EntryPoint("main", command, {"x": Parameter("x", default=default)})
+        project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
+        line = build_command(project, entry, check_parameters(project, entry, {}), lambda *_: "")
+        try:
+            assert line == built(command, default)
+        except ProjectError:
+            assert line == command.format(x=shlex.quote(default))
+
+
+def test_a_default_that_opens_a_quote_gives_a_value_beside_it_no_room():
+    parameters = {"a": Parameter("a", default="'"), "b": Parameter("b")}
+    entry = EntryPoint("main", 'python -c "print({a})" {b}', parameters)
+    project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
+    with pytest.raises(ProjectError, match="cannot be passed safely"):
+        build_command(project, entry, check_parameters(project, entry, {"b": "$(touch EVIL)"}), lambda *_: "")
 
 
 def test_two_values_that_end_a_here_document_together_are_refused():

@@ -45,7 +45,7 @@ def main() -> int:
     warnings.simplefilter("ignore")  # of Python's, about regular expressions and the like in other people's files
     _download_nothing()
     comparison = Comparison(arguments.folder.resolve())
-    roots = sorted({file.parent for file in comparison.folder.rglob("*") if file.name.lower() == "mlproject"})
+    roots = sorted({file.parent for file in comparison.folder.rglob("*") if is_mlproject(file)})
     for root in roots:
         comparison.look_at(root)
     if not roots:
@@ -177,6 +177,10 @@ class Comparison:
         print()
         for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in self.WRONG, item[0])):
             print(f"{kind:45} {count:7}")
+
+
+def is_mlproject(file: Path) -> bool:
+    return file.name.lower() == "mlproject" and file.is_file()
 
 
 def _download_nothing() -> None:

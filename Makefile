@@ -10,6 +10,8 @@ MLFLOW_PORT ?= 5000
 SAGEMAKER_PORT ?= 4599
 WORKERS ?= 2
 export DAG CONF ONLY PROCESSES
+# Where this is set, each process of the hundreds that the tests start would compile its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 demo up: export AIRFLOW_PORT := $(AIRFLOW_PORT)
 demo up: export MLFLOW_PORT := $(MLFLOW_PORT)
 

@@ -59,6 +59,8 @@ def _isolate() -> None:
         # The processes of a run share a tracking server: a janitor must take no other Airflow's runs for its own.
         AIRFLOW__API__BASE_URL=f"http://airflow-{HOME.name}.test:8080",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
+        # Its threads read a variable that others of MLflow's remove: a KeyError that fails a command now and then.
+        MLFLOW_DISABLE_TELEMETRY="true",
     )
 
 
@@ -112,7 +114,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
-    marks = {"FULL_SIZE": "full_size", "STACK": "stack"}
+    marks = {"FULL_SIZE": "full_size", "STACK": "stack", "NIGHTLY": "nightly"}
     away = [mark for variable, mark in marks.items() if os.environ.get(variable) != "1"]
     left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in away)]
     items[:] = [item for item in items if item not in left_out]

@@ -34,6 +34,7 @@ def result_of(*rows: Row) -> dict[str, object]:
     return {"machine": about, "versions": {"python": "3.11"}, "quick": False, **measured}
 
 
+@pytest.mark.nightly
 def test_a_quick_run_of_two_rows_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     done = bench("3", "5", "--quick", "--result", str(file))

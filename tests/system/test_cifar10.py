@@ -156,6 +156,7 @@ def test_a_wrong_cached_data_id_fails_with_one_sentence(tracking_uri: str) -> No
     assert "Traceback" not in tail
 
 
+@pytest.mark.nightly
 def test_a_second_run_takes_the_files_of_the_first_and_train_as_a_training_job_leaves_the_same_record(
     runs: dict[str, Any], files: dict[str, Path], tracking_uri: str, sagemaker: Any, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

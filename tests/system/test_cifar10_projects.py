@@ -233,6 +233,7 @@ def test_train_records_each_epoch_once_and_what_it_was_asked_for(store: Store, t
     assert trained.data.metrics["parameters"] == 62_006
 
 
+@pytest.mark.nightly
 def test_a_killed_training_is_resumed_as_if_it_had_not_been_killed(
     store: Store, sample: Any, trained: Any, tmp_path: Path
 ) -> None:

@@ -236,6 +236,7 @@ def make_image(engine: Any, base_image: str, command: str) -> str:
     return name
 
 
+@pytest.mark.nightly
 def test_a_container_that_ends_at_once_fails_with_its_last_lines(
     mlflow_server: str, packed: Any, pictures: Path, engine: Any, base_image: str
 ) -> None:
@@ -247,6 +248,7 @@ def test_a_container_that_ends_at_once_fails_with_its_last_lines(
     assert engine.leftovers() == []
 
 
+@pytest.mark.nightly
 def test_a_killed_evaluate_leaves_no_container(
     mlflow_server: str, packed: Any, pictures: Path, engine: Any, base_image: str
 ) -> None:
@@ -287,6 +289,7 @@ def running(engine: Any, run_id: str) -> bool:
         return bool(client.containers.list(filters={"label": label}, ignore_removed=True))
 
 
+@pytest.mark.nightly
 def test_an_image_is_built_run_evaluated_and_removed(
     mlflow_server: str, model: Path, pictures: Path, engine: Any, base_image: str, tmp_path: Path
 ) -> None:

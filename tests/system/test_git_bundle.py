@@ -16,7 +16,7 @@ from tests.support.airflow import running_airflow
 from tests.support.repository import Repository
 from tests.support.waiting import wait
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 def test_a_dag_run_keeps_the_commit_that_it_began_with_and_the_records_name_it(tmp_path):

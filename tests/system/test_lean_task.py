@@ -54,6 +54,7 @@ def test_a_whole_dag_run_imports_neither_mlflow_nor_anything_else_heavy() -> Non
     assert result_of(NOTHING_HEAVY) == "RESULT success ['httpx']"
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("airflow_db", "tracking_uri")
 def test_what_the_tasks_of_a_dag_run_load_is_there_before_the_scheduler_forks_them(tmp_path: Path) -> None:
     # dag.test() parses the whole folder, and the files of other DAGs load more.

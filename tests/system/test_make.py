@@ -69,6 +69,7 @@ def test_demo_refuses_bad_input_in_a_sentence(home: Path, variables: dict[str, s
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.nightly
 def test_up_runs_the_dag_on_a_real_scheduler_and_leaves_nothing_behind(home: Path) -> None:
     with running_up(home) as up:
         family = [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]

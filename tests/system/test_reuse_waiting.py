@@ -16,7 +16,9 @@ from tests.support.logs import shown_on_failure
 from tests.support.reuse_chain import Chain
 from tests.support.waiting import PATIENCE, wait
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("airflow_db", "tracking_uri")]
+pytestmark = [
+    pytest.mark.system, pytest.mark.nightly, pytest.mark.usefixtures("airflow_db", "tracking_uri"),
+]  # fmt: skip
 
 WAITS = "which makes the same result"
 CODE = """

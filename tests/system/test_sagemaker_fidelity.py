@@ -122,6 +122,7 @@ def test_the_training_toolkit_of_aws_images(sagemaker: SageMaker) -> None:
     assert sagemaker.unpacked(found["ModelArtifacts"]["S3ModelArtifacts"]) == {"model.txt": b"0.25"}
 
 
+@pytest.mark.nightly
 def test_model_trainer_of_the_sdk(sagemaker: SageMaker, tmp_path: Path) -> None:
     python = environment(SDK) / "python"
     (tmp_path / "source").mkdir()

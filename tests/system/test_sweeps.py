@@ -34,6 +34,7 @@ def champion(up: Up, model: str) -> Any:
         return None
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_new_champion_starts_the_scoring_by_itself_and_a_worse_model_does_not(up: Up) -> None:
     from mlflow import MlflowClient

@@ -65,11 +65,15 @@ def worker(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+# The others have a case in test-all each: an embedded store, and servers with a database of their own.
+NIGHTLY = ("file store", "SQLite", "local server")
+
+
 def on(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("setup", names, indirect=True)
 
 
-@on(*SETUPS)
+@on(*(pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in SETUPS))
 def test_the_same_dag_leaves_the_same_record(
     setup: Setup, worker: pytest.MonkeyPatch, parts: Parts, tmp_path: Path
 ) -> None:

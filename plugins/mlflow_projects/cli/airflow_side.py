@@ -15,7 +15,7 @@ def database_is_made() -> bool:
     from airflow.configuration import conf
 
     uri = conf.get("database", "sql_alchemy_conn")
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///").partition("?")[0]).is_file()
 
 
 def read_connections_from_database() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.contract", "tests.support")
+pytest.register_assert_rewrite("tests.contract", "tests.support", "mlflow_projects.testing")
 from tests.support.shared import (  # noqa: E402
     end_shared_servers,
     migrated_airflow_database,

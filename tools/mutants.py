@@ -20,8 +20,8 @@ from home import BIN, ROOT
 
 # What must never be wrong without a test that says so.
 MODULES = (
-    "operators/attempt.py",
-    "operators/reuse.py",
+    "attempt/life.py",
+    "attempt/reuse.py",
     "operators/reuse_rules.py",
     "operators/run_group.py",
     "operators/runs.py",

@@ -68,13 +68,13 @@ async def watch(count: int, seconds: float) -> dict[str, Any]:
     """
     import psutil
 
-    from mlflow_projects.triggers.sagemaker import SageMakerTrigger
+    from mlflow_projects.triggers.job import JobTrigger
 
     me = psutil.Process()
     before = me.memory_info().rss
     now = time.time()
     triggers = [
-        SageMakerTrigger(
+        JobTrigger(
             {
                 "backend": "sagemaker",
                 "job_name": f"mlflow-bench-{number}",
@@ -91,7 +91,7 @@ async def watch(count: int, seconds: float) -> dict[str, Any]:
         for number in range(count)
     ]
 
-    async def follow(trigger: SageMakerTrigger) -> None:
+    async def follow(trigger: JobTrigger) -> None:
         async for _ in trigger.run():
             raise RuntimeError("a job ended while it was measured")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
+
+from mlflow_projects.config import OPTIONS
 
 
 def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
@@ -57,53 +60,11 @@ PROVIDER_INFO: dict[str, Any] = {
     "extra-links": [
         "mlflow_projects.links.model.MLflowModelLink",
         "mlflow_projects.links.run.MLflowRunLink",
-        "mlflow_projects.links.sagemaker.SageMakerJobLink",
-        "mlflow_projects.links.sagemaker.CloudWatchLogsLink",
     ],
     "config": {
         "mlflow_projects": {
             "description": "How MLflow Projects run as Airflow tasks.",
-            "options": {
-                "cache_dir": {
-                    "description": "Folder for git mirrors, checkouts and Python environments. "
-                    "Default: mlflow_projects_cache in AIRFLOW_HOME.",
-                    "version_added": "0.1.0",
-                    "type": "string",
-                    "example": "/var/cache/mlflow_projects",
-                    "default": None,
-                },
-                "cache_max_gb": {
-                    "description": "Above this size, what was unused for longest is removed (GB).",
-                    "version_added": "0.1.0",
-                    "type": "float",
-                    "example": None,
-                    "default": "20",
-                },
-                "checkpoint_dir": {
-                    "description": "Where steps keep what their next attempt needs: a folder, or the address of an "
-                    "object store, which other workers reach too. Default: mlflow_projects_checkpoints in "
-                    "AIRFLOW_HOME.",
-                    "version_added": "0.1.0",
-                    "type": "string",
-                    "example": "s3://bucket/checkpoints",
-                    "default": None,
-                },
-                "checkpoint_days": {
-                    "description": "After how many days without a change the checkpoint of a task that never "
-                    "succeeded is removed.",
-                    "version_added": "0.1.0",
-                    "type": "float",
-                    "example": None,
-                    "default": "14",
-                },
-                "sagemaker": {
-                    "description": "Defaults for backend_config of the SageMaker backend, as a JSON object.",
-                    "version_added": "0.1.0",
-                    "type": "string",
-                    "example": '{"role": "arn:aws:iam::123456789012:role/mlflow", "s3_uri": "s3://bucket/mlflow"}',
-                    "default": None,
-                },
-            },
+            "options": {name: asdict(option) for name, option in OPTIONS.items()},
         }
     },
 }

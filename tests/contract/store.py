@@ -6,8 +6,8 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from mlflow_projects.tracking.client import Run, TrackingClient
-from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, now
+from mlflow_projects.tracking.client import Run, TrackingClient, now
+from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.registry import ModelVersion
 from tests.support.memory_tracking import MemoryClient
 

@@ -8,16 +8,9 @@ import pytest
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking import kinds_missing_from
-from mlflow_projects.tracking.client import Run, quoted
-from mlflow_projects.tracking.record import (
-    NOT_CLOSED,
-    Outcome,
-    SourceTags,
-    TaskIdentity,
-    close_open_descendants,
-    now,
-    resolve_experiment,
-)
+from mlflow_projects.tracking.client import Run, now, quoted
+from mlflow_projects.tracking.closing import NOT_CLOSED, close_open_descendants
+from mlflow_projects.tracking.record import Outcome, SourceTags, TaskIdentity, resolve_experiment
 from mlflow_projects.tracking.tree import run_files, run_tree
 from tests.contract.store import Store
 

@@ -41,7 +41,7 @@ class Observed(ABC):
 
     @abstractmethod
     def processes(self, run_id: str) -> Sequence[Process]:
-        """Return the living processes of a DAG run's commands, minders included."""
+        """Return the living processes of a DAG run's commands, watchdogs included."""
 
     def has_process(self, attempt: dict[str, Any]) -> bool:
         """Tell whether the process of a try is seen to live."""

@@ -15,7 +15,7 @@ from tests.faults.stack import Stack, proxy_down
 from tests.faults.verdict import Fault, Verdict, cause
 
 ACTIONS = (
-    "nothing", "kill the task process", "kill the command", "kill the minder", "mark a step failed",
+    "nothing", "kill the task process", "kill the command", "kill the watchdog", "mark a step failed",
     "clear a running step", "clear after the end", "tracking server away for 2 s",
 )  # fmt: skip
 WEIGHTS = (4, 2, 2, 1, 2, 2, 2, 2)
@@ -90,9 +90,9 @@ def _disturb(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, acti
     elif action.startswith("kill"):
         for process in stack.processes(run_id):
             with contextlib.suppress(psutil.Error):
-                if any("minder.py" in part for part in process.cmdline()):
+                if any("watchdog.py" in part for part in process.cmdline()):
                     victims = {
-                        "kill the minder": [process],
+                        "kill the watchdog": [process],
                         "kill the command": process.children(),
                         "kill the task process": [process.parent()],
                     }[action]

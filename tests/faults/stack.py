@@ -340,13 +340,13 @@ class Stack(Observed):
         return bool(health["scheduler"]["status"] == "healthy")
 
     def wait_output(self, run_id: str) -> psutil.Process:
-        """Wait until the step's command runs; return its first process, the child of the minder."""
+        """Wait until the step's command runs; return its first process, the child of the watchdog."""
         found: list[psutil.Process] = []
 
         def look() -> bool:
             for process in self.processes(run_id):
                 with contextlib.suppress(psutil.Error):
-                    if any("minder.py" in part for part in process.cmdline()):
+                    if any("watchdog.py" in part for part in process.cmdline()):
                         found[:] = process.children()
             return bool(found)
 
@@ -354,7 +354,7 @@ class Stack(Observed):
         return found[0]
 
     def processes(self, run_id: str) -> list[psutil.Process]:
-        """Return the living processes of a DAG run's commands, minders included."""
+        """Return the living processes of a DAG run's commands, watchdogs included."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -372,9 +372,9 @@ class Stack(Observed):
 
     def task_process(self, run_id: str) -> psutil.Process:
         """Return the Airflow task process above a DAG run's command."""
-        minder = self.wait_output(run_id).parent()
-        assert minder is not None
-        above = minder.parent()
+        watchdog = self.wait_output(run_id).parent()
+        assert watchdog is not None
+        above = watchdog.parent()
         assert above is not None
         return above
 

@@ -295,12 +295,12 @@ def _(stack: Stack) -> tuple[str, str]:
     return dag_id, run_id
 
 
-@fault("SIGKILL to the minder", "failed")
+@fault("SIGKILL to the watchdog", "failed")
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "once", HANGING)
-    minder = stack.wait_output(run_id).parent()
-    assert minder is not None
-    minder.kill()
+    watchdog = stack.wait_output(run_id).parent()
+    assert watchdog is not None
+    watchdog.kill()
     return dag_id, run_id
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mlflow_projects.backends.process import ProcessTree
+from mlflow_projects.backends.local.process import ProcessTree
 from tests.conftest import ROOT
 from tests.support.dagruns import mlflow_runs, run_dag
 

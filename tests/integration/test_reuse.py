@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.tracking_server import counting_proxy
 from mlflow_projects.tracking import kinds_missing_from
-from mlflow_projects.tracking.client import connect
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.connect import connect
+from mlflow_projects.tracking.server import TrackingSettings
 from mlflow_projects.tracking.tree import run_tree
 from mlflow_projects.ui import reading
 from mlflow_projects.ui.sources import DagRunRecord

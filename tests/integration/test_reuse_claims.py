@@ -10,11 +10,12 @@ import random
 import threading
 import uuid
 
-from mlflow_projects.operators.reuse import Reuse, StepReusedError
-from mlflow_projects.tracking.client import Run, connect
-from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity, now
+from mlflow_projects.attempt.reuse import Reuse
+from mlflow_projects.tracking.client import Run, now
+from mlflow_projects.tracking.connect import connect
+from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse import ReuseKey, completion_tags
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.support.waiting import wait
 
 COMPETITORS = 5
@@ -40,10 +41,9 @@ class Competitor(threading.Thread):
         # Each has a clock of its own: up to an hour wrong.
         started = now() + random.randint(-3_600_000, 3_600_000)
         self.record.run = self.client.create_run("0", self.record.name, started, self.reuse.tags())
-        try:
-            self.reuse.settle(self.record, contextlib.nullcontext)
-        except StepReusedError as reused:
-            self.original = reused.original
+        if original := self.reuse.settle(self.record, contextlib.nullcontext):
+            self.original = original
+            self.reuse.take_over(self.record, original)
             return
         self.worked = True
         wait(lambda: len(self.key.every_run(self.client, "0")) == COMPETITORS, "the others")

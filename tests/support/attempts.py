@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
+import pytest
 
-from mlflow_projects.backends.base import Handle, Job, JobStatus
-from mlflow_projects.backends.checkpoints import CheckpointSettings
-from mlflow_projects.operators.attempt import Attempt, Step
-from mlflow_projects.operators.reuse import Reuse
+from mlflow_projects.attempt.checkpoint import CheckpointSettings
+from mlflow_projects.attempt.life import Attempt, Step
+from mlflow_projects.attempt.reuse import Reuse
+from mlflow_projects.backends import registry
+from mlflow_projects.backends.contract import (
+    DurableBackend,
+DurableLaunch,
+    Handle,
+    Host,
+    Job,
+    JobStatus,
+    Launch,
+    News,
+    OpenRun,
+    Running,
+)  # fmt: skip
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.record import TaskIdentity
@@ -38,7 +51,7 @@ class Life:
     task: TaskIdentity = TASK
     on_line: Callable[[str], None] = lambda line: None
     log: list[str] = field(default_factory=list)
-    opened: list[tuple[str, Handle]] = field(default_factory=list)
+    opened: list[tuple[str, Handle | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.project = self.folder / "shell"  # in no repository: git has little to say
@@ -105,89 +118,129 @@ def _is_alive(number: int) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class MemoryHandle(Handle):
+    """What identifies a job in memory."""
+
+    name: str
+    submitted: float = 1000.0
+    deadline_seconds: int = 600
+
+
 class MemoryJobs:
-    """A remote backend whose jobs are entries of a dictionary; any number of processes could have submitted them.
+    """A durable backend's jobs, entries of a dictionary; any number of processes could have submitted them.
 
     :param before: called with a call's name before it is done; may raise, as AWS may
     :param lines: of each job's output
-    :param more: what else its handles hold
     """
 
-    remote = True
-
-    def __init__(
-        self, before: Callable[[str], None] = lambda call: None, lines: tuple[str, ...] = (), **more: Any
-    ) -> None:
-        self.before, self.lines, self.more = before, lines, more
+    def __init__(self, before: Callable[[str], None] = lambda call: None, lines: tuple[str, ...] = ()) -> None:
+        self.before, self.lines = before, lines
         self.calls: list[str] = []
         self.jobs: dict[str, JobStatus] = {}
-        self.submitted: dict[str, Job] = {}
+        self.submitted: dict[str, tuple[Job, OpenRun]] = {}
+        self.hosts: list[Host] = []
         self.ends_as = JobStatus("succeeded", 0)
         self.waited: list[float] = []
         self.planned = 0
 
-    def check(self, job: Job) -> None:
-        self._called("check")
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
+        """Make this the backend ``memory`` of a test."""
+        monkeypatch.setattr(MemoryBackend, "jobs", self, raising=False)
+        monkeypatch.setitem(registry.OWN, "memory", f"{__name__}:MemoryBackend")
+        return self
 
-    def environment(self, job: Job) -> Mapping[str, str]:
-        return {"mlflow.project.env": "memory"}
-
-    def identity(self, job: Job) -> Mapping[str, Any]:
-        return {"image": "memory:1"}
-
-    def plan(self, job: Job) -> Handle:
-        self._called("plan")
+    def new_handle(self) -> MemoryHandle:
         self.planned += 1
-        return self._handle()
+        return MemoryHandle("memory", f"job-{self.planned}")
 
-    def stage(self, job: Job) -> None:
-        self._called("stage")
-
-    def submit(self, job: Job) -> Handle:
-        self._called("submit")
-        handle = self._handle()
-        self.jobs[handle["name"]] = JobStatus("running")
-        self.submitted[handle["name"]] = job
-        return handle
-
-    def poll(self, handle: Handle) -> JobStatus:
-        self._called("poll")
-        return self.jobs[handle["name"]]
-
-    def cancel(self, handle: Handle) -> None:
-        self._called(f"cancel {handle['name']}")
-
-    def logs(self, handle: Handle) -> Iterator[str]:
-        self._called("logs")
-        yield from self.lines
-        self.jobs[handle["name"]] = self.ends_as
-
-    def exists(self, handle: Handle) -> bool:
-        return handle["name"] in self.jobs
-
-    def parameters(self, handle: Handle) -> Mapping[str, str]:
-        job = self.submitted.get(handle["name"])
-        return job.parameters.as_record() if job else {}
-
-    def stop(self, handle: Handle) -> None:
-        self._called(f"stop {handle['name']}")
-
-    def finish_cancel(self, seconds: float) -> None:
-        self.waited.append(seconds)
-
-    def clear_checkpoint(self, handle: Handle) -> None:
-        self._called(f"clear_checkpoint {handle['name']}")
-
-    def last_lines(self, handle: Handle, count: int) -> list[str]:
-        self._called("last_lines")
-        return list(self.lines[-count:])
-
-    def tags(self, handle: Handle) -> Mapping[str, str]:
-        return {"memory.job": handle["name"]}
-
-    def _handle(self) -> Handle:
-        return {"backend": "memory", "name": f"job-{self.planned}", **self.more}
-
-    def _called(self, call: str) -> None:
+    def called(self, call: str) -> None:
         self.calls.append(call)
         self.before(call)
+
+
+@dataclass
+class MemoryLaunch(DurableLaunch):
+    jobs: MemoryJobs
+    job: Job
+    handle: MemoryHandle
+
+    def __post_init__(self) -> None:
+        self.tags = {"mlflow.project.env": "memory"}
+        self.job_tags = {"memory.job": self.handle.name}
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"image": "memory:1"}
+
+    def postponed(self) -> MemoryLaunch:
+        return MemoryLaunch(self.jobs, self.job, self.jobs.new_handle())
+
+    def start(self, run: OpenRun, begun: Callable[[Running], None]) -> Running:
+        self.jobs.called("stage")
+        running = MemoryJob(self.jobs, self.handle)
+        begun(running)
+        self.jobs.called("submit")
+        self.jobs.jobs[self.handle.name] = JobStatus("running")
+        self.jobs.submitted[self.handle.name] = self.job, run
+        return running
+
+
+@dataclass
+class MemoryJob(Running):
+    jobs: MemoryJobs
+    handle: MemoryHandle
+
+    def lines(self) -> Iterator[str]:
+        self.jobs.called("lines")
+        yield from self.jobs.lines
+        self.jobs.jobs[self.handle.name] = self.jobs.ends_as
+
+    def status(self) -> JobStatus:
+        self.jobs.called("status")
+        return self.jobs.jobs[self.handle.name]
+
+    def cancel(self) -> None:
+        self.jobs.called(f"cancel {self.handle.name}")
+
+    def finish_cancel(self, seconds: float) -> None:
+        self.jobs.waited.append(seconds)
+
+    def last_lines(self, count: int) -> list[str]:
+        self.jobs.called("last_lines")
+        return list(self.jobs.lines[-count:])
+
+    def clear_checkpoint(self) -> None:
+        self.jobs.called(f"clear_checkpoint {self.handle.name}")
+
+
+class MemoryBackend(DurableBackend):
+    """See :class:`MemoryJobs`."""
+
+    jobs: ClassVar[MemoryJobs]
+    handle_type: ClassVar = MemoryHandle
+    link_names: ClassVar = ("Memory job",)
+
+    def prepare(self, job: Job) -> Launch:
+        self.jobs.hosts.append(self.host)
+        self.jobs.called("prepare")
+        return MemoryLaunch(self.jobs, job, self.jobs.new_handle())
+
+    def attach(self, handle: MemoryHandle) -> Running:
+        return MemoryJob(self.jobs, handle)
+
+    def exists(self, handle: MemoryHandle) -> bool:
+        return handle.name in self.jobs.jobs
+
+    def stop(self, handle: MemoryHandle) -> None:
+        self.host.log("asked")
+        self.jobs.called(f"stop {handle.name}")
+
+    def deadline(self, handle: MemoryHandle) -> float:
+        return handle.submitted + handle.deadline_seconds
+
+    def links(self, handle: MemoryHandle) -> Mapping[str, str]:
+        return {"Memory job": f"http://memory.test/{handle.name}"}
+
+    def poll_many(self, handles: Sequence[MemoryHandle]) -> Sequence[News]:
+        self.jobs.called("poll_many")
+        return [News(ended=self.jobs.jobs[handle.name].state != "running") for handle in handles]

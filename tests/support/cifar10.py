@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
-from mlflow_projects.backends.environments import EnvironmentBuilder
-from mlflow_projects.backends.local import inherited_environment
+from mlflow_projects.backends.local.command import worker_variables
+from mlflow_projects.backends.local.environments import EnvironmentBuilder
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.spec import load_project
 from tests.support.engine import Engine
@@ -28,7 +28,7 @@ def project_python(name: str, log: Callable[[str], None] = print) -> Path:
 
     :param name: a folder of sample_projects/cifar10
     """
-    builder = EnvironmentBuilder(Cache(CACHE), inherited_environment(os.environ), log)
+    builder = EnvironmentBuilder(Cache(CACHE), worker_variables(os.environ), log)
     with builder.activation(load_project(PROJECTS / name), "uv") as activation:
         return Path(activation.variables["VIRTUAL_ENV"]) / "bin" / "python"
 
@@ -56,7 +56,7 @@ def run_project(
 def project_environment(tracking_uri: str, more: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a project that runs alone: none of Airflow's, no other run's."""
     return {
-        **inherited_environment(os.environ),
+        **worker_variables(os.environ),
         "MLFLOW_TRACKING_URI": tracking_uri,
         "PYTHONUNBUFFERED": "1",
         **more,

@@ -91,8 +91,8 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
                 try_number=instance.try_number,
                 xcom=value(instance, "return_value"),
                 link=value(instance, "_link_MLflowRunLink"),
-                job_link=value(instance, "_link_SageMakerJobLink"),
-                logs_link=value(instance, "_link_CloudWatchLogsLink"),
+                job_link=value(instance, "_link_SageMaker_job"),
+                logs_link=value(instance, "_link_CloudWatch_logs"),
                 model_link=value(instance, "_link_MLflowModelLink"),
             )
             for instance in instances

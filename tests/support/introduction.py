@@ -18,7 +18,7 @@ SAMPLES = ROOT / "sample_projects"
 @contextlib.contextmanager
 def project_environment(project: str) -> Iterator[dict[str, str]]:
     """Yield the variables that activate a sample project's environment: the one that the DAGs' steps use too."""
-    from mlflow_projects.backends.environments import EnvironmentBuilder
+    from mlflow_projects.backends.local.environments import EnvironmentBuilder
     from mlflow_projects.operators.base import cache_from_config
     from mlflow_projects.project.spec import load_project
 
@@ -83,8 +83,8 @@ def artifacts(tracking_uri: str, run: Any, folder: Path) -> dict[str, bytes]:
 
 def kinds_missing(tracking_uri: str, run: Any) -> list[str]:
     """Return which of the seven kinds of record a run lacks."""
-    from mlflow_projects.tracking.client import connect
-    from mlflow_projects.tracking.kinds import kinds_missing_from
-    from mlflow_projects.tracking.settings import TrackingSettings
+    from mlflow_projects.tracking.completeness import kinds_missing_from
+    from mlflow_projects.tracking.connect import connect
+    from mlflow_projects.tracking.server import TrackingSettings
 
     return kinds_missing_from(connect(TrackingSettings(tracking_uri)), run.info.run_id)

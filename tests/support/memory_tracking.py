@@ -20,7 +20,7 @@ from typing import Any
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 
 _CONDITION = re.compile(r"""(\w+)(?:\.(?:`([^`]+)`|(\w+)))?\s*(!=|=|>=)\s*(?:'([^']*)'|"([^"]*)"|(\d+))""")
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, "!=": operator.ne, ">=": operator.ge}

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.types import NOTSET
 
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.support.memory_tracking import MemoryClient
 
 # An Airflow connection that leads to the client of ``connected``; another one leads nowhere.
@@ -28,7 +28,7 @@ def connected(monkeypatch: pytest.MonkeyPatch, uri: str = URI) -> MemoryClient:
         return client
 
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", f'{{"conn_type": "mlflow", "host": "{uri}"}}')
-    monkeypatch.setattr("mlflow_projects.tracking.client.connect", connect)
+    monkeypatch.setattr("mlflow_projects.tracking.connect.connect", connect)
     return client
 
 

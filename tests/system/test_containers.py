@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.backends import container
-from mlflow_projects.backends import engine as engine_module
-from mlflow_projects.backends.base import Job
-from mlflow_projects.backends.local import LocalBackend
+from mlflow_projects.backends.contract import Host, Job, OpenRun, Running
+from mlflow_projects.backends.local import LocalBackend, container
+from mlflow_projects.backends.local import engine as engine_module
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -66,6 +65,11 @@ def tracked_project(folder: Path, image: str, command: str = "python3 work.py", 
     return folder
 
 
+def started(made: Job) -> Running:
+    """Start a job's container, as an attempt does."""
+    return LocalBackend(Host(print)).prepare(made).start(OpenRun(), lambda running: None)
+
+
 def job(workspace: Path, image: str, command: str, **changes: Any) -> Job:
     project = load_project(SHELL)
     entry_point = project.entry_point("main")
@@ -73,7 +77,7 @@ def job(workspace: Path, image: str, command: str, **changes: Any) -> Job:
         "project": project,
         "entry_point": entry_point,
         "parameters": check_parameters(project, entry_point, {"command": command}),
-        "environment": {},
+        "variables": {},
         "workspace": workspace,
         "cache": Cache(workspace),
         "config": {"docker_image": image},
@@ -220,34 +224,31 @@ def test_output_comes_line_by_line_and_a_stop_reaches_every_process(tmp_path: Pa
     # A shell that waits for a child does not pass signals on; both say that they got one.
     child = "(trap 'echo child got it; exit' TERM; echo ready; while :; do sleep 0.1; done)"
     command = f"trap 'echo parent got it' TERM; {child} & wait; wait"
-    backend = LocalBackend(print)
-    handle = backend.submit(job(tmp_path, base_image, command))
+    running = started(job(tmp_path, base_image, command))
     lines: list[str] = []
-    for line in backend.logs(handle):
+    for line in running.lines():
         lines.append(line)
         if line == "ready":
-            assert backend.poll(handle).state == "running"
-            backend.cancel(handle)
+            assert running.status().state == "running"
+            running.cancel()
     assert {"child got it", "parent got it"} <= set(lines)
-    assert backend.poll(handle).state in ("failed", "succeeded")
+    assert running.status().state in ("failed", "succeeded")
 
 
 def test_a_command_that_ignores_the_stop_is_killed_after_the_grace_time(tmp_path: Path, base_image: str) -> None:
-    backend = LocalBackend(print)
     config = {"docker_image": base_image, "grace_seconds": 1}
-    handle = backend.submit(job(tmp_path, base_image, "trap '' TERM; echo ready; sleep 600 & wait", config=config))
-    for _ in backend.logs(handle):
-        backend.cancel(handle)
-    assert backend.poll(handle).exit_code == 128 + signal.SIGKILL
+    running = started(job(tmp_path, base_image, "trap '' TERM; echo ready; sleep 600 & wait", config=config))
+    for _ in running.lines():
+        running.cancel()
+    assert running.status().exit_code == 128 + signal.SIGKILL
 
 
 WORKER = """
 import sys, pathlib
 sys.path[:0] = {path!r}
-from tests.system.test_containers import LocalBackend, job
-backend = LocalBackend(print)
-handle = backend.submit(job(pathlib.Path({folder!r}), {image!r}, "echo running; sleep 600"))
-for line in backend.logs(handle):
+from tests.system.test_containers import job, started
+running = started(job(pathlib.Path({folder!r}), {image!r}, "echo running; sleep 600"))
+for line in running.lines():
     print(line, flush=True)
 """
 
@@ -283,8 +284,7 @@ def test_what_a_killed_worker_with_all_its_processes_left_goes_with_the_next_try
         process.kill()
     worker.wait()
     assert len(engine.leftovers()) == 1
-    backend = LocalBackend(print)
-    lines = list(backend.logs(backend.submit(job(tmp_path, base_image, "echo next"))))
+    lines = list(started(job(tmp_path, base_image, "echo next")).lines())
     assert re.fullmatch("Removing the container mlflow-tests-.* of an earlier try.", lines[0])
     assert lines[1:] == ["next"]
 
@@ -335,15 +335,14 @@ def test_an_engine_that_goes_away_fails_the_step(
         )
         wait((Path(folder) / "e.sock").exists, "the engine's socket")
         monkeypatch.setenv("DOCKER_HOST", host)
-        backend = LocalBackend(print)
-        handle = backend.submit(job(tmp_path, base_image, "echo running; sleep 600"))
+        running = started(job(tmp_path, base_image, "echo running; sleep 600"))
         lines = []
-        for line in backend.logs(handle):
+        for line in running.lines():
             lines.append(line)
             if line == "running":
                 service.kill()
                 service.wait()
-        status = backend.poll(handle)
+        status = running.status()
     assert (status.state, status.exit_code) == ("failed", 125)
     assert f"The container engine at {host} does not answer" in status.reason
     for left in engine.client().containers.list():  # as soon as the engine is back, the next try does this
@@ -368,7 +367,7 @@ def test_an_engine_that_does_not_answer_is_worth_a_retry(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(StepFailedError, match="does not answer"):
-        LocalBackend(print).check(job(tmp_path, base_image, "true"))
+        LocalBackend(Host(print)).prepare(job(tmp_path, base_image, "true"))
 
 
 @pytest.mark.parametrize(
@@ -377,9 +376,8 @@ def test_an_engine_that_does_not_answer_is_worth_a_retry(
         ({"config": {"docker_image": "i", "docker_memory": "much"}}, "'docker_memory' must be a size"),
         ({"config": {"docker_image": "i", "docker_gpus": "two"}}, "'docker_gpus' must be a number"),
         ({"config": {"docker_image": "i"}, "env_manager": "uv"}, "leave env_manager out"),
-        ({"config": {"docker_imag": "i"}}, "unknown key 'docker_imag'"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(changes: Any, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=re.escape(sentence)):
-        LocalBackend(print).check(job(tmp_path, "", "true", **changes))
+        LocalBackend(Host(print)).prepare(job(tmp_path, "", "true", **changes))

@@ -294,8 +294,8 @@ def _no_secret_in(*texts: str) -> None:
 
 def test_a_new_embedded_store_is_made_once_by_many_processes(tmp_path: Path) -> None:
     code = (
-        "import sys; from mlflow_projects.tracking.client import connect;"
-        "from mlflow_projects.tracking.settings import TrackingSettings as S;"
+        "import sys; from mlflow_projects.tracking.connect import connect;"
+        "from mlflow_projects.tracking.server import TrackingSettings as S;"
         "from mlflow_projects.tracking.record import resolve_experiment;"
         "print(resolve_experiment(connect(S(uri=sys.argv[1])), 'x'))"
     )

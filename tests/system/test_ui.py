@@ -12,9 +12,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from mlflow_projects.tracking.client import connect
-from mlflow_projects.tracking.record import now, resolve_experiment
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.client import now
+from mlflow_projects.tracking.connect import connect
+from mlflow_projects.tracking.record import resolve_experiment
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.conftest import ROOT
 from tests.support.airflow import SECRET, USERS, Deployment, running_airflow
 from tests.support.browser import (

@@ -65,7 +65,7 @@ def test_importing_the_package_does_not_even_load_airflow(tmp_path: Path) -> Non
 
 BELOW_THE_HOOKS = """
 import importlib, pkgutil, sys
-import mlflow_projects.operators.attempt, mlflow_projects.operators.reuse
+import mlflow_projects.attempt.life, mlflow_projects.attempt.reuse
 for room in ("backends", "project", "tracking"):
     package = importlib.import_module(f"mlflow_projects.{room}")
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

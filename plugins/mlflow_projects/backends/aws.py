@@ -58,12 +58,12 @@ class Clients:
 
         try:
             BaseHook.get_connection(self.aws_conn_id)
-        except AirflowNotFoundException:
+        except AirflowNotFoundException as error:
             if self.aws_conn_id == DEFAULT_CONNECTION:
                 return None
             raise ProjectError(
                 f"There is no Airflow connection {self.aws_conn_id!r}; add it, or correct aws_conn_id."
-            ) from None
+            ) from error
         return self.aws_conn_id
 
     @property

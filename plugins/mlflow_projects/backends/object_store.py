@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+import re
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from mlflow_projects.backends.aws import Clients, aws_errors, error_code
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 
+# TaskIdentity.key: what is not named so, is not ours to remove.
+CHECKPOINT_KEY = re.compile(r"[a-zA-Z0-9-]*-[0-9a-f]{16}")
 _S3_BATCH = 1000  # objects of one DeleteObjects request
 
 
@@ -47,8 +51,24 @@ def object_store(uri: str, aws_conn_id: str | None) -> ObjectStore:
     try:
         filesystem, root = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
-        raise ProjectError(f"{uri} cannot be used on this worker: {error}.") from None
+        raise ProjectError(f"{uri} cannot be used on this worker: {error}.") from error
     return _Fsspec(uri, filesystem, root.rstrip("/"))
+
+
+def remove_old_checkpoints(store: ObjectStore, days: float, log: Callable[[str], None]) -> None:
+    """Remove checkpoints of tasks that never succeeded; that it cannot be done is no reason to fail."""
+    try:
+        newest: dict[str, float] = {}
+        found = store.changes()
+        for name, changed in found.items():
+            key = name.partition("/")[0]
+            newest[key] = max(changed, newest.get(key, 0.0))
+        for key, changed in newest.items():
+            if CHECKPOINT_KEY.fullmatch(key) and time.time() - changed > days * 86_400:
+                log(f"Removing the checkpoint {key}, unchanged for more than {days:g} days.")
+                store.remove([name for name in found if name.startswith(f"{key}/")])
+    except StepFailedError as error:
+        log(f"Old checkpoints cannot be looked for: {error}")
 
 
 @contextlib.contextmanager
@@ -56,7 +76,7 @@ def _explained(uri: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise StepFailedError(f"{uri} cannot be used now: {error}") from None
+        raise StepFailedError(f"{uri} cannot be used now: {error}") from error
 
 
 class _S3:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlflow_projects.tracking.settings import TrackingSettings
+    from mlflow_projects.tracking.server import TrackingSettings
 
 
 def database_is_made() -> bool:
@@ -35,7 +35,7 @@ def tracking_settings() -> TrackingSettings:
 
     :raises ProjectError: a setting holds what it cannot hold
     """
-    from mlflow_projects.tracking.settings import settings_from_environment
+    from mlflow_projects.tracking.server import settings_from_environment
 
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return settings_from_environment()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_projects.cli.remark import Level, Remark
+from mlflow_projects.cli.check_result import CheckResult, Level
 
 if TYPE_CHECKING:
     from mlflow_projects.cli.lint import Report
@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what was found; return 1 if anything is an error."""
     from mlflow_projects.cli.lint import is_template, lint_project
 
-    found, remarks = _projects(arguments.paths)
-    remarks += [Remark(Level.NOTE, f"{root} is a template, passed over.") for root in found if is_template(root)]
+    found, results = _projects(arguments.paths)
+    results += [CheckResult(Level.NOTE, f"{root} is a template, passed over.") for root in found if is_template(root)]
     reports = [lint_project(root) for root in found if not is_template(root)]
     levels: list[Level] = []
     if not arguments.lint_only:
@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         levels += _print("Environment", inspect_environment({report.environment for report in reports}))
         levels += _print("Tracking server", inspect_connections())
         print("Projects")
-    levels += [remark.level for remark in remarks]
-    for remark in remarks:
-        print(remark)
+    levels += [result.level for result in results]
+    for result in results:
+        print(result)
     for report in reports:
         levels += _print_report(report)
     errors, warnings = levels.count(Level.ERROR), levels.count(Level.WARNING)
@@ -54,31 +54,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def _projects(paths: Sequence[Path]) -> tuple[list[Path], list[Remark]]:
+def _projects(paths: Sequence[Path]) -> tuple[list[Path], list[CheckResult]]:
     """Return the projects at or below paths, and what is to be said where there are none."""
     from mlflow_projects.cli.lint import find_projects
 
     if not paths:
         found = find_projects(Path())
-        return found, [] if found else [Remark(Level.NOTE, "no MLproject file at or below this folder.")]
+        return found, [] if found else [CheckResult(Level.NOTE, "no MLproject file at or below this folder.")]
     roots: dict[Path, None] = {}
-    remarks = []
+    results = []
     for path in paths:
         found = find_projects(path)
         roots.update(dict.fromkeys(found))
         if not found:
             why = "holds no MLproject file, nor does a folder below it" if path.exists() else "does not exist"
-            remarks.append(Remark(Level.ERROR, f"{path} {why}."))
-    return list(roots), remarks
+            results.append(CheckResult(Level.ERROR, f"{path} {why}."))
+    return list(roots), results
 
 
-def _print(title: str, remarks: Iterable[Remark]) -> list[Level]:
-    """Print remarks as they come, as some take seconds; return their levels."""
+def _print(title: str, results: Iterable[CheckResult]) -> list[Level]:
+    """Print results as they come, as some take seconds; return their levels."""
     print(title)
     levels = []
-    for remark in remarks:
-        print(remark, flush=True)
-        levels.append(remark.level)
+    for result in results:
+        print(result, flush=True)
+        levels.append(result.level)
     return levels
 
 
@@ -86,5 +86,5 @@ def _print_report(report: Report) -> list[Level]:
     for finding in report.findings:
         print(finding)
     if not report.findings:
-        print(Remark(Level.OK, str(report.root)))
+        print(CheckResult(Level.OK, str(report.root)))
     return [Level.ERROR if finding.is_error else Level.WARNING for finding in report.findings]

@@ -6,24 +6,24 @@ import os
 from collections.abc import Iterator
 
 from mlflow_projects.cli.airflow_side import database_is_made, read_connections_from_database
-from mlflow_projects.cli.remark import Level, Remark
+from mlflow_projects.cli.check_result import CheckResult, Level
 from mlflow_projects.exceptions import ProjectError
 
 _PREFIX = "AIRFLOW_CONN_"
 
 
-def inspect_connections() -> Iterator[Remark]:
-    """Yield a remark for each connection of type ``mlflow``, or for what counts in its place."""
+def inspect_connections() -> Iterator[CheckResult]:
+    """Yield a result for each connection of type ``mlflow``, or for what counts in its place."""
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
 
     types, unreadable = _types_in_environment()
     for name in unreadable:
-        yield Remark(Level.ERROR, f"the variable {name} holds no connection; it must be a URI or a JSON object.")
+        yield CheckResult(Level.ERROR, f"the variable {name} holds no connection; it must be a URI or a JSON object.")
     try:
         types = {**_types_in_database(), **types}
         read_connections_from_database()
     except _NoDatabaseError as reason:
-        yield Remark(Level.NOTE, f"{reason} Only connections in environment variables are looked at.")
+        yield CheckResult(Level.NOTE, f"{reason} Only connections in environment variables are looked at.")
     default = MLflowHook.default_conn_name
     if default not in types:
         yield from _fallback()
@@ -31,7 +31,7 @@ def inspect_connections() -> Iterator[Remark]:
         if conn_type == MLflowHook.conn_type:
             yield _test(conn_id)
         elif conn_id == default:
-            yield Remark(
+            yield CheckResult(
                 Level.WARNING,
                 f"connection {conn_id} is of type {conn_type!r}, not {MLflowHook.conn_type!r}, so its page lacks our "
                 "form; delete it and add it again.",
@@ -57,7 +57,7 @@ def _types_in_database() -> dict[str, str]:
                 str(row[0]): str(row[1]) for row in session.execute(select(Connection.conn_id, Connection.conn_type))
             }
     except SQLAlchemyError as error:
-        raise _NoDatabaseError(f"Airflow's database cannot be read ({type(error).__name__}).") from None
+        raise _NoDatabaseError(f"Airflow's database cannot be read ({type(error).__name__}).") from error
 
 
 def _types_in_environment() -> tuple[dict[str, str], list[str]]:
@@ -79,15 +79,15 @@ def _types_in_environment() -> tuple[dict[str, str], list[str]]:
     return types, unreadable
 
 
-def _fallback() -> Iterator[Remark]:
+def _fallback() -> Iterator[CheckResult]:
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
-    from mlflow_projects.tracking.settings import settings_from_environment
+    from mlflow_projects.tracking.server import settings_from_environment
 
     default = MLflowHook.default_conn_name
     if os.environ.get("MLFLOW_TRACKING_URI"):
-        yield Remark(Level.NOTE, f"there is no connection {default}; MLFLOW_TRACKING_URI of the worker counts.")
+        yield CheckResult(Level.NOTE, f"there is no connection {default}; MLFLOW_TRACKING_URI of the worker counts.")
     else:
-        yield Remark(
+        yield CheckResult(
             Level.WARNING,
             f"there is neither a connection {default} nor MLFLOW_TRACKING_URI; runs go to mlflow.db in the folder "
             "where Airflow was started.",
@@ -95,15 +95,15 @@ def _fallback() -> Iterator[Remark]:
     try:
         database = settings_from_environment().missing_database()
     except ProjectError as error:
-        yield Remark(Level.ERROR, str(error))
+        yield CheckResult(Level.ERROR, str(error))
         return
     if database:
-        yield Remark(Level.NOTE, f"{database} is not there yet; the first run makes it.")
+        yield CheckResult(Level.NOTE, f"{database} is not there yet; the first run makes it.")
     else:
         yield _test(default)
 
 
-def _test(conn_id: str) -> Remark:
+def _test(conn_id: str) -> CheckResult:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
@@ -111,5 +111,7 @@ def _test(conn_id: str) -> Remark:
     try:
         answers, text = MLflowHook(conn_id).test_connection()
     except AirflowNotFoundException:
-        return Remark(Level.ERROR, f"connection {conn_id} cannot be read (was it saved with another Fernet key?).")
-    return Remark(Level.OK if answers else Level.ERROR, f"{conn_id}: {text}")
+        return CheckResult(
+            Level.ERROR, f"connection {conn_id} cannot be read (was it saved with another Fernet key?)."
+        )
+    return CheckResult(Level.OK if answers else Level.ERROR, f"{conn_id}: {text}")

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mlflow_projects import __version__
-from mlflow_projects.cli.remark import Level, Remark
+from mlflow_projects.cli.check_result import CheckResult, Level
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.spec import EnvironmentKind
 
@@ -22,15 +22,15 @@ _PLUGIN = "mlflow_projects"
 _ENGINE_SECONDS = 10
 
 
-def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterator[Remark]:
-    """Yield a remark for each part.
+def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterator[CheckResult]:
+    """Yield a result for each part.
 
     :param declared: the environments that projects declare; a program that they need must be there
     """
     yield _python()
     versions = list(_versions())
     yield from versions
-    if not any(remark.level is Level.ERROR for remark in versions):
+    if not any(result.level is Level.ERROR for result in versions):
         yield _provider()
         yield _plugin()
     yield _program("git", "projects in git need it", needed=False)
@@ -39,29 +39,29 @@ def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterato
     yield _container_engine(needed="docker_env" in declared)
 
 
-def _python() -> Remark:
+def _python() -> CheckResult:
     text = f"Python {platform.python_version()} ({sys.executable})"
     if _OLDEST_PYTHON <= sys.version_info[:2] <= _NEWEST_PYTHON:
-        return Remark(Level.OK, text)
+        return CheckResult(Level.OK, text)
     oldest, newest = (".".join(map(str, version)) for version in (_OLDEST_PYTHON, _NEWEST_PYTHON))
-    return Remark(Level.ERROR, f"{text}: Python {oldest} to {newest} is needed.")
+    return CheckResult(Level.ERROR, f"{text}: Python {oldest} to {newest} is needed.")
 
 
-def _versions() -> Iterator[Remark]:
+def _versions() -> Iterator[CheckResult]:
     for distribution, (name, oldest) in _OLDEST.items():
         wanted = ".".join(map(str, oldest))
         try:
             found = metadata.version(distribution)
         except metadata.PackageNotFoundError:
-            yield Remark(Level.ERROR, f"{name} is not installed here; {name} {wanted} or later is needed.")
+            yield CheckResult(Level.ERROR, f"{name} is not installed here; {name} {wanted} or later is needed.")
             continue
         if tuple(int(part) for part in found.split(".")[:2]) < oldest:
-            yield Remark(Level.ERROR, f"{name} {found} is too old; {name} {wanted} or later is needed.")
+            yield CheckResult(Level.ERROR, f"{name} {found} is too old; {name} {wanted} or later is needed.")
         else:
-            yield Remark(Level.OK, f"{name} {found}")
+            yield CheckResult(Level.OK, f"{name} {found}")
 
 
-def _provider() -> Remark:
+def _provider() -> CheckResult:
     """Look for the provider, without which the connection type has no form and ``connections add`` no type."""
     found = [
         dist.version
@@ -70,21 +70,21 @@ def _provider() -> Remark:
         and any(entry.group == "apache_airflow_provider" for entry in dist.entry_points)
     ]
     if not found:
-        return Remark(
+        return CheckResult(
             Level.WARNING,
             f"{_DISTRIBUTION} is not installed as a package: steps run, but the form of the connection and our "
             "options of airflow.cfg are unknown to Airflow; pip install it.",
         )
     if len(found) > 1:
-        return Remark(
+        return CheckResult(
             Level.ERROR,
             f"{_DISTRIBUTION} is installed {len(found)} times ({', '.join(found)}); "
             "uninstall it, then install it once.",
         )
-    return Remark(Level.OK, f"provider {_DISTRIBUTION} {__version__}")
+    return CheckResult(Level.OK, f"provider {_DISTRIBUTION} {__version__}")
 
 
-def _plugin() -> Remark:
+def _plugin() -> CheckResult:
     from airflow import plugins_manager
 
     sources = [str(info["source"]) for info in plugins_manager.get_plugin_info(["source"]) if info["name"] == _PLUGIN]
@@ -94,38 +94,42 @@ def _plugin() -> Remark:
         if _PLUGIN in f"{place}{error}"
     ]
     if errors:
-        return Remark(Level.ERROR, f"Airflow cannot load the plugin {_PLUGIN} ({'; '.join(errors)}).")
+        return CheckResult(Level.ERROR, f"Airflow cannot load the plugin {_PLUGIN} ({'; '.join(errors)}).")
     if not sources:
-        return Remark(
+        return CheckResult(
             Level.ERROR,
             f"Airflow does not find the plugin {_PLUGIN}: runs would stay open when a person ends a task; "
             f"pip install {_DISTRIBUTION}, or copy plugins/ with its .airflowignore.",
         )
     if len(sources) > 1:
-        return Remark(Level.ERROR, f"Airflow finds the plugin {_PLUGIN} {len(sources)} times ({', '.join(sources)}).")
-    return Remark(Level.OK, f"plugin {_PLUGIN} from {sources[0].partition(': EntryPoint')[0]}")
+        return CheckResult(
+            Level.ERROR, f"Airflow finds the plugin {_PLUGIN} {len(sources)} times ({', '.join(sources)})."
+        )
+    return CheckResult(Level.OK, f"plugin {_PLUGIN} from {sources[0].partition(': EntryPoint')[0]}")
 
 
-def _program(name: str, why: str, *, needed: bool) -> Remark:
+def _program(name: str, why: str, *, needed: bool) -> CheckResult:
     """Look where tasks look: beside this Python, then on the PATH."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found:
-        return Remark(Level.OK, f"{name} ({found})")
-    return Remark(Level.ERROR if needed else Level.NOTE, f"{name} is not here; {why}.")
+        return CheckResult(Level.OK, f"{name} ({found})")
+    return CheckResult(Level.ERROR if needed else Level.NOTE, f"{name} is not here; {why}.")
 
 
-def _container_engine(*, needed: bool) -> Remark:
-    from mlflow_projects.backends.engine import connected, engine_host
+def _container_engine(*, needed: bool) -> CheckResult:
+    from mlflow_projects.backends.local.engine import connected, engine_host
 
     level = Level.ERROR if needed else Level.NOTE
     try:
         host = engine_host(os.environ)
     except ProjectError:
         hint = "only projects with docker_env or docker_image need one"
-        return Remark(level, f"no container engine is here (no DOCKER_HOST, no socket of Docker or podman); {hint}.")
+        return CheckResult(
+            level, f"no container engine is here (no DOCKER_HOST, no socket of Docker or podman); {hint}."
+        )
     try:
         with connected(os.environ, timeout=_ENGINE_SECONDS) as client:
-            return Remark(Level.OK, f"container engine {client.version()['Version']} at {host}")
+            return CheckResult(Level.OK, f"container engine {client.version()['Version']} at {host}")
     except StepFailedError as error:
-        return Remark(level, str(error))
+        return CheckResult(level, str(error))

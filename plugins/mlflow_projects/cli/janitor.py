@@ -20,16 +20,16 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
 
     :raises ProjectError: Airflow has no database, so there is nothing to compare with
     """
-    from airflow.configuration import conf
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    from mlflow_projects.backends.base import stop_job_of
+    from mlflow_projects.backends.registry import stop_job_of
     from mlflow_projects.cli.airflow_side import database_is_made, read_connections_from_database
+    from mlflow_projects.config import airflow_url
     from mlflow_projects.exceptions import ProjectError
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
-    from mlflow_projects.tracking.janitor import tidy
+    from mlflow_projects.tracking.janitor import close_leftovers
 
     if not database_is_made():
         raise ProjectError("Airflow has no database here; set AIRFLOW_HOME, or make it with: airflow db migrate")
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     read_connections_from_database()
     client = MLflowHook().get_conn()
     try:
-        closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"), stop)
+        closed = close_leftovers(client, state, airflow_url(), stop)
     finally:
         client.close()
     for one in closed:

@@ -264,7 +264,7 @@ class _Linter:
                 )
 
     def _environment(self) -> None:
-        from mlflow_projects.backends.environments import read_python_environment
+        from mlflow_projects.project.python_environment import read_python_environment
 
         try:
             self.environment, file = find_environment(self.root, self.file, self.content)

@@ -81,7 +81,7 @@ def _write(files: dict[Path, str], project: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ProjectError(f"{file} cannot be written: {error.strerror}.") from None
+            raise ProjectError(f"{file} cannot be written: {error.strerror}.") from error
 
 
 def _next(name: str, project: Path, dags: Path | None) -> list[str]:

@@ -26,17 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_id", metavar="RUN_ID", nargs="?", help="the DAG run; default: the newest one that MLflow knows"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="tell what the records lack of the seven kinds; exit with 1 if anything"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table.
+    """Print the table; return 1 if the records were to be checked and lack something.
 
     :raises TrackingError: the tracking server cannot be asked, or holds no such run
     """
     from rich.console import Console
 
     from mlflow_projects.cli.airflow_side import tracking_settings
-    from mlflow_projects.tracking.client import connect
+    from mlflow_projects.tracking.connect import connect
     from mlflow_projects.tracking.tree import last_dag_run_id, run_tree
 
     dag_id, run_id = arguments.dag_id, arguments.run_id
@@ -54,16 +57,29 @@ def run(arguments: argparse.Namespace) -> int:
         if not console.is_terminal:
             console = Console(width=_WIDTH_WITHOUT_TERMINAL)
         console.print(_table(client, f"{dag_id} · {dag_run_id}", tops))
+        lacking = _lacking(client, tops) if arguments.check else []
     finally:
         client.close()
-    return 0
+    for line in lacking:
+        print(line)
+    return 1 if lacking else 0
+
+
+def _lacking(client: TrackingClient, tops: Sequence[RunNode]) -> list[str]:
+    """Return a line for each step whose record is not complete; a parent's metrics and artifacts are its steps'."""
+    from mlflow_projects.tracking.completeness import kinds_missing_from
+    from mlflow_projects.tracking.tags import ROLE
+
+    steps = [node.run for top in tops for _, node in top.walk() if node.run.tags.get(ROLE) == "step"]
+    found = [(run, kinds_missing_from(client, run.run_id)) for run in steps]
+    return [f"{run.name} ({run.run_id}) lacks: {', '.join(kinds)}." for run, kinds in found if kinds]
 
 
 def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from mlflow_projects.tracking.record import REUSED_FROM
+    from mlflow_projects.tracking.tags import REUSED_FROM
 
     table = Table(title=escape(title), caption=escape(f"tracking server: {client.settings.uri}"))
     for heading in ("run", "status", "time", "parameters", "metrics", "artifacts"):
@@ -100,4 +116,6 @@ def _short(text: str, limit: int = 40) -> str:
 
 def _is_shown(metric: str) -> bool:
     """Leave out what a training job cost, but for one figure."""
-    return not metric.startswith("sagemaker/") or metric == "sagemaker/billable_seconds"
+    from mlflow_projects.backends.registry import backend_names
+
+    return metric.partition("/")[0] not in backend_names() or metric.endswith("/billable_seconds")

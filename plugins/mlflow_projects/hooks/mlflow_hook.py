@@ -11,7 +11,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
-from mlflow_projects.tracking.settings import TrackingSettings, normalized, settings_from_environment
+from mlflow_projects.tracking.server import TrackingSettings, normalized, settings_from_environment
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -69,13 +69,13 @@ class MLflowHook(BaseHook):
 
     def get_conn(self) -> TrackingClient:
         """Return a client for the server; close it after use."""
-        from mlflow_projects.tracking.client import connect
+        from mlflow_projects.tracking.connect import connect
 
         return connect(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the server for its experiments, once and with little patience: a person waits at the button."""
-        from mlflow_projects.tracking.client import connect
+        from mlflow_projects.tracking.connect import connect
 
         try:
             client = connect(self.settings.for_a_person(_TEST_SECONDS))
@@ -130,4 +130,4 @@ def settings_from_connection(connection: Connection) -> TrackingSettings:
             )
         )
     except (TypeError, ValueError) as error:
-        raise ProjectError(f"{name}: 'timeout' and 'max_retries' of its extra must be numbers ({error}).") from None
+        raise ProjectError(f"{name}: 'timeout' and 'max_retries' of its extra must be numbers ({error}).") from error

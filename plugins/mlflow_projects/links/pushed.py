@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
@@ -20,14 +19,14 @@ class PushedLink(BaseOperatorLink):
         return ""
 
 
-def push_links(operator: BaseOperator, context: Context, urls: Mapping[type[PushedLink], str]) -> None:
+def push_links(operator: BaseOperator, context: Context, *buttons: tuple[PushedLink, str]) -> None:
     """Make buttons of a running task work from now on.
 
     :param operator: as the task runs it, which is a copy: the DAG keeps its buttons
-    :param urls: the address for each button; "" for one that stays hidden
+    :param buttons: each with its address; "" for one that stays hidden
     """
-    for link, url in urls.items():
-        context["ti"].xcom_push(key=link().xcom_key, value=url)
+    for link, url in buttons:
+        context["ti"].xcom_push(key=link.xcom_key, value=url)
     # Airflow would write them all once more at the end: for each, a request while the task holds its slot.
     operator.operator_extra_links = [
         link for link in operator.operator_extra_links if not isinstance(link, PushedLink)

@@ -46,9 +46,10 @@ def settle(dag_id: str, run_id: str, status: RunStatus, reason: str) -> int:
 
     :return: how many parent runs were changed
     """
-    from mlflow_projects.backends.base import stop_job_of
-    from mlflow_projects.tracking.client import OPEN_STATUSES, connect
-    from mlflow_projects.tracking.record import REASON, close_open_descendants, now
+    from mlflow_projects.backends.registry import stop_job_of
+    from mlflow_projects.tracking.client import OPEN_STATUSES
+    from mlflow_projects.tracking.closing import close_open_descendants, end_run
+    from mlflow_projects.tracking.connect import connect
 
     changed = 0
     for parent in _parents(dag_id, run_id):
@@ -61,8 +62,8 @@ def settle(dag_id: str, run_id: str, status: RunStatus, reason: str) -> int:
             run = client.get_run(parent["run_id"])
             close_open_descendants(client, run, reason, lambda child: stop_job_of(child, log.info))
             if run.status != status:
-                client.log_batch(run.run_id, tags={REASON: "" if status == "FINISHED" else reason})
-                client.update_run(run.run_id, status, now() if run.status in OPEN_STATUSES else run.end_time)
+                end_time = None if run.status in OPEN_STATUSES else run.end_time
+                end_run(client, run.run_id, status, "" if status == "FINISHED" else reason, end_time=end_time)
                 changed += 1
         finally:
             client.close()

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from mlflow_projects.backends.checkpoints import DEFAULT_DAYS, CheckpointSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingRefusedError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.operators.templates import render_text, text_or_none
-from mlflow_projects.project.cache import DEFAULT_MAX_BYTES, Cache
+from mlflow_projects.tracking.client import json_metrics
 from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
 
 if TYPE_CHECKING:
@@ -54,7 +51,7 @@ class MLflowTrackingOperator(BaseOperator):
 
     def stop_job(self, run: Run) -> None:
         """Stop the job outside of a run that is to be closed."""
-        from mlflow_projects.backends.base import stop_job_of
+        from mlflow_projects.backends.registry import stop_job_of
 
         stop_job_of(run, self.log.info)
 
@@ -71,9 +68,12 @@ class MLflowTrackingOperator(BaseOperator):
                 yield client
             finally:
                 client.close()
+        # A person reads one sentence; whoever looks for more finds the trace with Airflow's log level DEBUG.
         except (ProjectError, TrackingRefusedError) as error:
+            self.log.debug("The task cannot succeed:", exc_info=True)
             raise AirflowFailException(str(error)) from None
         except (StepFailedError, TrackingError) as error:
+            self.log.debug("The try failed:", exc_info=True)
             raise AirflowException(str(error)) from None
 
 
@@ -85,7 +85,7 @@ class MLflowRunOperator(MLflowTrackingOperator):
     def publish(self, context: Context, client: TrackingClient, run: Run) -> None:
         """Make the "MLflow run" button work from now on."""
         url = client.settings.run_url(run.experiment_id, run.run_id)
-        push_links(self, context, {MLflowRunLink: url})
+        push_links(self, context, (MLflowRunLink(), url))
         self.log.info("MLflow run %s: %s", run.run_id, url or client.settings.uri)
 
     def xcom_of(self, run: Run, status: str) -> dict[str, Any]:
@@ -142,11 +142,6 @@ def bundle_checkout(context: Context) -> BundleCheckout | None:
     return BundleCheckout(root=bundle.repo_path, commit=bundle.version, repo_url=bundle.repo_url)
 
 
-def json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Return metrics as JSON can hold them, which XComs and events of assets are: NaN and infinity become None."""
-    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-
-
 def as_run_id(value: Any) -> str | None:
     """Return the run id in what a template rendered to: an id, or the XCom of a start or project task."""
     if isinstance(value, Mapping):
@@ -172,21 +167,3 @@ def is_deferrable(argument: bool | None) -> bool:
     if argument is None:
         return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
     return bool(argument)
-
-
-def checkpoints_from_config() -> CheckpointSettings:
-    """Return where Airflow's configuration wants checkpoints to be."""
-    location = conf.get("mlflow_projects", "checkpoint_dir", fallback=None)
-    days = conf.getfloat("mlflow_projects", "checkpoint_days", fallback=DEFAULT_DAYS)
-    return CheckpointSettings(location or str(_home() / "mlflow_projects_checkpoints"), days)
-
-
-def _home() -> Path:
-    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
-
-
-def cache_from_config() -> Cache:
-    """Return the cache that Airflow's configuration names."""
-    folder = conf.get("mlflow_projects", "cache_dir", fallback=None) or _home() / "mlflow_projects_cache"
-    limit = conf.getfloat("mlflow_projects", "cache_max_gb", fallback=DEFAULT_MAX_BYTES / 10**9)
-    return Cache(Path(folder).expanduser(), int(limit * 10**9))

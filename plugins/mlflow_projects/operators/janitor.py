@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.configuration import conf
-
+from mlflow_projects.config import airflow_url
 from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowTrackingOperator
-from mlflow_projects.tracking.janitor import tidy
+from mlflow_projects.tracking.janitor import close_leftovers
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,7 +36,7 @@ class MLflowJanitorOperator(MLflowTrackingOperator):
             return str(ti.get_dagrun_state(dag_id, run_id))
 
         with self.tracking() as client:
-            closed = tidy(client, state, conf.get("api", "base_url", fallback="http://localhost:8080"), self.stop_job)
+            closed = close_leftovers(client, state, airflow_url(), self.stop_job)
         for run in closed:
             self.log.warning("Closed %s %s of %s %s", run.status, run.name, run.dag_id, run.dag_run_id)
         self.log.info("%d run(s) closed.", len(closed))

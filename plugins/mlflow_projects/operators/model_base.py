@@ -12,14 +12,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.links.model import MLflowModelLink
 from mlflow_projects.links.pushed import push_links
-from mlflow_projects.operators.base import MLflowTrackingOperator, json_metrics
+from mlflow_projects.operators.base import MLflowTrackingOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from mlflow_projects.tracking.client import Run, TrackingClient
-    from mlflow_projects.tracking.registry import ModelVersion
-    from mlflow_projects.tracking.settings import TrackingSettings
+    from mlflow_projects.tracking.server import TrackingSettings
 
 
 class MLflowModelOperator(MLflowTrackingOperator):
@@ -30,7 +29,7 @@ class MLflowModelOperator(MLflowTrackingOperator):
     def publish_model(self, context: Context, settings: TrackingSettings, version: Mapping[str, Any]) -> None:
         """Make the "MLflow model" button work from now on."""
         url = settings.model_version_url(version["name"], version["version"])
-        push_links(self, context, {MLflowModelLink: url})
+        push_links(self, context, (MLflowModelLink(), url))
         self.log.info("Model version %s: %s", version["uri"], url or settings.uri)
 
     def emit(self, context: Context, extra: Mapping[str, Any]) -> None:
@@ -48,31 +47,6 @@ class MLflowModelOperator(MLflowTrackingOperator):
         self.outlets = [outlet for outlet in self.outlets if not isinstance(outlet, (Asset, AssetRef))]
 
 
-def version_dict(version: ModelVersion, metrics: Mapping[str, float], mlflow_conn_id: str) -> dict[str, Any]:
-    """Return the XCom of a task that stands for a model version."""
-    return {
-        "name": version.name,
-        "version": version.version,
-        "run_id": version.run_id,
-        "source": version.source,
-        "uri": version.uri,
-        "metrics": json_metrics(metrics),
-        "mlflow_conn_id": mlflow_conn_id,
-    }
-
-
-def metrics_of(client: TrackingClient, version: ModelVersion) -> Mapping[str, float]:
-    """Return the metrics of the run that made a version; none if it is unknown or gone."""
-    if not version.run_id:
-        return {}
-    try:
-        return client.get_run(version.run_id).metrics
-    except TrackingError as error:
-        if error.code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
-
-
 def existing_run(client: TrackingClient, run_id: str) -> Run:
     """Return a run.
 
@@ -82,7 +56,7 @@ def existing_run(client: TrackingClient, run_id: str) -> Run:
         return client.get_run(run_id)
     except TrackingError as error:
         if error.code == "RESOURCE_DOES_NOT_EXIST":
-            raise ProjectError(f"There is no run {run_id!r} at {client.settings.uri}; check the run's id.") from None
+            raise ProjectError(f"There is no run {run_id!r} at {client.settings.uri}; check the run's id.") from error
         raise
 
 
@@ -97,7 +71,7 @@ def as_version(value: Any, argument: str) -> int | None:
         return None
     try:
         return int(str(value))  # not a float's
-    except ValueError:
+    except ValueError as error:
         raise AirflowFailException(
             f"{argument} must be a version number or the output of a task that registers a model, not {value!r}."
-        ) from None
+        ) from error

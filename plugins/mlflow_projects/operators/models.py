@@ -9,18 +9,16 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowRunOperator, as_run_id, is_retry, texts
+from mlflow_projects.operators.enclosing import enclosing_parent
 from mlflow_projects.operators.model_base import (
     MLflowModelOperator,
     as_version,
     existing_run,
-    metrics_of,
-    version_dict,
 )
-from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.client import quoted
-from mlflow_projects.tracking.record import PARENT_RUN_ID, SUPERSEDES
-from mlflow_projects.tracking.registration import is_better, move_alias, number, register
+from mlflow_projects.tracking.registration import is_better, metrics_of, move_alias, number, register, version_dict
+from mlflow_projects.tracking.tags import PARENT_RUN_ID, SUPERSEDES
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
-from mlflow_projects.backends.base import REMOTE_BACKENDS, Handle, job_exists
-from mlflow_projects.exceptions import ProjectError
+from mlflow_projects import config
+from mlflow_projects.attempt.life import Attempt, AttemptKilledError, Result, Step
+from mlflow_projects.backends.contract import Host
+from mlflow_projects.backends.registry import durable_class, handle_from, is_durable, link_names
+from mlflow_projects.links.job import JobLink
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
-from mlflow_projects.links.sagemaker import CloudWatchLogsLink, SageMakerJobLink
 from mlflow_projects.operators.artifact import ArtifactReference
-from mlflow_projects.operators.attempt import Attempt, AttemptKilledError, Step
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
     as_run_id,
     bundle_checkout,
-    cache_from_config,
-    checkpoints_from_config,
     experiment_id_for,
     identify,
     is_deferrable,
     is_retry,
     texts,
 )
-from mlflow_projects.operators.reuse import StepReusedError
+from mlflow_projects.operators.enclosing import enclosing_parent
 from mlflow_projects.operators.reuse_rules import reuse_of
-from mlflow_projects.operators.run_group import enclosing_parent
 from mlflow_projects.operators.supervision import let_supervisor_notice_the_end, stop_without_supervisor
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.client import OPEN_STATUSES
-from mlflow_projects.tracking.record import TRIES, TRY_NUMBER, close_abandoned, withdraw
+from mlflow_projects.tracking.closing import close_abandoned, withdraw
+from mlflow_projects.tracking.tags import TRIES, TRY_NUMBER
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from mlflow_projects.backends.contract import DurableBackend, Handle
     from mlflow_projects.project.repository import GitCredentials
     from mlflow_projects.tracking.client import Run, TrackingClient
 
 
 _STATE_KEY = "mlflow_run"
-T = TypeVar("T")
 
 
 class MLflowProjectOperator(MLflowRunOperator):
@@ -92,7 +89,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     :raises AirflowException: the command failed, was stopped, or MLflow stayed away
     """
 
-    operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(), SageMakerJobLink(), CloudWatchLogsLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(), *map(JobLink, link_names("local")))
     template_fields: Sequence[str] = (
         "uri",
         "entry_point",
@@ -159,6 +156,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         super().__init__(**kwargs)
         # Past Airflow's __setattr__, which only matters later: it takes a tenth of the time to parse a DAG.
         vars(self).update(arguments)
+        if (names := link_names(backend)) != link_names("local"):
+            self.operator_extra_links = (MLflowRunLink(), *map(JobLink, names))
         self.doc_md = self.doc_md or self._describe()
 
     def artifact(self, path: str = "") -> ArtifactReference:
@@ -171,7 +170,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         return ArtifactReference(self, path)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Live the attempt's life; see :mod:`mlflow_projects.operators.attempt`."""
+        """Live the attempt's life; see :mod:`mlflow_projects.attempt.life`."""
         with self.tracking() as client:
             previous = self._left_by_a_try(context) if context["ti"].try_number > 1 else None
             if left := self._left_running(context, client, previous):
@@ -183,34 +182,34 @@ class MLflowProjectOperator(MLflowRunOperator):
                 return self._finish(context, attempt, lambda: attempt.attach(run, handle))
             attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
             attempt.reuse = reuse_of(self.reuse, context, attempt)
-            try:
-                if is_deferrable(self.deferrable) and self.backend in REMOTE_BACKENDS:
-                    run, handle = self._watched(attempt, attempt.start)
-                    self._hand_over(context, run, handle)
-                return self._finish(context, attempt, attempt.run)
-            except StepReusedError as reused:
-                self._done(context, reused.linked)
-                return {**self.xcom_of(reused.original, "FINISHED"), "linked_run_id": reused.linked.run_id}
+            if is_deferrable(self.deferrable) and is_durable(self.backend):
+                result = self._watched(attempt, attempt.start)
+                if result.handle:
+                    self._hand_over(context, result.run, result.handle)
+                return self._told(context, result)
+            return self._finish(context, attempt, attempt.run)
 
     def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
         """Close the attempt whose job a trigger watched to its end, or to its deadline."""
         state: Any = self._left_by_a_try(context)  # by this very one, before it was deferred
-        run_id, handle = state["run_id"], dict(state["handle"])
+        run_id, handle = state["run_id"], handle_from(state["handle"])
         with self.tracking() as client:
             run = client.get_run(run_id)
             self._show_links(context, client, run, handle)
             attempt = self._new_attempt(context, client, self._step_of(run, context))
             return self._finish(context, attempt, lambda: attempt.conclude(run, handle))
 
-    def _finish(self, context: Context, attempt: Attempt, work: Callable[[], Run]) -> dict[str, Any]:
-        run = self._watched(attempt, work)
-        self._done(context, run)
-        return self.xcom_of(run, "FINISHED")
+    def _finish(self, context: Context, attempt: Attempt, work: Callable[[], Result]) -> dict[str, Any]:
+        return self._told(context, self._watched(attempt, work))
 
-    def _done(self, context: Context, run: Run) -> None:
-        self._finished, self._state_before_report = run, own_state(context["ti"])
+    def _told(self, context: Context, result: Result) -> dict[str, Any]:
+        """Return the XCom of an attempt that ended well."""
+        self._finished, self._state_before_report = result.run, own_state(context["ti"])
+        if result.original:
+            return {**self.xcom_of(result.original, "FINISHED"), "linked_run_id": result.run.run_id}
+        return self.xcom_of(result.run, "FINISHED")
 
-    def _watched(self, attempt: Attempt, work: Callable[[], T]) -> T:
+    def _watched(self, attempt: Attempt, work: Callable[[], Result]) -> Result:
         """Do the work so that Airflow can stop it."""
         self._attempt = attempt
         try:
@@ -223,15 +222,18 @@ class MLflowProjectOperator(MLflowRunOperator):
             let_supervisor_notice_the_end()
 
     def _hand_over(self, context: Context, run: Run, handle: Handle) -> NoReturn:
-        from mlflow_projects.triggers.sagemaker import SageMakerTrigger
+        from mlflow_projects.triggers.job import JobTrigger
 
         # Airflow's own time-out of a deferral would neither stop the job nor call us (trap: defer(timeout=)).
-        deadline = handle["submitted"] + handle["deadline_seconds"]
+        deadline = self._durable(handle).deadline(handle)
         if self.execution_timeout:
             started: Any = context["ti"].start_date
             deadline = min(deadline, (started + self.execution_timeout).timestamp())
-        trigger = SageMakerTrigger(handle, run.run_id, deadline, self.poll_interval, self.mlflow_conn_id)
+        trigger = JobTrigger(handle.as_json(), run.run_id, deadline, self.poll_interval, self.mlflow_conn_id)
         self.defer(trigger=trigger, method_name="resume")
+
+    def _durable(self, handle: Handle) -> DurableBackend:
+        return durable_class(handle.backend)(Host(self.log.info, self.aws_conn_id, self.poll_interval))
 
     def _new_attempt(self, context: Context, client: TrackingClient, step: Step) -> Attempt:
         from airflow.sdk._shared.secrets_masker import redact
@@ -244,13 +246,13 @@ class MLflowProjectOperator(MLflowRunOperator):
             step=step,
             task=identify(context),
             client=client,
-            cache=cache_from_config(),
+            cache=config.cache(),
             log=log,
             redact=lambda text: str(redact(text)),
             on_open=lambda run, handle: self._opened(context, client, run, handle),
             aws_conn_id=self.aws_conn_id,
             poll_interval=self.poll_interval,
-            checkpoints=checkpoints_from_config(),
+            checkpoints=config.checkpoints(),
         )
 
     def _first_step(self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None) -> Step:
@@ -288,17 +290,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         )
 
     def _backend_config(self) -> Mapping[str, Any]:
-        given = self._mapping("backend_config")
-        if self.backend != "sagemaker":
-            return given
-        text = conf.get("mlflow_projects", "sagemaker", fallback="") or "{}"
-        try:
-            defaults = json.loads(text)
-        except ValueError as error:
-            raise ProjectError(f"Airflow's option [mlflow_projects] sagemaker is no JSON: {error}.") from None
-        if not isinstance(defaults, dict):
-            raise ProjectError("Airflow's option [mlflow_projects] sagemaker must be a JSON object.")
-        return {**defaults, **given}
+        return {**config.backend_defaults(self.backend), **self._mapping("backend_config")}
 
     def on_kill(self) -> None:
         """Stop the command; harmless when the attempt is over (Airflow calls this after a time-out too)."""
@@ -317,17 +309,18 @@ class MLflowProjectOperator(MLflowRunOperator):
 
         Nothing was fetched yet: a second job would be paid twice. After a Clear a person wants a new one.
         """
-        handle = (previous or {}).get("handle")
-        if not previous or not handle or not is_retry(previous, context["ti"]) or handle["backend"] != self.backend:
+        content = (previous or {}).get("handle")
+        if not previous or not content or not is_retry(previous, context["ti"]) or content["backend"] != self.backend:
             return None
+        handle = handle_from(content)
         run = client.get_run(str(previous["run_id"]))
-        if run.status not in OPEN_STATUSES or not job_exists(handle, self.log.info):
+        if run.status not in OPEN_STATUSES or not self._durable(handle).exists(handle):
             return None
         number = str(context["ti"].try_number)
         tries = run.tags.get(TRIES, run.tags.get(TRY_NUMBER, ""))
         client.log_batch(run.run_id, tags={TRY_NUMBER: number, TRIES: f"{tries},{number}"})
         self.log.info("An earlier try was lost, its job goes on: this try takes over run %s.", run.run_id)
-        return run, dict(handle)
+        return run, handle
 
     def _close_previous_try(
         self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None
@@ -357,24 +350,22 @@ class MLflowProjectOperator(MLflowRunOperator):
         with self.tracking() as client:
             withdraw(client, self._finished, reason)
 
-    def _opened(self, context: Context, client: TrackingClient, run: Run, handle: Handle) -> None:
+    def _opened(self, context: Context, client: TrackingClient, run: Run, handle: Handle | None) -> None:
         ti = context["ti"]
         state: dict[str, Any] = {
             "run_id": run.run_id,
             "try_number": ti.try_number,
             "max_tries": ti.max_tries,
-            "handle": handle,
+            "handle": handle.as_json() if handle else {},
         }
         context["task_state_store"].set(_STATE_KEY, state)
         self._show_links(context, client, run, handle)
 
-    def _show_links(self, context: Context, client: TrackingClient, run: Run, handle: Handle) -> None:
+    def _show_links(self, context: Context, client: TrackingClient, run: Run, handle: Handle | None) -> None:
         self.publish(context, client, run)
-        if handle.get("backend") == "sagemaker":
-            from mlflow_projects.backends.sagemaker.request import console_url, logs_url
-
-            job = handle["region"], handle["job_name"]
-            push_links(self, context, {SageMakerJobLink: console_url(*job), CloudWatchLogsLink: logs_url(*job)})
+        if handle:
+            links = self._durable(handle).links(handle)
+            push_links(self, context, *((JobLink(name), url) for name, url in links.items()))
 
     def _version(self) -> str | None:
         if isinstance(self.version, float):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlflow_projects.attempt.reuse import Reuse
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.reuse import Reuse
 from mlflow_projects.operators.task_states import task_state
-from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, JOB, MAP_INDEX, TASK_ID
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, JOB, MAP_INDEX, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from mlflow_projects.operators.attempt import Attempt
+    from mlflow_projects.attempt.life import Attempt
     from mlflow_projects.tracking.client import Run
 
 _OFF = (False, None, "", "none", "false", "0", "off", "no")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from airflow.sdk import TaskGroup
-
-if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator, Context
+from mlflow_projects.operators.enclosing import RunGroup
+from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
 
 START_TASK = "start_run"
 END_TASK = "end_run"
 
 
-class mlflow_run(TaskGroup):
+class mlflow_run(RunGroup):
     """Open a parent run before the tasks inside and close it, truthfully, after them.
 
     The start is a setup task and the end its teardown, so the end also runs after failures, a clear of any
@@ -48,18 +46,13 @@ class mlflow_run(TaskGroup):
             "run_name": run_name or group_id,
             "tags": tags,
         }
-        self.start_run: Any = None
 
     def __enter__(self) -> mlflow_run:
-        from mlflow_projects.operators.runs import MLflowStartRunOperator
-
         super().__enter__()
         self.start_run = MLflowStartRunOperator(task_id=START_TASK, **self._start_arguments, **self._of_both)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        from mlflow_projects.operators.runs import MLflowEndRunOperator
-
         if kind is None:
             inside = {task.task_id: task for task in self.iter_tasks() if task is not self.start_run}
             end = MLflowEndRunOperator(task_id=END_TASK, run_id=self.start_run.output, **self._of_both)
@@ -69,33 +62,3 @@ class mlflow_run(TaskGroup):
             end.set_upstream(last)
             end.as_teardown(setups=self.start_run)
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-
-
-def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -> Mapping[str, Any] | None:
-    """Return the XCom of the start task of the enclosing ``mlflow_run``, or None outside of one.
-
-    :param levels_up: how many of the enclosing groups to skip (a start task's own)
-    """
-    for group in _enclosing_groups(task):
-        if levels_up:
-            levels_up -= 1
-            continue
-        start = group.start_run
-        ti = context["ti"]
-        # Inside a mapped task group, this step's own start task is the one of the same index.
-        mapped = start.get_closest_mapped_task_group() is not None
-        index: dict[str, Any] = {"map_indexes": ti.map_index} if mapped else {}
-        pulled = ti.xcom_pull(task_ids=start.task_id, **index)
-        if not isinstance(pulled, Mapping):
-            task.log.warning("Task %s left no run; this step has no parent run.", start.task_id)
-            return None
-        return pulled
-    return None
-
-
-def _enclosing_groups(task: BaseOperator) -> Iterator[mlflow_run]:
-    group = task.task_group
-    while group is not None:
-        if isinstance(group, mlflow_run):
-            yield group
-        group = group.parent_group

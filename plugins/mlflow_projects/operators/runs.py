@@ -18,25 +18,14 @@ from mlflow_projects.operators.base import (
     identify,
     texts,
 )
-from mlflow_projects.operators.run_group import enclosing_parent
+from mlflow_projects.operators.enclosing import enclosing_parent
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import quoted
-from mlflow_projects.tracking.record import (
-    DAG_ID,
-    DAG_RUN_ID,
-    MAP_INDEX,
-    MAX_PARAM,
-    ROLE,
-    TASK_ID,
-    RunRecord,
-    SourceTags,
-    close_open_descendants,
-    find_parent,
-    now,
-    withdraw,
-)
+from mlflow_projects.tracking.closing import close_open_descendants, end_run, withdraw
+from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, find_parent
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -154,9 +143,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
     def _close(self, client: TrackingClient, run: Run, status: RunStatus, culprits: list[str]) -> None:
         reason = f"not successful: {', '.join(culprits)}" if culprits else ""
-        if reason or run.tags.get("mlflow_projects.reason"):  # a reopened run must lose its old reason
-            client.log_batch(run.run_id, tags={"mlflow_projects.reason": reason})
-        client.update_run(run.run_id, status, now())
+        is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
+        end_run(client, run.run_id, status, reason if is_told else None)
         self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
 
     def _withdraw_failed(self, context: Context, client: TrackingClient, parent: Run) -> None:

@@ -67,9 +67,9 @@ def _download(url: str, target: Path) -> Path:
             for chunk in answer.iter_bytes(_CHUNK):
                 file.write(chunk)
     except httpx.HTTPStatusError as error:
-        raise ProjectError(f"{url} cannot be downloaded: HTTP {error.response.status_code}.") from None
+        raise ProjectError(f"{url} cannot be downloaded: HTTP {error.response.status_code}.") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ProjectError(f"{url} cannot be downloaded: {error}.") from None
+        raise ProjectError(f"{url} cannot be downloaded: {error}.") from error
     return target
 
 
@@ -80,7 +80,7 @@ def _sha256(uri: str, file: Path) -> str:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise ProjectError(f"The project {uri} cannot be read: {error.strerror}.") from None
+        raise ProjectError(f"The project {uri} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
 
 
@@ -97,7 +97,7 @@ def _unpack(uri: str, file: Path, folder: Path) -> None:
             for member in members:
                 _extract(archive, member, folder)
     except _UNUSABLE as error:
-        raise ProjectError(f"{uri} is not a usable zip file: {error}.") from None
+        raise ProjectError(f"{uri} is not a usable zip file: {error}.") from error
 
 
 def _check_member(uri: str, member: zipfile.ZipInfo) -> None:

@@ -133,7 +133,7 @@ class Cache:
             raise ProjectError(
                 f"The cache folder {folder} cannot be written ({error.strerror}); make it writable for the "
                 "Airflow worker, or name another one in [mlflow_projects] cache_dir of Airflow's configuration."
-            ) from None
+            ) from error
         return folder
 
 

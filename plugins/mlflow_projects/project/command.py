@@ -119,7 +119,7 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
         raise ProjectError(
             f"{key} cannot be filled in ({type(error).__name__}: {error}); every {{name}} must be a parameter of the "
             "entry point, and a literal brace is written twice."
-        ) from None
+        ) from error
     stem = "mlflowvalue"
     while stem in as_mlflow:
         stem += "x"
@@ -151,7 +151,7 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
                 texts[mark] = _written(place, values[name])
             except shell.PlaceError as error:
                 if name not in defaults or isinstance(values[name], FilledLater):
-                    raise ProjectError(_refusal(key, name, str(error))) from None
+                    raise ProjectError(_refusal(key, name, str(error))) from error
                 marked = marked.replace(mark, quoted[name])
                 del marks[mark]
                 break  # what it is may have changed where the others stand
@@ -214,17 +214,17 @@ def check_type(where: str, parameter: Parameter, value: Any) -> None:
     if parameter.type in ("int", "float"):
         try:
             {"int": int, "float": float}[parameter.type](text)
-        except ValueError:
+        except ValueError as error:
             raise ProjectError(
                 f"{where}: parameter {parameter.name!r} must be of type {parameter.type}, not {text[:100]!r}."
-            ) from None
+            ) from error
     if parameter.type in ("uri", "path"):
         try:
             scheme = urlparse(text).scheme
         except ValueError as error:
             raise ProjectError(
                 f"{where}: parameter {parameter.name!r} is no valid {parameter.type} ({error}): {text[:100]!r}."
-            ) from None
+            ) from error
         if parameter.type == "uri" and not scheme:
             raise ProjectError(
                 f"{where}: parameter {parameter.name!r} must be a URI with a scheme such as s3://, "

@@ -52,7 +52,7 @@ def _hash_of(root: bytes, names: Iterable[bytes], *, with_names: bool = True) ->
         except FileNotFoundError:  # tracked, but deleted from the work tree
             continue
         except OSError as error:
-            raise ProjectError(f"{os.fsdecode(path)} cannot be read: {error.strerror}.") from None
+            raise ProjectError(f"{os.fsdecode(path)} cannot be read: {error.strerror}.") from error
         for part in (name if with_names else b"", kind, content):
             # Each part after its length: no two lists of parts are written alike.
             digest.update(len(part).to_bytes(8, "big") + part)

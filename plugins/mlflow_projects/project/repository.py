@@ -124,10 +124,10 @@ def split_user(uri: str) -> tuple[str, str]:
     try:
         parts = urlsplit(uri)
         _ = parts.port  # not a number where a password holds "#" or "/"
-    except ValueError:
+    except ValueError as error:
         raise ProjectError(
             f"The project's uri is no valid URL (its host or port); if it holds a password, {remedy}"
-        ) from None
+        ) from error
     if parts.password is not None:
         raise ProjectError(f"The project's uri {without_credentials(uri)} holds a password; {remedy}")
     if parts.scheme.lower() in ("http", "https"):
@@ -176,14 +176,14 @@ class _Git:
             for attempt in range(1, _NETWORK_TRIES + 1):
                 try:
                     return self.local(*options, *arguments, cwd=cwd, **environment)
-                except git.GitCommandNotFound:
-                    raise ProjectError("git is not installed on this worker; install it.") from None
+                except git.GitCommandNotFound as error:
+                    raise ProjectError("git is not installed on this worker; install it.") from error
                 except git.GitCommandError as error:
                     reason = _last_words(str(error.stderr))
                     if attempt == _NETWORK_TRIES or not _may_pass(reason):
                         raise ProjectError(
                             f"The git repository {self.url} cannot be read: {reason}. {_remedy(reason)}"
-                        ) from None
+                        ) from error
                 self.sleep(attempt)
         raise AssertionError("unreachable")
 
@@ -203,8 +203,8 @@ class _Git:
 def _make_mirror(folder: Path) -> None:
     try:
         import git
-    except ImportError:
-        raise ProjectError("git is not installed on this worker; install it.") from None
+    except ImportError as error:
+        raise ProjectError("git is not installed on this worker; install it.") from error
 
     git.Git().execute(["git", "init", "--quiet", "--bare", str(folder)])
 
@@ -237,7 +237,7 @@ def _commit_of(git: _Git, version: str | None, grown: Any) -> tuple[str, str | N
             except ProjectError as error:
                 if reference or "not our ref" not in str(error):
                     raise
-                raise ProjectError(f"The git repository {git.url} has no commit {commit}.") from None
+                raise ProjectError(f"The git repository {git.url} has no commit {commit}.") from error
             grown()
     heads = "refs/heads/"
     return commit, reference[len(heads) :] if reference and reference.startswith(heads) else None
@@ -284,7 +284,7 @@ def _check_out(git: _Git, commit: str, folder: Path) -> None:
     except gitpython.GitCommandError as error:
         raise ProjectError(
             f"Commit {commit} of {git.url} cannot be checked out: {_last_words(str(error.stderr))}."
-        ) from None
+        ) from error
     if (folder / ".gitmodules").is_file():
         git.remote("submodule", "--quiet", "update", "--init", "--recursive", cwd=folder)
 

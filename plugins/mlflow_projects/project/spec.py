@@ -63,7 +63,7 @@ class Project:
     """A project's folder and what its MLproject file says.
 
     :param file: the MLproject file, or None for a folder without one
-    :param environment: which kind of environment is declared, or None
+    :param environment_kind: which kind of environment is declared, or None
     :param environment_file: the file that defines it (never for ``docker_env``)
     :param docker_env: the ``docker_env`` mapping as written
     :param broken: what is wrong with the entry points that cannot be used
@@ -73,7 +73,7 @@ class Project:
     file: Path | None
     name: str | None
     entry_points: Mapping[str, EntryPoint]
-    environment: EnvironmentKind | None = None
+    environment_kind: EnvironmentKind | None = None
     environment_file: Path | None = None
     docker_env: Mapping[str, Any] | None = None
     broken: Mapping[str, SpecError] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def load_project(root: Path) -> Project:
         file=file,
         name=content.get("name"),
         entry_points=entry_points,
-        environment=environment,
+        environment_kind=environment,
         environment_file=environment_file,
         docker_env=docker_env,
         broken=broken,
@@ -157,7 +157,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file} cannot be read: {error}.") from None
+        raise SpecError(f"{file} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
         # A quote or bracket that has no end is noticed lines later; where it begins is in the context.
         began = str(getattr(error, "context", "")).startswith(("while scanning", "while parsing a flow"))
@@ -165,7 +165,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         line = mark.line + 1 if mark else None
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         where = f"{file}:{line}" if line else str(file)
-        raise SpecError(f"{where}: not valid YAML ({problem}); mend this line.", line=line) from None
+        raise SpecError(f"{where}: not valid YAML ({problem}); mend this line.", line=line) from error
     if content is None:
         return {}
     if not isinstance(content, dict):

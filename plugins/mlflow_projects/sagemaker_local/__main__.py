@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlflow_projects.sagemaker_local.settings import Knobs
+from mlflow_projects.sagemaker_local.options import Knobs
 
 _NEEDED = ("moto", "flask", "flask_cors", "werkzeug", "boto3")
 _REMEDY = "pip install 'mlflow-projects-on-airflow[sagemaker-local]'"

@@ -13,7 +13,7 @@ from mlflow_projects.backends.sagemaker.validation import problems
 from mlflow_projects.sagemaker_local.jobs import TrainingJob
 from mlflow_projects.sagemaker_local.lifecycle import Fleet
 from mlflow_projects.sagemaker_local.machine import OPT_ML
-from mlflow_projects.sagemaker_local.settings import ACCOUNT
+from mlflow_projects.sagemaker_local.options import ACCOUNT
 from mlflow_projects.sagemaker_local.storage import Storage, split_uri
 from mlflow_projects.sagemaker_local.wire import Call, ServiceError
 

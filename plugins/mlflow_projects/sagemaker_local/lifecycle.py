@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_projects.sagemaker_local.jobs import TrainingJob
 from mlflow_projects.sagemaker_local.machine import CANNOT_PULL, Instance
-from mlflow_projects.sagemaker_local.settings import Context
+from mlflow_projects.sagemaker_local.options import Context
 from mlflow_projects.sagemaker_local.storage import Storage, describe_error
 
 _MAX_REASON = 1024

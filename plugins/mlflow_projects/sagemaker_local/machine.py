@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_projects.sagemaker_local import instance
 from mlflow_projects.sagemaker_local.jobs import TrainingJob
-from mlflow_projects.sagemaker_local.settings import JOB_KEY, JOB_SECRET, Context
+from mlflow_projects.sagemaker_local.options import JOB_KEY, JOB_SECRET, Context
 from mlflow_projects.sagemaker_local.storage import LogStream, Storage
 
 OPT_ML = "/opt/ml"

@@ -18,7 +18,7 @@ from mlflow_projects.sagemaker_local.api import TrainingApi
 from mlflow_projects.sagemaker_local.control import PREFIX, Control, Fault
 from mlflow_projects.sagemaker_local.lifecycle import Fleet
 from mlflow_projects.sagemaker_local.machine import private_opt_ml_works
-from mlflow_projects.sagemaker_local.settings import (
+from mlflow_projects.sagemaker_local.options import (
     ACCESS_KEY,
     BUCKET,
     ROLE_ARN,

@@ -13,9 +13,9 @@ from airflow.sdk.exceptions import AirflowException
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.operators.base import is_deferrable
-from mlflow_projects.operators.model_base import MLflowModelOperator, as_version, metrics_of, version_dict
+from mlflow_projects.operators.model_base import MLflowModelOperator, as_version
 from mlflow_projects.operators.templates import text_or_none
-from mlflow_projects.tracking.registration import WantedVersion
+from mlflow_projects.tracking.registration import WantedVersion, metrics_of, version_dict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlflow_projects.tracking.kinds import KINDS, kinds_missing_from, missing_kinds
+    from mlflow_projects.tracking.completeness import KINDS, kinds_missing_from, missing_kinds
 
 __all__ = ["KINDS", "kinds_missing_from", "missing_kinds"]
 
@@ -16,6 +16,6 @@ __all__ = ["KINDS", "kinds_missing_from", "missing_kinds"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mlflow_projects.tracking import kinds
+    from mlflow_projects.tracking import completeness
 
-    return getattr(kinds, name)
+    return getattr(completeness, name)

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingRefusedError
-from mlflow_projects.tracking.client import Run, TrackingClient, connect
+from mlflow_projects.tracking.client import Run, TrackingClient
+from mlflow_projects.tracking.connect import connect
 
 _SECONDS = 3  # to connect, and to answer: Airflow may be waiting for the task to end
 _ACCESS_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the worker, or 'aws_profile' of the MLflow connection"

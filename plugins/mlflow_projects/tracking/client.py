@@ -7,12 +7,14 @@ used, behind the same methods.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from mlflow_projects.tracking.registry import ModelRegistry
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 OPEN_STATUSES: tuple[RunStatus, ...] = ("RUNNING", "SCHEDULED")
@@ -122,17 +124,16 @@ class TrackingClient(ModelRegistry, Protocol):
         """Give connections back."""
 
 
-def connect(settings: TrackingSettings) -> TrackingClient:
-    """Return a client for whatever the settings' URI names."""
-    if settings.is_http:
-        from mlflow_projects.tracking.rest import RestClient
-
-        return RestClient(settings)
-    from mlflow_projects.tracking.native import NativeClient
-
-    return NativeClient(settings)
+def now() -> int:
+    """Return the current time in milliseconds since 1970, as MLflow counts it."""
+    return int(time.time() * 1000)
 
 
 def quoted(text: str) -> str:
     """Quote a value for MLflow's search language (which has no escape for the quote it is written in)."""
     return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics as JSON can hold them, which XComs and events of assets are: NaN and infinity become None."""
+    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}

@@ -6,17 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.record import (
-    DAG_ID,
-    DAG_RUN_ID,
-    NOT_CLOSED,
-    REASON,
-    ROLE,
-    TASK_URL,
-    StopJob,
-    close_open_descendants,
-    now,
-)
+from mlflow_projects.tracking.closing import NOT_CLOSED, StopJob, close_open_descendants, end_run
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, ROLE, TASK_URL
 
 # A parent run tells what the DAG run tells; a step whose task is over and never said how it ended was killed.
 _PARENT_STATUS: dict[str | None, RunStatus] = {"success": "FINISHED", "failed": "FAILED", None: "KILLED"}
@@ -33,7 +24,7 @@ class Closed:
     status: RunStatus
 
 
-def tidy(
+def close_leftovers(
     client: TrackingClient, dag_run_state: Callable[[str, str], str | None], airflow_url: str, stop: StopJob
 ) -> list[Closed]:
     """Close the runs that are open although their DAG run ended; return them, children before parents.
@@ -65,8 +56,7 @@ def _close(client: TrackingClient, run: Run, state: str | None, stop: StopJob) -
     status: RunStatus = _PARENT_STATUS[state] if run.tags.get(ROLE) == "parent" else "KILLED"
     nested = close_open_descendants(client, run, reason, stop)
     stop(run)
-    client.log_batch(run.run_id, tags={REASON: reason})
-    client.update_run(run.run_id, status, now())
+    end_run(client, run.run_id, status, reason)
     dag_id, dag_run_id = run.tags[DAG_ID], run.tags.get(DAG_RUN_ID, "")
     return [
         *(Closed(child.run_id, child.name, dag_id, dag_run_id, "KILLED") for child in nested),

@@ -15,7 +15,7 @@ from mlflow_projects.file_lock import file_lock
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 
 _BATCH = 100
 
@@ -36,7 +36,7 @@ class NativeClient(NativeRegistry):
         except TrackingError as error:
             if error.code != "INVALID_PARAMETER_VALUE":
                 raise
-            raise ProjectError(f"The tracking URI {settings.uri} cannot be used: {str(error).strip()}") from None
+            raise ProjectError(f"The tracking URI {settings.uri} cannot be used: {str(error).strip()}") from error
 
     def experiment_id(self, name: str) -> str | None:
         with translated():
@@ -151,7 +151,7 @@ class NativeClient(NativeRegistry):
             raise TrackingError(
                 f"The tracking database {database} cannot be written: {error.strerror}; check the path in "
                 "the tracking URI."
-            ) from None
+            ) from error
 
     def _sqlite_file(self) -> Path | None:
         prefix = "sqlite:///"

@@ -10,42 +10,29 @@ import getpass
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, quoted
-
-# MLflow's own tags (mlflow.utils.mlflow_tags); an unset one is left out.
-PARENT_RUN_ID = "mlflow.parentRunId"
-# Ours: which Airflow task instance a run belongs to …
-DAG_ID = "airflow.dag_id"
-DAG_RUN_ID = "airflow.run_id"
-TASK_ID = "airflow.task_id"
-MAP_INDEX = "airflow.map_index"
-TRY_NUMBER = "airflow.try_number"
-LOGICAL_DATE = "airflow.logical_date"
-TASK_URL = "airflow.task_url"
-# … and what else there is to know about the attempt.
-ATTEMPT_ID = "mlflow_projects.attempt_id"
-ROLE = "mlflow_projects.role"
-PARAMETERS = "mlflow_projects.parameters"
-REASON = "mlflow_projects.reason"
-OUTPUT_TAIL = "mlflow_projects.output_tail"
-EXIT_CODE = "mlflow_projects.exit_code"
-SUPERSEDES = "mlflow_projects.supersedes"
-# The handle (JSON) of the job outside, if there is one, so that whoever closes the run can stop it …
-JOB = "mlflow_projects.job"
-# … and the tries that watched it in turn, if a worker was lost meanwhile.
-TRIES = "mlflow_projects.tries"
-# The run whose result this one is, if nothing was started.
-REUSED_FROM = "mlflow_projects.reused_from"
-
-# A filter in MLflow's search language: runs that have not ended.
-NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
-
-StopJob = Callable[[Run], None]
+from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, now, quoted
+from mlflow_projects.tracking.closing import end_run
+from mlflow_projects.tracking.tags import (
+    ATTEMPT_ID,
+    DAG_ID,
+    DAG_RUN_ID,
+    EXIT_CODE,
+    LOGICAL_DATE,
+    MAP_INDEX,
+    OUTPUT_TAIL,
+    PARAMETERS,
+    PARENT_RUN_ID,
+    REASON,
+    ROLE,
+    SUPERSEDES,
+    TASK_ID,
+    TASK_URL,
+    TRY_NUMBER,
+)  # fmt: skip
 
 _MAX_TAG = 8000
 MAX_PARAM = 6000
@@ -224,10 +211,9 @@ class RunRecord:
         tags = _present(outcome.tags())
         if outcome.status == "FINISHED" and self.success_tags:
             tags |= self.success_tags(logged)
-        if missing or tags or outcome.metrics:
-            self.client.log_batch(logged.run_id, params=missing, tags=tags, metrics=outcome.metrics)
-        moment = now()
-        self.client.update_run(logged.run_id, outcome.status, moment)
+        moment = end_run(
+            self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
+        )
         return replace(logged, status=outcome.status, end_time=moment)
 
     def _tags(self) -> dict[str, str]:
@@ -271,84 +257,6 @@ def find_parent(client: TrackingClient, experiment_id: str, task: TaskIdentity) 
     )
     found = client.search_runs([experiment_id], query, limit=1, newest_first=True)
     return found[0] if found else None
-
-
-def close_abandoned(
-    client: TrackingClient, run_id: str, reason: str, stop: StopJob, *, also_finished: bool = False
-) -> bool:
-    """Set a run that nobody works on any more to KILLED, and before it what is open below it.
-
-    A run that is closed, or does not exist, stays as it is.
-
-    :param stop: called with each run before it is closed, to stop its job outside
-    :param also_finished: withdraw success too
-    :return: True if the run was changed
-    """
-    try:
-        run = client.get_run(run_id)
-    except TrackingError as error:
-        if error.code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
-    if run.status == "FINISHED" and also_finished:
-        withdraw(client, run, reason)
-        return True
-    if run.status not in OPEN_STATUSES:
-        return False
-    close_open_descendants(client, run, reason, stop)
-    stop(run)
-    client.log_batch(run_id, tags={REASON: reason})
-    client.update_run(run_id, "KILLED", now())
-    return True
-
-
-def withdraw(client: TrackingClient, run: Run, reason: str) -> None:
-    """Set a FINISHED run whose success Airflow never took, because it had decided otherwise, to KILLED."""
-    client.log_batch(run.run_id, tags={REASON: reason})
-    client.update_run(run.run_id, "KILLED", run.end_time or now())
-
-
-def close_open_descendants(client: TrackingClient, root: Run, reason: str, stop: StopJob) -> list[Run]:
-    """Set every run below ``root`` that is still open to KILLED, the lowest first; return those.
-
-    Only the run's own experiment is searched, which is where its children are unless a step was given
-    another ``experiment_name``.
-
-    :param stop: called with each run before it is closed, to stop its job outside
-    """
-    known = {run.run_id: run for run in client.search_runs([root.experiment_id], NOT_CLOSED)}
-    below = [(depth, run) for run in list(known.values()) if (depth := _depth(client, known, run, root))]
-    for _, run in sorted(below, key=lambda pair: -pair[0]):
-        stop(run)
-        client.log_batch(run.run_id, tags={REASON: reason})
-        client.update_run(run.run_id, "KILLED", now())
-    return [run for _, run in below]
-
-
-def _depth(client: TrackingClient, known: dict[str, Run], run: Run, root: Run) -> int:
-    """Return how far a run is below another, 0 if it is not."""
-    depth, seen = 0, {run.run_id}
-    while parent := run.tags.get(PARENT_RUN_ID):
-        depth += 1
-        if parent == root.run_id:
-            return depth
-        if parent in seen:
-            return 0
-        seen.add(parent)
-        if parent not in known:
-            try:
-                known[parent] = client.get_run(parent)
-            except TrackingError as error:
-                if error.code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                return 0
-        run = known[parent]
-    return 0
-
-
-def now() -> int:
-    """Return the current time in milliseconds since 1970, as MLflow counts it."""
-    return int(time.time() * 1000)
 
 
 def _present(tags: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-    from mlflow_projects.tracking.settings import TrackingSettings
+    from mlflow_projects.tracking.server import TrackingSettings
 
 _LONGEST_QUOTE = 200
 # OpenSSL's X509_V_ERR_…: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/

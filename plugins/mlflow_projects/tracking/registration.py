@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import Run, TrackingClient, quoted
+from mlflow_projects.tracking.client import Run, TrackingClient, json_metrics, quoted
 from mlflow_projects.tracking.registry import READY, ModelSource, ModelVersion
 
 _CREATE_TRIES = 3
@@ -82,7 +83,7 @@ def register(
             if version.tags.get(key) != value:
                 client.set_version_tag(name, version.version, key, value)
     except TrackingError as error:
-        raise refined(error) from None
+        raise refined(error) from error
     return _ready(client, version, sleep, patience)
 
 
@@ -113,7 +114,7 @@ def move_alias(client: TrackingClient, name: str, alias: str, version: int) -> N
     try:
         client.set_alias(name, alias, version)
     except TrackingError as error:
-        raise refined(error) from None
+        raise refined(error) from error
 
 
 def refined(error: TrackingError) -> Exception:
@@ -176,3 +177,28 @@ def _ready(
         pause = min(pause * 2, 10.0)
         version = client.model_version(version.name, version.version) or version
     return version
+
+
+def version_dict(version: ModelVersion, metrics: Mapping[str, float], mlflow_conn_id: str) -> dict[str, Any]:
+    """Return the XCom of a task that stands for a model version."""
+    return {
+        "name": version.name,
+        "version": version.version,
+        "run_id": version.run_id,
+        "source": version.source,
+        "uri": version.uri,
+        "metrics": json_metrics(metrics),
+        "mlflow_conn_id": mlflow_conn_id,
+    }
+
+
+def metrics_of(client: TrackingClient, version: ModelVersion) -> Mapping[str, float]:
+    """Return the metrics of the run that made a version; none if it is unknown or gone."""
+    if not version.run_id:
+        return {}
+    try:
+        return client.get_run(version.run_id).metrics
+    except TrackingError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise

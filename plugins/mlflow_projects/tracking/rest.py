@@ -25,7 +25,7 @@ from mlflow_projects.exceptions import (
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -212,7 +212,7 @@ class RestClient(RestRegistry):
             raise TrackingUnavailableError(
                 f"The MLflow tracking server at {self.settings.uri} cannot be used: {error}. Check that it "
                 "runs and that this worker reaches it (the connection in mlflow_conn_id, or MLFLOW_TRACKING_URI)."
-            ) from None
+            ) from error
 
     def _ask(self, method: str, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -221,11 +221,11 @@ class RestClient(RestRegistry):
             else:
                 answer = self._http.post(path, json=request)
         except httpx.InvalidURL as error:
-            raise ProjectError(f"The tracking URI {self.settings.uri} is no valid URL: {error}.") from None
+            raise ProjectError(f"The tracking URI {self.settings.uri} is no valid URL: {error}.") from error
         except httpx.HTTPError as error:
             if sentence := refused_certificate(self.settings, error):
-                raise TrackingRefusedError(sentence) from None
-            raise _TemporaryError(str(error) or type(error).__name__) from None
+                raise TrackingRefusedError(sentence) from error
+            raise _TemporaryError(str(error) or type(error).__name__) from error
         if answer.status_code in _TEMPORARY and not _is_final(answer):
             raise _TemporaryError(f"HTTP {answer.status_code}", _retry_after(answer))
         if answer.status_code in (401, 403) and not _is_of_artifact_store(answer):
@@ -256,7 +256,7 @@ def _verification(settings: TrackingSettings) -> bool | ssl.SSLContext:
         raise ProjectError(
             f"The TLS files {settings.server_cert_path or settings.client_cert_path!r} of the tracking "
             f"connection cannot be used: {error}."
-        ) from None
+        ) from error
     return context
 
 

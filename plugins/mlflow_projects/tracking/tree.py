@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
-from mlflow_projects.tracking.record import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, REUSED_FROM, ROLE
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, REUSED_FROM, ROLE
 
 
 @dataclass

@@ -70,14 +70,13 @@ class ModelVersionTrigger(BaseTrigger):
         from dataclasses import replace
 
         from mlflow_projects.hooks.mlflow_hook import MLflowHook
-        from mlflow_projects.tracking.client import connect
+        from mlflow_projects.tracking.connect import connect
 
         # This loop is the retry; a client that waits by itself would keep one of the triggerer's threads.
         return connect(replace(MLflowHook(self.mlflow_conn_id).settings, max_retries=0))
 
     def _look(self, client: TrackingClient) -> dict[str, Any] | None:
-        from mlflow_projects.operators.model_base import metrics_of, version_dict
-        from mlflow_projects.tracking.registration import WantedVersion
+        from mlflow_projects.tracking.registration import WantedVersion, metrics_of, version_dict
 
         found = WantedVersion(**self.wanted).find(client)
         return version_dict(found, metrics_of(client, found), self.mlflow_conn_id) if found else None

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlflow_projects.backends.registry import backend_names
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, quoted
-from mlflow_projects.tracking.record import (
+from mlflow_projects.tracking.tags import (
     DAG_ID,
     DAG_RUN_ID,
     MAP_INDEX,
@@ -188,7 +189,7 @@ def _series(run: Run) -> dict[str, float | str]:
 def _interest(name: str) -> tuple[bool, bool, str]:
     """Sort what a project measured before what was measured of it."""
     metric = name.rpartition(" · ")[2]
-    return metric.startswith(("system/", "sagemaker/")), metric == "duration (s)", name
+    return metric.partition("/")[0] in ("system", *backend_names()), metric == "duration (s)", name
 
 
 def _thinned(points: Sequence[MetricPoint]) -> list[tuple[int, float, int]]:

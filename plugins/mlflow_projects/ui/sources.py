@@ -19,7 +19,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.run import MLflowRunLink
-from mlflow_projects.tracking.client import TrackingClient, connect
+from mlflow_projects.tracking.client import TrackingClient
+from mlflow_projects.tracking.connect import connect
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -131,25 +132,25 @@ def tracking(conn_id: str) -> Iterator[TrackingClient]:
             yield client
         finally:
             client.close()
-    except AirflowNotFoundException:
-        raise PageProblem(f"Airflow's API server finds no connection {conn_id}.") from None
+    except AirflowNotFoundException as error:
+        raise PageProblem(f"Airflow's API server finds no connection {conn_id}.") from error
     except TrackingUnavailableError as error:
         log.warning("The page has no data: %s", error)
         raise PageProblem(
             f"MLflow's tracking server (connection {conn_id}) does not answer. The runs are safe; "
             "this page shows them once the server is back."
-        ) from None
+        ) from error
     except (ProjectError, TrackingError) as error:
         log.warning("The page has no data: %s", error)
         if isinstance(error, TrackingError) and error.code == "PERMISSION_DENIED":
             raise PageProblem(
                 f"MLflow's tracking server refuses the user or token of the connection {conn_id}.", 502
-            ) from None
+            ) from error
         raise PageProblem(
             f"MLflow's tracking server (connection {conn_id}) cannot be read; the log of Airflow's API server "
             "says why.",
             502,
-        ) from None
+        ) from error
     finally:
         _readers.release()
 

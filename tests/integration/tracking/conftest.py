@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_projects.tracking.client import TrackingClient, connect
+from mlflow_projects.tracking.client import TrackingClient
+from mlflow_projects.tracking.connect import connect
 from mlflow_projects.tracking.record import resolve_experiment
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.contract.store import MlflowWriter, Store
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from mlflow_projects.tracking.artifact_store import explain_failure
-from mlflow_projects.tracking.client import Run, connect
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.connect import connect
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.support.object_store import ObjectStore, running_object_store
 from tests.support.servers import free_port
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import connect
+from mlflow_projects.tracking.connect import connect
 from mlflow_projects.tracking.record import resolve_experiment
 from mlflow_projects.tracking.rest import RestClient
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.contract.registry import *  # noqa: F403
 from tests.contract.tracking import *  # noqa: F403
 from tests.integration.tracking.conftest import store_of

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mlflow_projects.exceptions import TrackingError, TrackingRefusedError
-from mlflow_projects.tracking.client import connect
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.connect import connect
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.support.flaky import FlakyProxy, answer
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import connect
+from mlflow_projects.tracking.connect import connect
 from mlflow_projects.tracking.registration import register
-from mlflow_projects.tracking.settings import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings
 from tests.contract.store import Store
 from tests.integration.tracking.conftest import store_of
 from tests.support.flaky import FlakyProxy, answer, lose_answer

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.backends import container
-from mlflow_projects.backends.base import Job
-from mlflow_projects.backends.container import Mounts, declared_variables, image_of, volumes_of
-from mlflow_projects.backends.engine import engine_host
+from mlflow_projects.backends.contract import Job, OpenRun
+from mlflow_projects.backends.local import container
+from mlflow_projects.backends.local.container import Mounts, declared_variables, volumes_of
+from mlflow_projects.backends.local.engine import engine_host
+from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -24,7 +25,7 @@ def project(tmp_path: Path) -> Any:
         (tmp_path / "MLproject").write_text("entry_points: {main: {command: 'true'}}")
         found = load_project(tmp_path)
         return Project(
-            **{**vars(found), "environment": "docker_env", "docker_env": {"image": "declared:1", **docker_env}}
+            **{**vars(found), "environment_kind": "docker_env", "docker_env": {"image": "declared:1", **docker_env}}
         )
 
     return make
@@ -33,14 +34,14 @@ def project(tmp_path: Path) -> Any:
 def job(project: Project, workspace: Path, **changes: Any) -> Job:
     entry_point = project.entry_point("main")
     parameters = check_parameters(project, entry_point, {})
-    values: dict[str, Any] = {"environment": {}, "workspace": workspace, "cache": Cache(workspace), **changes}
+    values: dict[str, Any] = {"variables": {}, "workspace": workspace, "cache": Cache(workspace), **changes}
     return Job(project=project, entry_point=entry_point, parameters=parameters, **values)
 
 
 def test_the_image_of_the_operator_wins_over_the_projects(project: Any) -> None:
-    assert image_of(project(), {"docker_image": "mine:2"}) == "mine:2"
-    assert image_of(project(), {"docker_image": ""}) == "declared:1"
-    assert image_of(Project(Path("/"), None, None, {}), {}) == ""
+    assert LocalSettings.of({"docker_image": "mine:2"}, project()).docker_image == "mine:2"
+    assert LocalSettings.of({"docker_image": ""}, project()).docker_image == "declared:1"
+    assert LocalSettings.of({}, Project(Path("/"), None, None, {})).docker_image == ""
 
 
 def test_declared_variables_are_set_or_copied(project: Any) -> None:
@@ -89,9 +90,9 @@ def test_the_container_gets_what_reaches_artifacts_and_nothing_else_of_the_worke
         "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json"),
         "AIRFLOW_CTX_DAG_ID": "dag",
     }
-    step = job(project(), tmp_path, environment={"MLFLOW_RUN_ID": "run"}, checkpoint=tmp_path / "kept")
+    run = OpenRun({"MLFLOW_RUN_ID": "run"}, checkpoint=tmp_path / "kept")
     mounts = Mounts()
-    variables = container._variables(step, worker, mounts)
+    variables = container._variables(job(project(), tmp_path), run, worker, mounts)
     assert variables == {
         "PYTHONUNBUFFERED": "1",
         "AWS_PROFILE": "team",
@@ -117,27 +118,28 @@ def test_the_container_gets_what_reaches_artifacts_and_nothing_else_of_the_worke
         ("http://server", "s3://bucket/1/run/artifacts", []),
     ],
 )
-def test_stores_of_this_machine_are_mounted(
-    uri: str, artifacts: str, expected: list[str], project: Any, tmp_path: Path
-) -> None:
+def test_stores_of_this_machine_are_mounted(uri: str, artifacts: str, expected: list[str], tmp_path: Path) -> None:
     mounts = Mounts()
     artifact_uri = artifacts.format(tmp=tmp_path)
-    container._mount_stores(
-        job(project(), tmp_path, environment={"MLFLOW_TRACKING_URI": uri}, artifact_uri=artifact_uri), mounts
-    )
+    container._mount_stores(OpenRun(artifact_uri=artifact_uri), {"MLFLOW_TRACKING_URI": uri}, mounts)
     assert sorted(mounts.folders) == sorted(path.format(tmp=tmp_path) for path in expected)
 
 
+def host_config(**config: Any) -> dict[str, Any]:
+    settings = LocalSettings.of({"docker_image": "i", **config}, Project(Path("/"), None, None, {}))
+    return container._host_config(settings)
+
+
 def test_host_settings() -> None:
-    assert container._host_config({}) == {
+    assert host_config(docker_network=None, docker_shm_size="") == {
         "network_mode": "host",
         "shm_size": "1g",
         "security_opt": ["label=disable"],
     }
-    given = container._host_config({"docker_network": "mine", "docker_memory": "4g", "docker_gpus": "all"})
+    given = host_config(docker_network="mine", docker_memory="4g", docker_gpus="all")
     assert (given["network_mode"], given["mem_limit"]) == ("mine", "4g")
     assert given["device_requests"] == [{"Count": -1, "Capabilities": [["gpu"]]}]
-    assert container._host_config({"docker_gpus": 2})["device_requests"][0]["Count"] == 2
+    assert host_config(docker_gpus=2)["device_requests"][0]["Count"] == 2
 
 
 def test_the_engine_is_the_one_that_is_named(tmp_path: Path) -> None:

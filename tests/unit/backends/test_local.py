@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import socket
-import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
-from mlflow_projects.backends.base import Job, JobStatus
-from mlflow_projects.backends.local import LocalBackend, inherited_environment
+from mlflow_projects.backends.contract import DurableLaunch, Host, Job, JobStatus, Launch, OpenRun, Running
+from mlflow_projects.backends.local import LocalBackend
+from mlflow_projects.backends.local import engine as engine_module
+from mlflow_projects.backends.local.command import RunningProcess, worker_variables
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -57,19 +58,29 @@ def job(
     (folder / "workspace").mkdir(exist_ok=True)
     project = load_project(root)
     main = project.entry_point("main")
-    values: dict[str, Any] = {"environment": {}, "env_manager": "local", **more}
+    values: dict[str, Any] = {"variables": {}, "env_manager": "local", **more}
     return Job(
         project=project, entry_point=main, parameters=check_parameters(project, main, given or {}),
         workspace=folder / "workspace", cache=Cache(folder / "cache"), **values,
     )  # fmt: skip
 
 
+def prepared(made: Job, log: list[str] | None = None) -> Launch:
+    return LocalBackend(Host((log if log is not None else []).append)).prepare(made)
+
+
+def started(made: Job, log: list[str] | None = None) -> RunningProcess:
+    begun: list[Running] = []
+    running = prepared(made, log).start(OpenRun({"MLFLOW_RUN_ID": "run"}), begun.append)
+    assert begun == [running]
+    assert isinstance(running, RunningProcess)
+    return running
+
+
 def ran(made: Job, log: list[str] | None = None) -> tuple[list[str], JobStatus]:
     """Return a command's output and how it ended."""
-    backend = LocalBackend((log if log is not None else []).append)
-    backend.check(made)
-    handle = backend.submit(made)
-    return list(backend.logs(handle)), backend.poll(handle)
+    running = started(made, log)
+    return list(running.lines()), running.status()
 
 
 def variables(lines: list[str]) -> dict[str, str]:
@@ -77,18 +88,22 @@ def variables(lines: list[str]) -> dict[str, str]:
 
 
 def test_airflows_secrets_and_the_workers_own_tracking_are_withheld_and_nothing_else() -> None:
-    assert inherited_environment({**WITHHELD, **PASSED}) == PASSED
+    assert worker_variables({**WITHHELD, **PASSED}) == PASSED
 
 
 def test_what_is_withheld_does_not_reach_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     for name, value in {**WITHHELD, **PASSED}.items():
         monkeypatch.setenv(name, value)
-    own = {"MLFLOW_RUN_ID": "mine", "MLFLOW_TRACKING_URI": "http://mine", "AWS_PROFILE": "the connection's"}
-    lines, status = ran(job(tmp_path, "env", environment=own))
+    own = {"MLFLOW_TRACKING_URI": "http://mine", "AWS_PROFILE": "the connection's"}
+    lines, status = ran(job(tmp_path, "env", variables=own))
     seen = variables(lines)
     assert status == JobStatus("succeeded", 0)
-    assert {name: seen[name] for name in seen if name in {**WITHHELD, **PASSED}} == {**PASSED, **own}
+    assert {name: seen[name] for name in seen if name in {**WITHHELD, **PASSED}} == {
+        **PASSED,
+        **own,
+        "MLFLOW_RUN_ID": "run",
+    }
     assert seen["PYTHONUNBUFFERED"] == "1"
 
 
@@ -121,46 +136,35 @@ def test_the_end_of_a_command_is_explained(command: str, code: int, reason: str,
     assert ran(job(tmp_path, command))[1] == JobStatus("failed", code, reason)
 
 
-def test_a_running_command_is_known_by_its_process_and_stopped_with_its_children(tmp_path: Path) -> None:
-    backend = LocalBackend(lambda line: None)
-    made = job(tmp_path, "sleep 600 & echo $!; sleep 600", config={"grace_seconds": 30})
-    handle = backend.submit(made)
-    assert handle == {"backend": "local", "host": socket.gethostname(), "pid": handle["pid"]}
-    assert psutil.Process(handle["pid"]).is_running()
-    lines = backend.logs(handle)
+def test_a_running_command_is_stopped_with_its_children(tmp_path: Path) -> None:
+    running = started(job(tmp_path, "sleep 600 & echo $!; sleep 600", config={"grace_seconds": 30}))
+    lines = running.lines()
     child = int(next(lines))
-    assert backend.poll(handle) == JobStatus("running")
-    backend.cancel(handle)
-    backend.cancel(handle)
+    assert running.status() == JobStatus("running")
+    running.cancel()
+    running.cancel()
     list(lines)
-    assert backend.poll(handle) == JobStatus("failed", 143, "exit status 143: ended by signal 15")
+    assert running.status() == JobStatus("failed", 143, "exit status 143: ended by signal 15")
     wait_until_gone(child)
-    backend.cancel(handle)
-
-
-def test_a_process_of_somebody_else_is_not_stopped(tmp_path: Path) -> None:
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
-        LocalBackend(print).cancel({"backend": "local", "host": socket.gethostname(), "pid": other.pid})
-        assert other.poll() is None
+    running.cancel()
 
 
 def test_whoever_stops_reading_ends_the_command(tmp_path: Path) -> None:
-    backend = LocalBackend(lambda line: None)
-    handle = backend.submit(job(tmp_path, "trap '' TERM; echo $$; sleep 600", config={"grace_seconds": "0.1"}))
-    lines = backend.logs(handle)
+    running = started(job(tmp_path, "trap '' TERM; echo $$; sleep 600", config={"grace_seconds": "0.1"}))
+    lines = running.lines()
     number = int(next(lines))
     lines.close()  # type: ignore[attr-defined]
     wait_until_gone(number)
-    assert backend.poll(handle).exit_code == 128 + signal.SIGKILL
+    assert running.status().exit_code == 128 + signal.SIGKILL
 
 
-def test_nothing_is_planned_before_the_process_runs(tmp_path: Path) -> None:
-    assert LocalBackend(print).plan(job(tmp_path)) == {}
+def test_a_process_has_no_handle_as_it_ends_with_its_task(tmp_path: Path) -> None:
+    assert not isinstance(prepared(job(tmp_path)), DurableLaunch)
 
 
 @pytest.mark.parametrize("seconds", [0, 3600, "7", 0.5])
 def test_a_grace_time_of_up_to_an_hour_is_taken(seconds: Any, tmp_path: Path) -> None:
-    LocalBackend(print).check(job(tmp_path, config={"grace_seconds": seconds}))
+    prepared(job(tmp_path, config={"grace_seconds": seconds}))
 
 
 @pytest.mark.parametrize(
@@ -171,14 +175,13 @@ def test_a_grace_time_of_up_to_an_hour_is_taken(seconds: Any, tmp_path: Path) ->
              f"backend_config: 'grace_seconds' must be a number from 0 to 3600, not {wrong!r}.")
             for wrong in (-1, 3601, "soon", None, [3], float("nan"))
         ),
-        ({"config": {"grace": 1}}, "backend_config has the unknown key 'grace'; known are: "),
         ({"env_manager": "pip"}, "There is no env_manager 'pip'; use one of: local, uv, virtualenv, conda."),
         ({"env_manager": "uv", "config": {"docker_image": "x"}}, "This step runs in the image 'x', where "),
     ],
 )  # fmt: skip
 def test_what_cannot_run_here_is_refused(step: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ProjectError) as caught:
-        LocalBackend(print).check(job(tmp_path, **step))
+        prepared(job(tmp_path, **step))
     assert str(caught.value).startswith(said)
 
 
@@ -188,23 +191,31 @@ def test_conda_is_looked_for_before_anything_is_started(tmp_path: Path, monkeypa
         monkeypatch.delenv(name, raising=False)
     made = job(tmp_path, head="conda_env: MLproject", env_manager=None)
     with pytest.raises(ProjectError, match="conda"):
-        LocalBackend(print).check(made)
+        prepared(made)
 
 
+@pytest.fixture
+def engine_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a container engine answer."""
+    answers = contextlib.nullcontext(SimpleNamespace(ping=lambda: True))
+    monkeypatch.setattr(engine_module, "connected", lambda *_: answers)
+
+
+@pytest.mark.usefixtures("engine_that_answers")
 def test_the_record_names_the_environment(tmp_path: Path) -> None:
-    backend = LocalBackend(print)
-    assert backend.environment(job(tmp_path)) == {"mlflow.project.env": "local"}
+    assert prepared(job(tmp_path)).tags == {"mlflow.project.env": "local"}
     declared = job(tmp_path, head="python_env: MLproject", env_manager=None)
-    assert backend.environment(declared) == {"mlflow.project.env": "uv"}
+    assert prepared(declared).tags == {"mlflow.project.env": "uv"}
     image = job(tmp_path, head="docker_env: {image: 'declared:1'}")
-    assert backend.environment(image) == {"mlflow.project.env": "docker", "mlflow.docker.image.uri": "declared:1"}
+    assert prepared(image).tags == {"mlflow.project.env": "docker", "mlflow.docker.image.uri": "declared:1"}
 
 
+@pytest.mark.usefixtures("engine_that_answers")
 def test_an_image_with_a_digest_and_its_cards_are_what_a_result_depends_on(tmp_path: Path) -> None:
     named = "image@sha256:" + "0" * 64
-    backend = LocalBackend(print)
-    assert backend.identity(job(tmp_path, config={"docker_image": named})) == {"image": named, "gpus": ""}
-    assert backend.identity(job(tmp_path, config={"docker_image": named, "docker_gpus": 2}))["gpus"] == "2"
+    config = {"docker_image": named}
+    assert prepared(job(tmp_path, config=config)).identity() == {"image": named, "gpus": ""}
+    assert prepared(job(tmp_path, config={**config, "docker_gpus": 2})).identity()["gpus"] == "2"
 
 
 # --- what is elsewhere is fetched, with MLflow in a process of its own
@@ -230,7 +241,7 @@ def an_mlflow(tmp_path: Path) -> dict[str, str]:
 
 def test_a_path_that_is_elsewhere_is_fetched_into_the_workspace(tmp_path: Path, an_mlflow: dict[str, str]) -> None:
     given = {"a": "s3://bucket/a", "b": "s3://bucket/b"}
-    made = job(tmp_path, "echo {a} {b}; cat {b}", given=given, environment=an_mlflow)
+    made = job(tmp_path, "echo {a} {b}; cat {b}", given=given, variables=an_mlflow)
     folder = tmp_path / "workspace"
     assert ran(made)[0] == [f"{folder}/param_0/data.csv {folder}/param_1/data.csv", "s3://bucket/b"]
 
@@ -244,7 +255,7 @@ def test_a_path_that_cannot_be_fetched_says_why_and_starts_nothing(
 ) -> None:
     log: list[str] = []
     with pytest.raises(ProjectError) as caught:
-        ran(job(tmp_path, "echo {a}", given={"a": uri}, environment=an_mlflow), log)
+        ran(job(tmp_path, "echo {a}", given={"a": uri}, variables=an_mlflow), log)
     assert str(caught.value) == f"The 'path' value {uri!r} cannot be downloaded: {reason}"
     assert log == []
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_projects.backends.output import MAX_LINE, LineReader
+from mlflow_projects.backends.local.output import MAX_LINE, LineReader
 
 
 def read(*chunks: bytes, seconds_between: float = 0.0) -> list[str]:

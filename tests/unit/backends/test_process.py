@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlflow_projects.backends.process import ProcessTree
+from mlflow_projects.backends.local.process import ProcessTree
 
 # A command with a child in a session of its own and a grandchild whose parent is gone; both ignore SIGTERM.
 STUBBORN = """
@@ -75,7 +75,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         assert command.returncode == 126
 
 
-def test_the_command_starts_with_nothing_of_the_minders(tmp_path: Path) -> None:
+def test_the_command_starts_with_nothing_of_the_watchdogs(tmp_path: Path) -> None:
     signals = "grep -E '^Sig(Blk|Ign|Cgt):' /proc/self/status"
     script = f"{signals}; readlink /proc/$$/fd/0; ls /proc/$$/fd; ps -o sid= -p $$; echo $$"
     with tree(script, tmp_path) as command:
@@ -84,7 +84,7 @@ def test_the_command_starts_with_nothing_of_the_minders(tmp_path: Path) -> None:
     for mask in masks:
         assert not [number for number in ours if int(mask, 16) >> (number - 1) & 1]
     assert stdin == os.devnull
-    assert [zero, one, two] == ["0", "1", "2"], "another file of the minder's is open in the command"
+    assert [zero, one, two] == ["0", "1", "2"], "another file of the watchdog's is open in the command"
     assert session == pid
 
 
@@ -153,7 +153,7 @@ def test_no_process_survives_when_the_task_process_is_killed(tmp_path: Path) -> 
     owner = f"""
         import os, time
         from pathlib import Path
-        from mlflow_projects.backends.process import ProcessTree
+        from mlflow_projects.backends.local.process import ProcessTree
         tree = ProcessTree(["bash", "-c", {STUBBORN!r}], cwd=Path({str(tmp_path)!r}),
                            environment={{**os.environ, "MARK": {str(tmp_path)!r}}}, grace=1.0)
         print(next(tree.lines()), flush=True)
@@ -170,7 +170,7 @@ def test_no_process_survives_when_the_task_process_is_killed(tmp_path: Path) -> 
     wait_until_gone(tmp_path)
 
 
-def test_the_command_and_its_children_die_with_a_minder_that_is_killed(tmp_path: Path) -> None:
+def test_the_command_and_its_children_die_with_a_watchdog_that_is_killed(tmp_path: Path) -> None:
     with tree("sleep 300 & echo started; sleep 300; true", tmp_path) as command:
         lines = command.lines()
         assert next(lines) == "started"

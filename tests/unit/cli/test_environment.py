@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects import plugin_entry
+from mlflow_projects.cli.check_result import CheckResult, Level
 from mlflow_projects.cli.environment import inspect_environment
-from mlflow_projects.cli.remark import Level, Remark
 from mlflow_projects.plugin import MLflowProjectsPlugin
 
 
-def about(remarks: list[Remark], word: str) -> Remark:
-    (found,) = [remark for remark in remarks if remark.text.startswith(word)]
+def about(results: list[CheckResult], word: str) -> CheckResult:
+    (found,) = [result for result in results if result.text.startswith(word)]
     return found
 
 
@@ -22,19 +22,19 @@ def test_a_missing_program_is_an_error_only_where_a_project_needs_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine")
-    remarks = list(inspect_environment({None, "python_env"}))
-    assert {remark.level for remark in remarks} == {Level.OK, Level.NOTE}
-    assert about(remarks, "uv (").level is Level.OK, "beside this Python, as tasks find it"
-    assert about(remarks, "conda is not here").level is Level.NOTE
-    assert about(remarks, "The container engine at").level is Level.NOTE
-    remarks = list(inspect_environment({"conda_env", "docker_env"}))
-    assert about(remarks, "conda is not here").level is Level.ERROR
-    assert about(remarks, "The container engine at").level is Level.ERROR
+    results = list(inspect_environment({None, "python_env"}))
+    assert {result.level for result in results} == {Level.OK, Level.NOTE}
+    assert about(results, "uv (").level is Level.OK, "beside this Python, as tasks find it"
+    assert about(results, "conda is not here").level is Level.NOTE
+    assert about(results, "The container engine at").level is Level.NOTE
+    results = list(inspect_environment({"conda_env", "docker_env"}))
+    assert about(results, "conda is not here").level is Level.ERROR
+    assert about(results, "The container engine at").level is Level.ERROR
 
 
 def test_the_plugin_is_found_once_where_it_is_installed_and_in_the_plugins_folder() -> None:
     found = about(list(inspect_environment(())), "plugin ")
-    assert found == Remark(Level.OK, "plugin mlflow_projects from $PLUGINS_FOLDER/mlflow_projects_plugin.py")
+    assert found == CheckResult(Level.OK, "plugin mlflow_projects from $PLUGINS_FOLDER/mlflow_projects_plugin.py")
 
 
 def test_the_entry_point_is_a_plugin_unless_the_plugins_folder_holds_our_file(

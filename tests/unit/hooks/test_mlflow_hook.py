@@ -12,7 +12,7 @@ from airflow.sdk import Connection
 from mlflow_projects import MLflowHook, get_provider_info
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.hooks.mlflow_hook import settings_from_connection
-from mlflow_projects.tracking.settings import TrackingSettings, settings_from_environment
+from mlflow_projects.tracking.server import TrackingSettings, settings_from_environment
 
 
 def connection(**fields: Any) -> Connection:

@@ -31,7 +31,7 @@ def test_a_link_that_a_team_added_is_left_to_airflow() -> None:
     operator, instance = _TeamsOperator(task_id="step", uri="."), _TaskInstance()
     context: Any = {"ti": instance}
     running = operator.prepare_for_execution()
-    push_links(running, context, {MLflowRunLink: "https://mlflow.example.org/run"})
+    push_links(running, context, (MLflowRunLink(), "https://mlflow.example.org/run"))
     assert instance == {"_link_MLflowRunLink": "https://mlflow.example.org/run"}
     assert [link.name for link in running.operator_extra_links] == ["Team's page"]
     names = ["MLflow run", "SageMaker job", "CloudWatch logs", "Team's page"]

@@ -17,8 +17,7 @@ from sqlalchemy.orm import Session
 
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.listeners import dag_run as listener
-from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.record import now
+from mlflow_projects.tracking.client import Run, now
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import CONNECTION, connected, written
 

@@ -12,18 +12,15 @@ from airflow.sdk import DAG, TaskGroup
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from mlflow_projects import MLflowProjectOperator
-from mlflow_projects.backends import base
-from mlflow_projects.backends.base import JobStatus
+from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators import attempt
 from mlflow_projects.tracking.client import Run
-from tests.support.attempts import SHELL, MemoryJobs
+from tests.support.attempts import SHELL, MemoryHandle, MemoryJobs
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, Store, connected
 
 REASON = "mlflow_projects.reason"
-JOB_HANDLE = {"backend": "sagemaker", "name": "job-1", "job_name": "job-1", "region": "eu-west-1",
-              "submitted": 1000.0, "deadline_seconds": 600}  # fmt: skip
+JOB_HANDLE = MemoryHandle("memory", "job-1").as_json()
 
 
 class Task:
@@ -65,10 +62,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
-    made = MemoryJobs(**JOB_HANDLE)
-    for module in (attempt, base):
-        monkeypatch.setattr(module, "backend_named", lambda name, log, **more: made)
-    return made
+    return MemoryJobs().install(monkeypatch)
 
 
 def test_a_success_is_an_xcom_a_link_and_a_word_for_the_next_try(task: Task) -> None:
@@ -103,9 +97,9 @@ def test_a_failure_may_be_tried_again_and_a_mistake_may_not(task: Task) -> None:
 
 
 def test_a_kill_of_airflows_reaches_the_attempt_and_is_said(task: Task, jobs: MemoryJobs) -> None:
-    step = operator(backend="sagemaker")
+    step = operator(backend="memory")
     step.on_kill()  # nothing to stop yet
-    jobs.before = lambda call: step.on_kill() if call == "logs" else None
+    jobs.before = lambda call: step.on_kill() if call == "lines" else None
     with pytest.raises(AirflowException, match=r"^The attempt was stopped by Airflow\.$"):
         step.execute(task.context())
     assert task.runs[0].status == "KILLED"
@@ -185,24 +179,24 @@ def test_a_first_try_looks_for_nothing_and_a_second_may_find_nothing(task: Task)
 def test_a_retry_takes_over_the_job_of_a_lost_worker(task: Task, jobs: MemoryJobs) -> None:
     run = left(task, handle=JOB_HANDLE)
     jobs.jobs["job-1"] = JobStatus("running")
-    found = task.run(try_number=2, backend="sagemaker")
+    found = task.run(try_number=2, backend="memory")
     assert found["run_id"] == run.run_id
     (kept,) = task.runs
     assert (kept.status, kept.tags["airflow.try_number"], kept.tags["mlflow_projects.tries"]) == (
         "FINISHED", "2", "1,2",
     )  # fmt: skip
-    assert jobs.calls == ["logs", "poll", "clear_checkpoint job-1"]
+    assert jobs.calls == ["lines", "status", "clear_checkpoint job-1"]
     assert task.store["mlflow_run"] == {
         "run_id": run.run_id, "try_number": 2, "max_tries": 3, "handle": JOB_HANDLE,
     }  # fmt: skip
-    assert len([url for url in task.links.values() if "eu-west-1" in url]) == 2
+    assert task.links["_link_Memory_job"] == "http://memory.test/job-1"
 
 
 def test_tries_that_watched_a_job_in_turn_are_counted_up(task: Task, jobs: MemoryJobs) -> None:
     run = left(task, handle=JOB_HANDLE)
     task.client.log_batch(run.run_id, tags={"mlflow_projects.tries": "1,2"})
     jobs.jobs["job-1"] = JobStatus("running")
-    task.run(try_number=3, backend="sagemaker")
+    task.run(try_number=3, backend="memory")
     assert task.runs[0].tags["mlflow_projects.tries"] == "1,2,3"
 
 
@@ -215,11 +209,11 @@ def test_a_job_is_not_taken_over_where_a_new_one_is_wanted(case: str, task: Task
     task.run(
         try_number=2,
         max_tries=4 if case == "a Clear" else 3,
-        backend="local" if case == "another backend" else "sagemaker",
+        backend="local" if case == "another backend" else "memory",
     )
     before, mine = task.runs
     assert (before.status, mine.status) == ("FAILED" if case == "the run is closed" else "KILLED", "FINISHED")
-    assert "submit" in jobs.calls
+    assert ("submit" in jobs.calls) is (case != "another backend")
 
 
 # --- waiting without a slot ---
@@ -227,7 +221,7 @@ def test_a_job_is_not_taken_over_where_a_new_one_is_wanted(case: str, task: Task
 
 def deferred(task: Task, **step: Any) -> TaskDeferred:
     with pytest.raises(TaskDeferred) as caught:
-        operator(backend="sagemaker", deferrable=True, **step).execute(task.context(step.pop("try_number", 1)))
+        operator(backend="memory", deferrable=True, **step).execute(task.context(step.pop("try_number", 1)))
     return caught.value
 
 
@@ -248,7 +242,7 @@ def test_a_job_is_waited_for_without_a_slot_until_its_deadline(task: Task, jobs:
 def test_after_the_wait_the_run_is_closed_as_the_job_ended(task: Task, jobs: MemoryJobs) -> None:
     deferred(task)
     jobs.jobs["job-1"] = JobStatus("succeeded", 0)
-    found = operator(backend="sagemaker", deferrable=True).resume(task.context(), {})
+    found = operator(backend="memory", deferrable=True).resume(task.context(), {})
     assert (found["run_id"], found["status"], task.runs[0].status) == (task.runs[0].run_id, "FINISHED", "FINISHED")
 
 
@@ -256,7 +250,7 @@ def test_a_job_that_is_taken_over_is_waited_for_without_a_slot_too(task: Task, j
     run = left(task, handle=JOB_HANDLE)
     jobs.jobs["job-1"] = JobStatus("running")
     with pytest.raises(TaskDeferred) as caught:
-        operator(backend="sagemaker", deferrable=True).execute(task.context(try_number=2))
+        operator(backend="memory", deferrable=True).execute(task.context(try_number=2))
     assert caught.value.trigger.serialize()[1]["run_id"] == run.run_id
     assert len(task.runs) == 1
 
@@ -289,7 +283,7 @@ def test_a_success_that_airflow_did_not_take_is_withdrawn(
     states: list[str | None], reason: str | None, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = itertools.count(1000)  # a second end would be a later one
-    monkeypatch.setattr("mlflow_projects.tracking.record.now", lambda: next(moments))
+    monkeypatch.setattr("mlflow_projects.tracking.closing.now", lambda: next(moments))
     step = operator()
     step.confirm_success(task.context()["ti"])  # nothing finished yet
     task.states = [states[0]]

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk import DAG, BaseOperator, task_group
 
 from mlflow_projects import mlflow_run
-from mlflow_projects.operators.run_group import enclosing_parent
+from mlflow_projects.operators.enclosing import enclosing_parent
 from tests.support.tracked import TaskInstance
 
 OUTER, INNER = {"run_id": "outer"}, {"run_id": "inner"}

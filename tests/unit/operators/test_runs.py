@@ -12,8 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mlflow_projects import MLflowEndRunOperator, MLflowStartRunOperator, mlflow_run
 from mlflow_projects.exceptions import TrackingUnavailableError
-from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.record import now
+from mlflow_projects.tracking.client import Run, now
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import CONNECTION, TaskInstance, at, connected, running, written
 

@@ -362,7 +362,7 @@ def test_the_environment_is_the_one_that_mlflow_finds(case, project):
     assert (str(ours.environment_file) if ours.environment_file else None) == theirs.env_config_path
     assert ours.docker_env == theirs.docker_env
     # MLflow says "python_env" also where there is none at all.
-    assert (ours.environment or "python_env") == theirs.env_type
+    assert (ours.environment_kind or "python_env") == theirs.env_type
     assert ours.name == theirs.name
 
 

@@ -20,7 +20,7 @@ def test_a_project_is_read_whole(project):
     )
     found = load_project(root)
     assert (found.name, found.root, found.file) == ("demo", root, root / "MLproject")
-    assert (found.environment, found.environment_file) == ("python_env", root / "env.yaml")
+    assert (found.environment_kind, found.environment_file) == ("python_env", root / "env.yaml")
     main = found.entry_point("main")
     assert main.command == "python train.py {alpha} {data}"
     assert list(main.parameters.values()) == [Parameter("alpha", "float", 0.1), Parameter("data", "path", None)]
@@ -113,7 +113,7 @@ def test_any_type_is_taken(project):
 
 def test_an_environment_that_is_left_empty_is_none(project):
     found = load_project(project("docker_env:\n", {"python_env.yaml": "python: '3.11'\n"}))
-    assert (found.environment, found.docker_env) == ("python_env", None)
+    assert (found.environment_kind, found.docker_env) == ("python_env", None)
 
 
 def test_a_file_in_another_encoding_is_said_to_be_unreadable(project):
@@ -186,25 +186,25 @@ def test_the_file_may_be_spelled_in_any_case_and_a_folder_of_that_name_is_none(p
 @pytest.mark.parametrize("text", ["", "# nothing\n", "entry_points:\nname:\n"])
 def test_an_empty_file_is_a_project_without_entry_points(text, project):
     found = load_project(project(text))
-    assert (found.name, found.entry_points, found.environment, found.docker_env) == (None, {}, None, None)
+    assert (found.name, found.entry_points, found.environment_kind, found.docker_env) == (None, {}, None, None)
 
 
 def test_a_project_without_words_on_it_uses_the_environment_files_that_it_has(project):
     root = project("name: x", {"conda.yaml": ""})
     found = load_project(root)
-    assert (found.environment, found.environment_file) == ("conda_env", root / "conda.yaml")
+    assert (found.environment_kind, found.environment_file) == ("conda_env", root / "conda.yaml")
     (root / "python_env.yaml").touch()
     for text in ("name: x", "conda_env: ''", "python_env:"):
         found = load_project(project(text))
-        assert (found.environment, found.environment_file) == ("python_env", root / "python_env.yaml")
+        assert (found.environment_kind, found.environment_file) == ("python_env", root / "python_env.yaml")
     found = load_project(project("conda_env: conda.yaml"))
-    assert (found.environment, found.environment_file) == ("conda_env", root / "conda.yaml")
+    assert (found.environment_kind, found.environment_file) == ("conda_env", root / "conda.yaml")
 
 
 def test_an_image_is_kept_as_it_is_written(project):
     declared = "{image: a, volumes: ['/a:/b'], environment: [COPIED, [SET, '1']]}"
     found = load_project(project(f"docker_env: {declared}", {"python_env.yaml": ""}))
-    assert (found.environment, found.environment_file) == ("docker_env", None)
+    assert (found.environment_kind, found.environment_file) == ("docker_env", None)
     assert found.docker_env == {"image": "a", "volumes": ["/a:/b"], "environment": ["COPIED", ["SET", "1"]]}
     assert load_project(project("docker_env: {image: a, volumes:, environment:}")).docker_env["image"] == "a"
 

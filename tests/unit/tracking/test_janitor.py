@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.janitor import Closed, tidy
-from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, now, resolve_experiment
+from mlflow_projects.tracking.client import Run, now
+from mlflow_projects.tracking.janitor import Closed, close_leftovers
+from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, resolve_experiment
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import written
 
@@ -34,7 +34,7 @@ def test_what_is_open_gets_the_verdict_of_its_dag_run(state: str | None, parent:
     nested = client.create_run(experiment, "nested", now(), {"mlflow.parentRunId": done.run_id})
     foreign = record("foreign", "parent", None, airflow="http://another-airflow:8080").open()
     stopped: list[Run] = []
-    closed = tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append)
+    closed = close_leftovers(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append)
 
     below = "RUNNING" if parent == "RUNNING" else "KILLED"
     assert statuses(client, (top, under, done, nested, foreign)) == {
@@ -48,7 +48,9 @@ def test_what_is_open_gets_the_verdict_of_its_dag_run(state: str | None, parent:
     assert {run.run_id for run in mine if run.name != "top"} <= {run.run_id for run in stopped}, "jobs outside first"
     assert [run.name for run in mine][-1:] == ([] if parent == "RUNNING" else ["top"]), "the parent comes last"
     assert {run.name for run in mine} == (set() if parent == "RUNNING" else {"top", "under", "nested"})
-    assert tidy(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append) == []
+    assert (
+        close_leftovers(client, lambda dag_id, _: state if dag_id == dag else "running", HERE, stopped.append) == []
+    )
 
 
 def step_of(client: MemoryClient, name: str, start: int, **tags: str) -> Run:
@@ -68,7 +70,7 @@ def test_jobs_stop_first_and_parents_come_last() -> None:
     def stop(run: Run) -> None:
         writes.append((run.name, "stopped"))
 
-    closed = tidy(client, lambda *_: "failed", f"{HERE}/", stop)
+    closed = close_leftovers(client, lambda *_: "failed", f"{HERE}/", stop)
     why = {"tags": {"mlflow_projects.reason": "closed by the janitor: the DAG run is failed"}}
     ends = [(newer, "KILLED"), (nested, "KILLED"), (older, "KILLED"), (late_top, "FAILED"), (top, "FAILED")]
     assert writes == [(run.name, write) for run, status in ends for write in ("stopped", why, status)]
@@ -87,7 +89,7 @@ def test_a_dag_run_that_is_gone_is_called_so_and_airflow_is_asked_once_for_each(
         asked.append((dag_id, run_id))
         return "running" if run_id == "r2" else None
 
-    closed = tidy(client, state, HERE, lambda _: None)
+    closed = close_leftovers(client, state, HERE, lambda _: None)
     assert asked == [("dag", ""), ("dag", "r2"), ("dag", "r1")]
     assert [(one.run_id, one.dag_run_id) for one in closed] == [
         (without.run_id, ""), (runs[1].run_id, "r1"), (runs[0].run_id, "r1"),
@@ -104,7 +106,7 @@ def test_what_this_airflow_did_not_open_is_left_alone() -> None:
     client.create_run("0", "without a page", 1, {"airflow.dag_id": "dag"})
     client.update_run(step_of(client, "closed", 1).run_id, "FAILED", 5)
     writes = written(client)
-    assert tidy(client, lambda *_: None, HERE, lambda _: None) == []
+    assert close_leftovers(client, lambda *_: None, HERE, lambda _: None) == []
     assert writes == []
 
 
@@ -112,6 +114,6 @@ def test_runs_are_found_in_every_experiment() -> None:
     client = MemoryClient()
     one = step_of(client, "one", 1)
     another = client.create_run(client.create_experiment("another"), "two", 1, dict(one.tags))
-    assert {run.run_id for run in tidy(client, lambda *_: "success", HERE, lambda _: None)} == {
+    assert {run.run_id for run in close_leftovers(client, lambda *_: "success", HERE, lambda _: None)} == {
         one.run_id, another.run_id,
     }  # fmt: skip

@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.client import Run, now
+from mlflow_projects.tracking.closing import close_abandoned, close_open_descendants, withdraw
 from mlflow_projects.tracking.record import (
     Outcome,
     RunRecord,
     SourceTags,
     TaskIdentity,
-    close_abandoned,
-    close_open_descendants,
     find_parent,
-    now,
     resolve_experiment,
-    withdraw,
 )
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import written

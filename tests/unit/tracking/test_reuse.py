@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from mlflow_projects.exceptions import TrackingUnavailableError
-from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.record import now
+from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.reuse import ARTIFACTS, ReuseKey, completion_tags, lost_artifacts
 from tests.support.memory_tracking import MemoryClient
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mlflow_projects.exceptions import TrackingUnavailableError
-from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.record import now, resolve_experiment
+from mlflow_projects.tracking.client import Run, now
+from mlflow_projects.tracking.record import resolve_experiment
 from mlflow_projects.ui import reading
 from mlflow_projects.ui.sources import DagRunRecord, PageProblem
 from tests.support.memory_tracking import MemoryClient

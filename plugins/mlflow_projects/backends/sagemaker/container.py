@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from mlflow_projects.backends.base import Job
-from mlflow_projects.backends.environments import ENV_MANAGERS, read_python_environment
+from mlflow_projects.backends.contract import Job
 from mlflow_projects.backends.sagemaker.settings import SageMakerSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import FilledLater, build_command, local_path_of
+from mlflow_projects.project.python_environment import ENV_MANAGERS, read_python_environment
 
 # What of the tracking settings a job may know; passwords and tokens come from Secrets Manager.
 _PUBLIC_VARIABLES = (
@@ -28,7 +28,7 @@ def check_environment(job: Job, settings: SageMakerSettings) -> None:
 
     :raises ProjectError: with the remedy
     """
-    uri = settings.tracking_uri or job.environment.get("MLFLOW_TRACKING_URI", "")
+    uri = settings.tracking_uri or job.variables.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith(("http://", "https://", "databricks", "arn:")):
         raise ProjectError(
             f"A training job cannot reach the tracking store {uri!r}; use a tracking server (http or https), or name "
@@ -41,7 +41,7 @@ def check_environment(job: Job, settings: SageMakerSettings) -> None:
             "(secret_environment.MLFLOW_TRACKING_PASSWORD)."
         )
     for name in _SECRET_VARIABLES:
-        if job.environment.get(name) and name not in settings.secret_environment:
+        if job.variables.get(name) and name not in settings.secret_environment:
             raise ProjectError(
                 f"The tracking server needs a password or token, which must not be in a training job's request; "
                 f"put it into AWS Secrets Manager and name its ARN in backend_config: secret_environment.{name}."
@@ -57,7 +57,7 @@ def check_environment(job: Job, settings: SageMakerSettings) -> None:
 
 def public_variables(job: Job, settings: SageMakerSettings) -> dict[str, str]:
     """Return the variables that everybody may see who can describe the job."""
-    variables = {name: job.environment[name] for name in _PUBLIC_VARIABLES if job.environment.get(name)}
+    variables = {name: job.variables[name] for name in _PUBLIC_VARIABLES if job.variables.get(name)}
     if settings.tracking_uri:
         variables["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     return variables
@@ -92,7 +92,7 @@ def packages_of(job: Job, settings: SageMakerSettings) -> list[str]:
         raise ProjectError(
             f"backend_config: 'install_requirements' is set, but {job.project.root} has no requirements.txt."
         )
-    if job.env_manager in ("virtualenv", "uv") and job.project.environment:
+    if job.env_manager in ("virtualenv", "uv") and job.project.environment_kind:
         declared = read_python_environment(job.project)
         wanted += [*declared.build_requirements, *declared.requirements]
     return wanted

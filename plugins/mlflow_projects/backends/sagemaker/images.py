@@ -32,12 +32,12 @@ def _look_up(given: Mapping[str, str], instance_type: str, region: str) -> str:
         raise ProjectError(f"backend_config: 'image_uri' lacks {sorted(missing)[0]!r}.")
     try:
         from sagemaker.core import image_uris
-    except ImportError:
+    except ImportError as error:
         raise ProjectError(
             "backend_config: an 'image_uri' by framework and version needs the SageMaker SDK on the worker: "
             "pip install 'mlflow-projects-on-airflow[sagemaker]' (Python 3.11 or older), or give the whole "
             "URI."
-        ) from None
+        ) from error
     options = {key: value for key, value in given.items() if key not in ("framework", "version")}
     try:
         return str(
@@ -47,4 +47,4 @@ def _look_up(given: Mapping[str, str], instance_type: str, region: str) -> str:
             )
         )  # fmt: skip
     except (ValueError, TypeError) as error:
-        raise ProjectError(f"backend_config: 'image_uri' cannot be looked up: {error}") from None
+        raise ProjectError(f"backend_config: 'image_uri' cannot be looked up: {error}") from error

@@ -72,7 +72,7 @@ def _opened(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:
-        raise ProjectError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ProjectError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 class _Hashing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +33,7 @@ class Plan:
     :param sha256: of the packed project
     :param image_uri: the training image
     :param parameters: as text, for the console
-    :param environment: the MLflow variables of the attempt
+    :param variables: the MLflow variables of the attempt
     :param checkpoint_uri: kept in step with ``/opt/ml/checkpoints`` if the settings name none; "" for none
     """
 
@@ -42,8 +42,7 @@ class Plan:
     image_uri: str
     sha256: str
     parameters: Mapping[str, str]
-    environment: Mapping[str, str]
-    labels: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str]
     checkpoint_uri: str = ""
 
 
@@ -99,11 +98,11 @@ def build_request(plan: Plan) -> dict[str, Any]:
         "EnableNetworkIsolation": given.enable_network_isolation,
         "EnableInterContainerTrafficEncryption": given.encrypt_inter_container_traffic,
         "Environment": {
-            name: plan.environment[name]
+            name: plan.variables[name]
             for name in _SHOWN_VARIABLES
-            if len(plan.environment.get(name, "")) in range(1, _MAX_VARIABLE + 1)
+            if len(plan.variables.get(name, "")) in range(1, _MAX_VARIABLE + 1)
         },
-        "Tags": [{"Key": key, "Value": value} for key, value in {**plan.labels, **given.tags}.items()],
+        "Tags": [{"Key": key, "Value": value} for key, value in given.tags.items()],
         **_present(
             CheckpointConfig={"S3Uri": checkpoint_uri} if checkpoint_uri else None,
             VpcConfig={"Subnets": given.subnets, "SecurityGroupIds": given.security_group_ids}
@@ -132,9 +131,7 @@ def merge(base: Any, over: Any) -> Any:
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def build_spec(
-    plan: Plan, command: str, inputs: list[dict[str, str]], environment: Mapping[str, str], install: list[str]
-) -> dict[str, Any]:
+def build_spec(plan: Plan, command: str, inputs: list[dict[str, str]], install: list[str]) -> dict[str, Any]:
     """Return what our runner reads in the container; see ``runner.py`` for each key."""
     given = plan.settings
     return {
@@ -142,11 +139,11 @@ def build_spec(
         "sha256": plan.sha256,
         "command": command,
         "inputs": inputs,
-        "environment": {**environment, **given.environment},
+        "environment": {**plan.variables, **given.environment},
         "secret_environment": dict(given.secret_environment),
         "install": install,
-        "run_id": plan.environment.get("MLFLOW_RUN_ID", ""),
-        "experiment_id": plan.environment.get("MLFLOW_EXPERIMENT_ID", ""),
+        "run_id": plan.variables.get("MLFLOW_RUN_ID", ""),
+        "experiment_id": plan.variables.get("MLFLOW_EXPERIMENT_ID", ""),
         "restarts": given.use_spot_instances or given.max_retry_attempts > 0,
         "parameters": dict(plan.parameters),
     }

@@ -139,8 +139,8 @@ def _read(name: str, kind: str, value: Any) -> Any:
     if kind == "int":
         try:
             number = int(str(value))
-        except ValueError:
-            raise refuse("a whole number") from None
+        except ValueError as error:
+            raise refuse("a whole number") from error
         if number < 0:
             raise refuse("a whole number, 0 or more")
         return number

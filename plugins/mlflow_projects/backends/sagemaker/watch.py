@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlflow_projects.backends.aws import Clients, aws_errors, error_code
-from mlflow_projects.backends.base import JobStatus
+from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.backends.sagemaker.request import JOB_NAME_PREFIX, LOG_GROUP
 
 DELETED = "Deleted"  # our own word: Describe does not know the job any more

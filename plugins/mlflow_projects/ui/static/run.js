@@ -13,9 +13,9 @@ const page = document.getElementById("page");
 const { runId } = page.dataset;
 const problem = el("p", { class: "notice", role: "alert", hidden: true });
 const summary = el("p", { class: "summary", role: "status" }, "Asking MLflow …");
-const remarks = el("div");
+const results = el("div");
 const tree = el("ol", { class: "tree", "aria-label": "MLflow runs of this DAG run" });
-page.append(problem, summary, tree, remarks);
+page.append(problem, summary, tree, results);
 
 const cards = new Map();
 const isOpen = (run) => run.status === "RUNNING" || run.status === "SCHEDULED";
@@ -142,7 +142,7 @@ function summarize(content) {
     badge(dagRun.state),
     `${time}. ${parts.length ? `MLflow runs: ${parts.join(", ")}.` : none}`,
   );
-  remarks.replaceChildren(...notes([...content.notes, `Read through the connection ${content.connection}.`]));
+  results.replaceChildren(...notes([...content.notes, `Read through the connection ${content.connection}.`]));
 }
 
 function complain(sentence) {

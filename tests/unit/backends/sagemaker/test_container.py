@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.backends.base import Job
+from mlflow_projects.backends.contract import Host, Job
 from mlflow_projects.backends.sagemaker import SageMakerBackend
 from mlflow_projects.backends.sagemaker.container import (
     check_environment,
@@ -54,14 +54,14 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def job(root: Path, environment: dict[str, str] | None = None, env_manager: str | None = None, **given: str) -> Job:
+def job(root: Path, variables: dict[str, str] | None = None, env_manager: str | None = None, **given: str) -> Job:
     project = load_project(root)
     entry_point = project.entry_point("main")
     return Job(
         project=project,
         entry_point=entry_point,
         parameters=check_parameters(project, entry_point, {"data": "s3://a/b", "model": "s3://a/c", **given}),
-        environment=SERVER if environment is None else environment,
+        variables=SERVER if variables is None else variables,
         workspace=root.parent,
         cache=Cache(root.parent / "cache"),
         env_manager=env_manager,
@@ -92,10 +92,12 @@ def test_the_defaults_name_a_connection_for_tasks_that_name_none(
     for name, region in (("from_option", "eu-west-1"), ("of_task", "eu-west-2")):
         connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"region_name": region}}
         monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
-    step = replace(job(root), config={**NEEDED, "aws_conn_id": "from_option"}, attempt_id="a")
-    handle = SageMakerBackend(print, own, 1).plan(step)
-    assert handle["aws_conn_id"] == chosen
-    assert handle["region"] == ("eu-west-1" if chosen == "from_option" else "eu-west-2")
+    config = {**NEEDED, "aws_conn_id": "from_option", "image_uri": "image:1"}
+    step = replace(job(root), config=config, attempt_id="a")
+    handle = SageMakerBackend(Host(print, own)).prepare(step).handle
+    assert handle.aws_conn_id == chosen
+    assert handle.region == ("eu-west-1" if chosen == "from_option" else "eu-west-2")
+    assert handle.from_json(json.loads(json.dumps(handle.as_json()))) == handle
 
 
 def test_remote_paths_become_inputs(root: Path) -> None:

@@ -72,7 +72,7 @@ def plan(config: dict[str, Any] | None = None, **changes: Any) -> Plan:
         "image_uri": IMAGE,
         "sha256": SHA,
         "parameters": {"alpha": "0.5"},
-        "environment": VARIABLES,
+        "variables": VARIABLES,
         **changes,
     }
     return Plan(**content)
@@ -130,11 +130,11 @@ def test_the_request_of_a_full_configuration() -> None:
 def test_the_spec_holds_what_the_request_must_not() -> None:
     made = plan(FULL)
     inputs = [{"token": "@@x@@", "uri": "s3://a/b"}]
-    spec = build_spec(made, "python train.py", inputs, made.environment, ["-r requirements.txt"])
+    spec = build_spec(made, "python train.py", inputs, ["-r requirements.txt"])
     assert spec["environment"] == {**VARIABLES, **FULL["environment"]}
     assert spec["secret_environment"] == {"MLFLOW_TRACKING_PASSWORD": SECRET}
     assert (spec["run_id"], spec["experiment_id"], spec["restarts"]) == ("a" * 32, "7", True)
-    assert build_spec(plan(), "true", [], {}, [])["restarts"] is False
+    assert build_spec(plan(), "true", [], [])["restarts"] is False
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_hyperparameters_are_the_short_ones_and_at_most_a_hundred() -> None:
 
 def test_variables_that_are_too_long_are_only_in_the_spec() -> None:
     long = {**VARIABLES, "MLFLOW_TRACKING_URI": "https://mlflow.example.com/" + "x" * 500, "MLFLOW_EXPERIMENT_ID": ""}
-    assert build_request(plan(environment=long))["Environment"] == {"MLFLOW_RUN_ID": "a" * 32}
+    assert build_request(plan(variables=long))["Environment"] == {"MLFLOW_RUN_ID": "a" * 32}
 
 
 @pytest.mark.parametrize(

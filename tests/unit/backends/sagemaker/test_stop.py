@@ -11,9 +11,11 @@ import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
 from botocore.stub import Stubber
 
+from mlflow_projects.backends.contract import Host
 from mlflow_projects.backends.sagemaker import SageMakerBackend
+from mlflow_projects.backends.sagemaker.training_job import SageMakerHandle
 
-HANDLE = {"job_name": "mlflow-a", "region": "eu-west-1", "aws_conn_id": None, "submitted": time.time()}
+HANDLE = SageMakerHandle("sagemaker", "mlflow-a", "eu-west-1", None, time.time())
 OK = ""
 Planned = Sequence[tuple[str, str]]
 
@@ -68,10 +70,11 @@ def test_no_client_is_made_for_a_stop_while_the_credentials_hold(
 ) -> None:
     lines: list[str] = []
     made = clients(*planned)
-    backend = SageMakerBackend(lines.append, None, 1.0)
-    assert not backend.exists(HANDLE)
-    backend.cancel(HANDLE)
-    backend.finish_cancel(10)
+    backend = SageMakerBackend(Host(lines.append))
+    assert backend.find(HANDLE) is None
+    job = backend.attach(HANDLE)
+    job.cancel()
+    job.finish_cancel(10)
     assert len(made) == len(planned)
     for stub in made:
         stub.assert_no_pending_responses()

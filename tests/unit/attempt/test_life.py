@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.backends.base import JobStatus
+from mlflow_projects.attempt.life import AttemptKilledError
+from mlflow_projects.backends.contract import Handle, Host, JobStatus, OpenRun
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
-from mlflow_projects.operators import attempt as module
-from mlflow_projects.operators.attempt import AttemptKilledError
-from mlflow_projects.operators.reuse import StepReusedError
 from mlflow_projects.tracking.client import Run
-from tests.support.attempts import SECRET, TASK, Life, MemoryJobs
+from tests.support.attempts import SECRET, TASK, Life, MemoryHandle, MemoryJobs
 from tests.support.memory_tracking import MemoryClient
 
 REASON, TAIL, EXIT_CODE = "mlflow_projects.reason", "mlflow_projects.output_tail", "mlflow_projects.exit_code"
-HANDLE = {"backend": "memory", "name": "job-1"}
+HANDLE = MemoryHandle("memory", "job-1")
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def ending(run: Run) -> tuple[str, str | None, str | None, str | None]:
 
 def test_a_success_leaves_a_whole_record_and_no_reason(life: Life) -> None:
     command = "echo one; echo two"
-    run = life.attempt(command, parent_run_id="parent", supersedes="before", tags={"team": "red"}).run()
+    run = life.attempt(command, parent_run_id="parent", supersedes="before", tags={"team": "red"}).run().run
     kept = life.only_run
     assert (run.run_id, run.status) == (kept.run_id, "FINISHED")
     assert (kept.name, kept.status, kept.params) == ("step", "FINISHED", {"command": command})
@@ -64,7 +62,7 @@ def test_a_success_leaves_a_whole_record_and_no_reason(life: Life) -> None:
         "airflow.task_url": "http://airflow.test/step",
         "team": "red",
     }
-    assert life.opened == [(kept.run_id, {})]
+    assert life.opened == [(kept.run_id, None)]
     assert life.client.calls == ["create_run", "get_run", "log_batch", "update_run"]
     assert life.log[-2:] == ["one", "two"]
     assert not list((life.folder / "cache" / "workspaces").iterdir())
@@ -217,7 +215,7 @@ def test_what_is_wrong_is_said_before_anything_is_started(step: dict[str, Any], 
     run = life.only_run
     assert ending(run) == ("FAILED", str(caught.value), None, None)
     assert run.end_time is not None
-    assert life.opened == [(run.run_id, {})]
+    assert life.opened == [(run.run_id, None)]
     assert life.log == []
     assert {name: value for name, value in run.tags.items() if name.startswith("mlflow.project.")} == {
         "mlflow.project.entryPoint": step.get("entry_point", "main"),
@@ -346,16 +344,15 @@ def test_an_earlier_result_ends_the_attempt_before_anything_is_started(life: Lif
     life.attempt("echo made", reuse="look").run()
     before = life.only_run
     life.log.clear()
-    with pytest.raises(StepReusedError) as caught:
-        life.attempt("echo made", reuse="look").run()
+    found = life.attempt("echo made", reuse="look").run()
     made, linked = life.runs
     assert made == before
-    assert (caught.value.original, caught.value.linked.run_id) == (made, linked.run_id)
+    assert (found.original, found.run.run_id) == (made, linked.run_id)
     assert (linked.status, linked.params, linked.tags["mlflow_projects.reused_from"]) == (
         "FINISHED", made.params, made.run_id,
     )  # fmt: skip
     assert REASON not in linked.tags
-    assert life.opened == [(made.run_id, {}), (linked.run_id, {})]
+    assert life.opened == [(made.run_id, None), (linked.run_id, None)]
     assert "made" not in life.log
 
 
@@ -380,9 +377,14 @@ def test_a_file_that_cannot_be_read_refuses_the_attempt_before_it_starts(life: L
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
-    made = MemoryJobs(lines=tuple(f"line {n}" for n in range(25)))
-    monkeypatch.setattr(module, "backend_named", lambda name, log, **more: made)
-    return made
+    return MemoryJobs(lines=tuple(f"line {n}" for n in range(25))).install(monkeypatch)
+
+
+def submitted(life: Life, **step: Any) -> tuple[Run, Handle]:
+    started = life.attempt(backend="memory", **step).start()
+    assert started.handle
+    assert started.original is None
+    return started.run, started.handle
 
 
 def test_a_job_elsewhere_is_known_before_it_is_submitted(life: Life, jobs: MemoryJobs) -> None:
@@ -394,30 +396,28 @@ def test_a_job_elsewhere_is_known_before_it_is_submitted(life: Life, jobs: Memor
             seen.extend((json.loads(tags["mlflow_projects.job"]), tags["memory.job"], list(life.opened)))
 
     jobs.before = look
-    run, handle = life.attempt(backend="memory").start()
+    run, handle = submitted(life)
     assert handle == HANDLE
-    assert seen == [HANDLE, "job-1", [(run.run_id, HANDLE)]]
-    assert jobs.calls == ["check", "plan", "stage", "submit"]
+    assert seen == [HANDLE.as_json(), "job-1", [(run.run_id, HANDLE)]]
+    assert jobs.calls == ["prepare", "stage", "submit"]
     assert life.only_run.status == "RUNNING"
-    job = jobs.submitted["job-1"]
-    assert {name: job.environment[name] for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")} == {
-        "MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": "0",
-    }  # fmt: skip
-    assert (job.artifact_uri, job.label, job.attempt_id, job.task_key) == (
-        run.artifact_uri, "dag-step", "attempt-1", TASK.key,
-    )  # fmt: skip
-    assert (job.checkpoint, job.checkpoint_days, job.redact(SECRET)) == (None, 14.0, "***")
+    job, opened = jobs.submitted["job-1"]
+    assert opened == OpenRun(
+        {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": "0"}, run.artifact_uri, checkpoint=None
+    )
+    assert (job.label, job.attempt_id, job.task_key) == ("dag-step", "attempt-1", TASK.key)
+    assert (job.checkpoint_days, job.redact(SECRET)) == (14.0, "***")
 
 
 def test_another_process_concludes_what_this_one_started(life: Life, jobs: MemoryJobs) -> None:
-    run, handle = life.attempt(backend="memory").start()
+    run, handle = submitted(life)
     jobs.jobs["job-1"] = JobStatus("succeeded", 0, metrics={"sagemaker/seconds": 3.0}, tags={"memory.host": "a"})
     found = life.attempt(backend="memory").conclude(run, handle)
-    assert found.status == "FINISHED"
+    assert found.run.status == "FINISHED"
     kept = life.only_run
     assert (kept.status, kept.params, kept.metrics) == ("FINISHED", {"command": "true"}, {"sagemaker/seconds": 3.0})
     assert kept.tags["memory.host"] == "a"
-    assert jobs.calls[4:] == ["last_lines", "poll", "clear_checkpoint job-1"]
+    assert jobs.calls[3:] == ["last_lines", "status", "clear_checkpoint job-1"]
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_another_process_concludes_what_this_one_started(life: Life, jobs: Memor
 def test_the_verdict_on_a_job_elsewhere(
     status: JobStatus, expected: tuple[str, str, str | None], life: Life, jobs: MemoryJobs
 ) -> None:
-    run, handle = life.attempt(backend="memory").start()
+    run, handle = submitted(life)
     jobs.jobs["job-1"] = replace(status, metrics={"cost": 1.0}) if status.state != "running" else status
     with pytest.raises(StepFailedError) as caught:
         life.attempt(backend="memory").conclude(run, handle)
@@ -447,15 +447,16 @@ def test_the_verdict_on_a_job_elsewhere(
 
 
 def test_a_later_try_follows_the_job_to_the_end_of_the_same_run(life: Life, jobs: MemoryJobs) -> None:
-    run, handle = life.attempt(backend="memory").start()
+    run, handle = submitted(life)
     life.attempt(backend="memory", tags={"late": "yes"}).attach(run, handle)
     assert life.log == list(jobs.lines)
     assert (life.only_run.status, life.only_run.params) == ("FINISHED", {"command": "true"})
-    jobs.submitted.clear()  # the job's own parameters are not known: the step's are
-    second, handle = life.attempt(backend="memory").start()
-    jobs.submitted.clear()
-    life.attempt(backend="memory", parameters={"command": 7}).attach(second, handle)
-    assert life.runs[1].params == {"command": "7"}
+    second, handle = submitted(life)
+    life.attempt(backend="memory", parameters={"command": 7}).attach(second, handle)  # as it was when it began
+    third, handle = submitted(life)
+    cut = replace(third, tags={**third.tags, "mlflow_projects.parameters": '{"command": "tr'})
+    life.attempt(backend="memory", parameters={"command": 7}).attach(cut, handle)
+    assert [run.params for run in life.runs[1:]] == [{"command": "true"}, {"command": "7"}]
 
 
 def test_a_checkpoint_that_stays_is_no_failure(life: Life, jobs: MemoryJobs) -> None:
@@ -464,7 +465,7 @@ def test_a_checkpoint_that_stays_is_no_failure(life: Life, jobs: MemoryJobs) -> 
             raise StepFailedError("S3 is away.")
 
     jobs.before = refuse
-    assert life.attempt(backend="memory").run().status == "FINISHED"
+    assert life.attempt(backend="memory").run().run.status == "FINISHED"
     assert life.log[-1] == "The checkpoint stays, until it is old: S3 is away."
 
 
@@ -503,19 +504,18 @@ def test_no_job_is_stopped_that_was_never_submitted(
     jobs.before = refuse
     with pytest.raises(type(error)):
         life.attempt(backend="memory").run()
-    assert jobs.calls == ["check", "plan", "stage"]
+    assert jobs.calls == ["prepare", "stage"]
     assert life.only_run.status == status
 
 
 @pytest.mark.parametrize(
     ("moment", "calls"),
     [
-        ("check", ["check", "plan"]),
-        ("plan", ["check", "plan"]),
-        ("stage", ["check", "plan", "stage"]),
-        ("submit", ["check", "plan", "stage", "submit", "cancel job-1", "cancel job-1", "logs", "poll"]),
-        ("logs", ["check", "plan", "stage", "submit", "logs", "cancel job-1", "poll"]),
-        ("poll", ["check", "plan", "stage", "submit", "logs", "poll", "cancel job-1"]),
+        ("prepare", ["prepare"]),
+        ("stage", ["prepare", "stage"]),
+        ("submit", ["prepare", "stage", "submit", "cancel job-1", "cancel job-1", "lines", "status"]),
+        ("lines", ["prepare", "stage", "submit", "lines", "cancel job-1", "status"]),
+        ("status", ["prepare", "stage", "submit", "lines", "status", "cancel job-1"]),
     ],
 )
 def test_airflow_stops_a_job_elsewhere_at_any_moment(
@@ -535,36 +535,38 @@ def test_airflow_stops_a_job_elsewhere_at_any_moment(
 
 def test_a_project_that_a_remote_backend_refuses_is_never_staged(life: Life, jobs: MemoryJobs) -> None:
     def refuse(call: str) -> None:
-        if call == "check":
+        if call == "prepare":
             raise ProjectError("This backend needs an image.")
 
     jobs.before = refuse
     with pytest.raises(ProjectError, match=r"^This backend needs an image\.$"):
         life.attempt(backend="memory").run()
-    assert jobs.calls == ["check"]
+    assert jobs.calls == ["prepare"]
     assert ending(life.only_run)[:2] == ("FAILED", "This backend needs an image.")
 
 
 def test_a_step_that_waits_for_others_has_no_job_before_its_turn(life: Life, jobs: MemoryJobs) -> None:
-    run, handle = life.attempt(backend="memory", reuse="wait").start()
-    assert handle == {"backend": "memory", "name": "job-2"}  # planned anew: its deadline counts from its turn
-    assert life.opened == [(run.run_id, {}), (run.run_id, handle)]
-    assert json.loads(life.only_run.tags["mlflow_projects.job"]) == handle
+    run, handle = submitted(life, reuse="wait")
+    assert handle == MemoryHandle("memory", "job-2")  # anew: its deadline counts from its turn
+    assert life.opened == [(run.run_id, None), (run.run_id, handle)]
+    assert json.loads(life.only_run.tags["mlflow_projects.job"]) == handle.as_json()
     assert life.only_run.tags["memory.job"] == "job-2"
-    assert jobs.calls == ["check", "plan", "plan", "stage", "submit"]
+    assert jobs.calls == ["prepare", "stage", "submit"]
 
 
-def test_the_backend_is_asked_for_by_name_and_with_its_settings(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_a_result_that_is_taken_over_names_no_job(life: Life, jobs: MemoryJobs) -> None:
+    made = life.attempt(backend="memory", reuse="look").run()
+    for reuse in ("look", "wait"):
+        found = life.attempt(backend="memory", reuse=reuse).start()
+        assert (found.original, found.handle) == (life.runs[0], None)
+        assert {"mlflow_projects.job", "memory.job"} & {*life.runs[-1].tags} == set()
+    assert {"mlflow_projects.job", "memory.job"} <= {*life.runs[0].tags}
+    assert life.opened[1:] == [(run.run_id, None) for run in life.runs[1:]]
+    assert made.original is None
 
-    def named(name: str, log: Any, **more: Any) -> MemoryJobs:
-        asked.append((name, more))
-        log("from the backend")
-        return MemoryJobs()
 
-    monkeypatch.setattr(module, "backend_named", named)
+def test_the_backend_works_with_the_attempts_settings(life: Life, jobs: MemoryJobs) -> None:
     attempt = life.attempt(backend="memory")
     attempt.aws_conn_id, attempt.poll_interval = "aws_team", 3.0
     attempt.run()
-    assert asked == [("memory", {"aws_conn_id": "aws_team", "poll_interval": 3.0})]
-    assert life.log == ["from the backend"]
+    assert jobs.hosts == [Host(attempt.log, "aws_team", 3.0)]

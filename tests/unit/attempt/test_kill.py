@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_projects.operators.attempt import Attempt, AttemptKilledError
+from mlflow_projects.attempt.life import Attempt, AttemptKilledError
 from tests.support.attempts import Life, wait_until_gone
 
 
@@ -105,7 +105,7 @@ def test_while_the_record_is_written(life: Life) -> None:
     with sigterm_kills(attempt), pytest.raises(AttemptKilledError):
         attempt.run()
     assert life.only_run.status == "KILLED"
-    assert life.opened == [(life.only_run.run_id, {})]
+    assert life.opened == [(life.only_run.run_id, None)]
     assert life.log == []
 
 
@@ -120,7 +120,7 @@ def test_before_anything_began(life: Life) -> None:
 
 def test_after_the_end_nothing_happens(life: Life) -> None:
     attempt = life.attempt("true")
-    before = attempt.run()
+    before = attempt.run().run
     calls = list(life.client.calls)
     attempt.kill()
     assert life.client.calls == calls

@@ -99,8 +99,8 @@ def settings_from_environment(environment: Mapping[str, str] | None = None) -> T
     def number(name: str, default: float) -> float:
         try:
             return float(env.get(name) or default)
-        except ValueError:
-            raise ProjectError(f"The environment variable {name} must be a number, not {env[name]!r}.") from None
+        except ValueError as error:
+            raise ProjectError(f"The environment variable {name} must be a number, not {env[name]!r}.") from error
 
     return normalized(
         TrackingSettings(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 import time
 import uuid
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from mlflow_projects.backends.object_store import ObjectStore, object_store
+from mlflow_projects.backends.object_store import CHECKPOINT_KEY, ObjectStore, object_store, remove_old_checkpoints
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import remove
 
@@ -28,7 +27,6 @@ DEFAULT_DAYS = 14.0
 _MANIFEST = "manifest.json"
 _UPLOAD_EVERY_SECONDS = 30.0
 _RESTLESS_ROUNDS = 10
-_KEY = re.compile(r"[a-zA-Z0-9-]*-[0-9a-f]{16}")  # TaskIdentity.key: what is not named so, is not ours to remove
 # {path below the folder: (size in bytes, time of its last change in ns)}
 Snapshot = dict[str, tuple[int, int]]
 Log = Callable[[str], None]
@@ -75,7 +73,7 @@ def kept_checkpoint(
     checkpoint = _Uploaded(workspace / "checkpoint", store, key, log)
     checkpoint.fetch()
     if checkpoint.is_new:
-        remove_old(store, settings.days, log)
+        remove_old_checkpoints(store, settings.days, log)
     over = threading.Event()
 
     def upload() -> None:
@@ -104,7 +102,7 @@ def _kept_here(base: Path, key: str, settings: CheckpointSettings, log: Log) -> 
         raise ProjectError(
             f"The checkpoint folder {base} cannot be used ({error.strerror}); make it writable for the Airflow "
             "worker, or name another one in [mlflow_projects] checkpoint_dir of Airflow's configuration."
-        ) from None
+        ) from error
     if left:
         log(f"An earlier attempt left {left} checkpoint file(s) in {checkpoint.folder}.")
     try:
@@ -124,27 +122,11 @@ class _Here:
 
 def _remove_old_folders(base: Path, days: float, log: Log) -> None:
     for folder in base.iterdir():
-        if _KEY.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+        if CHECKPOINT_KEY.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
             newest = max([folder.stat().st_mtime, *(ns / 1e9 for _, ns in _snapshot(folder).values())])
             if time.time() - newest > days * 86_400:
                 log(f"Removing the checkpoint {folder}, unchanged for more than {days:g} days.")
                 remove(folder)
-
-
-def remove_old(store: ObjectStore, days: float, log: Log) -> None:
-    """Remove checkpoints of tasks that never succeeded; that it cannot be done is no reason to fail."""
-    try:
-        newest: dict[str, float] = {}
-        found = store.changes()
-        for name, changed in found.items():
-            key = name.partition("/")[0]
-            newest[key] = max(changed, newest.get(key, 0.0))
-        for key, changed in newest.items():
-            if _KEY.fullmatch(key) and time.time() - changed > days * 86_400:
-                log(f"Removing the checkpoint {key}, unchanged for more than {days:g} days.")
-                store.remove([name for name in found if name.startswith(f"{key}/")])
-    except StepFailedError as error:
-        log(f"Old checkpoints cannot be looked for: {error}")
 
 
 @dataclass

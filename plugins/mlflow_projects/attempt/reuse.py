@@ -16,30 +16,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_projects.backends.base import Backend, Job
+from mlflow_projects.backends.contract import Job, Launch
 from mlflow_projects.project.command import local_path_of
 from mlflow_projects.project.identity import path_hash, tree_hash
 from mlflow_projects.tracking.client import Run, TrackingClient
-from mlflow_projects.tracking.record import MAX_PARAM, PARAMETERS, REUSED_FROM, RunRecord, TaskIdentity, now
+from mlflow_projects.tracking.closing import end_run
+from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity
 from mlflow_projects.tracking.reuse import REUSED, RUNNING, WAITING, ReuseKey, lost_artifacts
+from mlflow_projects.tracking.tags import PARAMETERS, REUSED_FROM
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.3, 15.0  # seconds between two looks at who else works
 _SAY_EVERY_SECONDS = 60.0
-# Metrics of how a run was made, not of its result: what a job cost must not be counted twice.
-_OF_THE_MAKING = ("sagemaker/", "system/")
-
-
-class StepReusedError(Exception):
-    """An earlier result was taken over; nothing was started.
-
-    :param linked: the run of this attempt, which points to the original
-    :param original: the run that made the result
-    """
-
-    def __init__(self, linked: Run, original: Run) -> None:
-        super().__init__(f"reused run {original.run_id}")
-        self.linked = linked
-        self.original = original
 
 
 @dataclass
@@ -62,10 +49,10 @@ class Reuse:
     clock: Callable[[], float] = time.monotonic
     _key: ReuseKey | None = field(default=None, init=False)
 
-    def identify(self, backend: Backend, name: str, job: Job) -> None:
+    def identify(self, launch: Launch, backend: str, job: Job) -> None:
         """Find out what the step would do; it may take as long as reading its files does.
 
-        :param name: the backend's
+        :param backend: its name
         :raises ProjectError: something of it cannot be read
         """
         record = job.parameters.as_record()
@@ -74,7 +61,7 @@ class Reuse:
             "entry point": job.entry_point.name,
             "parameters": record,
             "input files": _input_files(job),
-            "environment": {"backend": name, **_as_json(backend.identity(job))},
+            "environment": {"backend": backend, **_as_json(launch.identity())},
         }
         self._key = ReuseKey(parts, json.dumps([self.task.dag_id, self.task.task_id, self.task.map_index]))
 
@@ -100,13 +87,12 @@ class Reuse:
         return None
 
     def take_over(self, record: RunRecord, original: Run) -> None:
-        """Close the attempt's own run as a link to the original.
-
-        :raises StepReusedError: always; nothing else is to be done in this attempt
-        """
+        """Close the attempt's own run as a link to the original."""
         assert record.run is not None
         linked = record.run
-        kept = {key: value for key, value in original.metrics.items() if not key.startswith(_OF_THE_MAKING)}
+        # Not how the run was made: what a job cost must not be counted twice.
+        making = ("system/", f"{original.tags.get('mlflow.project.backend') or 'system'}/")
+        kept = {key: value for key, value in original.metrics.items() if not key.startswith(making)}
         url = self.client.settings.run_url(original.experiment_id, original.run_id)
         name = f"{original.name} ({original.run_id})"
         note = f"Reused: the result of {f'[{name}]({url})' if url else name}"
@@ -115,19 +101,18 @@ class Reuse:
             REUSED_FROM: original.run_id,
             "mlflow.note.content": "\n\n".join(filter(None, (linked.tags.get("mlflow.note.content"), note))),
         }
-        self.client.log_batch(linked.run_id, params=_shortened(original.params), tags=tags, metrics=kept)
-        self.client.update_run(linked.run_id, "FINISHED", now())
+        end_run(self.client, linked.run_id, "FINISHED", tags=tags, params=_shortened(original.params), metrics=kept)
         self.log(
             f"Reused run {original.run_id} ({original.name}): same code, entry point, parameters, inputs and "
             f"environment (key {self.key.digest[:12]}). {url}".rstrip()
         )
-        raise StepReusedError(linked, original)
 
-    def settle(self, record: RunRecord, interruptible: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        """Return when this attempt is the one to make the result.
+    def settle(
+        self, record: RunRecord, interruptible: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> Run | None:
+        """Return None when this attempt is the one to make the result, or the run that made it meanwhile.
 
         :param interruptible: a context in which the attempt may be killed
-        :raises StepReusedError: another attempt made it meanwhile
         """
         assert record.run is not None
         mine, claimed = record.run, True
@@ -137,12 +122,12 @@ class Reuse:
                 found = self.key.every_run(self.client, record.experiment_id)
             done = next((run for run in found if self.key.is_complete(run) and self._is_intact(run)), None)
             if done:
-                self.take_over(record, done)
+                return done
             others = [run for run in found if run.run_id != mine.run_id and self.key.is_at_work(run)]
             with interruptible():
                 others = [run for run in others if not self.task_is_gone(run)]
             if claimed and not others:
-                return
+                return None
             if not others or (claimed and min(map(_age, others)) < _age(mine)):
                 claimed = not others
                 self.client.log_batch(mine.run_id, tags=self.key.tags(RUNNING if claimed else WAITING))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_projects.backends.base import Job
-from mlflow_projects.backends.environments import environment_identity
+from mlflow_projects.attempt.reuse import Reuse
+from mlflow_projects.backends.contract import Host, Job
 from mlflow_projects.backends.local import LocalBackend
-from mlflow_projects.backends.sagemaker import SageMakerBackend
+from mlflow_projects.backends.local.environments import environment_identity
+from mlflow_projects.backends.registry import backend_class
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.reuse import Reuse
 from mlflow_projects.operators.reuse_rules import is_abandoned, reuse_mode
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import Parameters
@@ -46,7 +45,10 @@ entry_points:
       text: {type: string, default: hello}
     command: "cat {data} {text}"
 """
-SAGEMAKER = {"role": "arn:aws:iam::123456789012:role/x", "s3_uri": "s3://bucket/x", "image_uri": "image:1"}
+SAGEMAKER = {
+    "role": "arn:aws:iam::123456789012:role/x", "s3_uri": "s3://bucket/x", "image_uri": "image:1",
+    "region_name": "eu-west-1", "tracking_uri": "http://tracking.test",
+}  # fmt: skip
 
 
 @QUICK
@@ -86,32 +88,32 @@ class Content:
 
     def key(self, *, entry_point: str = "main", backend: str = "local", **changes: Any) -> str:
         project = load_project(self.folder / "project")
-        data = changes.pop("data", str(self.folder / "data.csv"))
+        elsewhere = "s3://bucket/data.csv"  # a training job sees no file of the worker
+        data = changes.pop("data", elsewhere if backend == "sagemaker" else str(self.folder / "data.csv"))
         declared = {"data": data, "text": changes.pop("text", "hello")}
         job = Job(
             project=project,
             entry_point=project.entry_point(entry_point),
             parameters=Parameters(declared, changes.pop("extra", {})),
-            environment={},
+            variables={},
             workspace=self.folder,
             cache=Cache(self.folder / "cache"),
+            attempt_id="attempt",
         )
-        backends: Mapping[str, Any] = {
-            "local": LocalBackend(print),
-            "sagemaker": SageMakerBackend(print, None, 1.0),
-        }
-        return key_of(replace(job, **changes), backends[backend], backend)
+        return key_of(replace(job, **changes), backend)
 
 
-def key_of(job: Job, backend: Any, name: str) -> str:
+def key_of(job: Job, backend: str) -> str:
     task = TaskIdentity("dag", "run", "task", 1, "attempt")
     reuse = Reuse(client=None, log=print, task=task, look=True, wait=False, task_is_gone=lambda _: False)  # type: ignore
-    reuse.identify(backend, name, job)
+    reuse.identify(backend_class(backend)(Host(print)).prepare(job), backend, job)
     return reuse.key.digest
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Content:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # else boto3 asks the network for credentials
+        monkeypatch.setenv(name, "x")
     return Content(tmp_path)
 
 
@@ -228,18 +230,18 @@ def test_a_key_has_parts_that_a_log_line_can_name(content: Content) -> None:
     data = str(content.folder / "data.csv")
     for value in (data, "s3://bucket/data.csv", str(content.folder / "none.csv")):
         job = Job(
-            project=project, entry_point=project.entry_point("main"), environment={}, workspace=content.folder,
+            project=project, entry_point=project.entry_point("main"), variables={}, workspace=content.folder,
             parameters=Parameters({"data": value, "text": data}, {}), cache=Cache(content.folder / "cache"),
             env_manager="local",
         )  # fmt: skip
-        backend = LocalBackend(print)
-        reuse.identify(backend, "local", job)
+        launch = LocalBackend(Host(print)).prepare(job)
+        reuse.identify(launch, "local", job)
         assert list(reuse.key.parts.items()) == [
             ("code", tree_hash(project.root)),
             ("entry point", "main"),
             ("parameters", {"data": value, "text": data}),
             ("input files", {"data": path_hash(Path(data))} if value == data else {}),
-            ("environment", {"backend": "local", **backend.identity(job)}),
+            ("environment", {"backend": "local", **launch.identity()}),
         ]
     assert reuse.key.task == '["dag", "task", 3]'
     assert reuse.tags()[reuse.key.tag] == "running"

@@ -14,28 +14,27 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mlflow_projects
-from mlflow_projects.backends import engine
-from mlflow_projects.backends.base import Job
-from mlflow_projects.backends.process import ProcessTree
+from mlflow_projects.backends.contract import Job, JobStatus, Launch, OpenRun, Running
+from mlflow_projects.backends.local import engine
+from mlflow_projects.backends.local.command import downloader, status_of
+from mlflow_projects.backends.local.process import ProcessTree
+from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command, check_length, existing_path, local_path_of
 from mlflow_projects.project.spec import Project
 
 PROJECT_FOLDER = "/mlflow/projects/code"  # mlflow.projects.utils.MLFLOW_DOCKER_WORKDIR_PATH
-CONFIG_KEYS = ("docker_image", "docker_network", "docker_memory", "docker_shm_size", "docker_gpus")
 # Besides what the MLproject names, as MLflow does: how to reach artifacts, and which task this is.
 _PASSED = re.compile(
     r"AIRFLOW_CTX_|MLFLOW_|AWS_|AZURE_STORAGE_|GOOGLE_APPLICATION_CREDENTIALS$|(https?|no|all)_proxy$", re.IGNORECASE
 )
 # Variables that name a file or folder, which the container then needs too.
 _FILES = re.compile(r"(_CERT_PATH|_FILE|_CA_BUNDLE|_CREDENTIALS|_BUNDLE)$")
-_SIZE = re.compile(r"[1-9]\d*[bkmg]?", re.IGNORECASE)
 _STOP_SECONDS = 30.0  # for the engine to kill and remove a container, after the grace time
 # What runs as the container's first process. Like the minder on the worker, it passes SIGTERM on to every
 # process; as first process it would not even get it without a trap.
@@ -75,29 +74,115 @@ class Mounts:
 
 
 @dataclass
-class StartedContainer:
+class ContainerLaunch(Launch):
+    """A command that is to run in a container of this worker's engine.
+
+    :param worker: the worker's variables, without what is withheld
+    :raises ProjectError: it cannot run there
+    :raises StepFailedError: the engine does not answer now
+    """
+
+    job: Job
+    settings: LocalSettings
+    worker: Mapping[str, str]
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        job, image = self.job, self.settings.docker_image
+        if job.env_manager not in (None, "local"):
+            raise ProjectError(
+                f"This step runs in the image {image!r}, where env_manager {job.env_manager!r} means nothing; leave "
+                "env_manager out, or the image."
+            )
+        declared_variables(job.project, {**self.worker, **job.variables})
+        self.binds, self.unnamed_volumes = volumes_of(job.project)
+        self.tags = {"mlflow.project.env": "docker", "mlflow.docker.image.uri": image}  # MLflow's own
+        with engine.connected(engine.engine_environment()) as client:
+            client.ping()
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the image's id and the cards; an image that is missing is pulled."""
+        return {"image": image_identity(self.settings.docker_image, self.log), "gpus": self.settings.docker_gpus}
+
+    def start(self, run: OpenRun, begun: Callable[[Running], None]) -> Running:
+        """Pull the image if need be, then start the container below a program of ours that holds it."""
+        job, settings = self.job, self.settings
+        environment = {**self.worker, **job.variables, **run.variables}
+        mounts = Mounts()
+        mounts.add(job.project.root.resolve(), read_only=False, at=PROJECT_FOLDER)
+        variables = _variables(job, run, environment, mounts)
+        _mount_stores(run, environment, mounts)
+        command = _command(job, downloader(job, environment), mounts)
+        check_length(job.entry_point, command)
+        with engine.connected(engine.engine_environment(), engine.PULL_SECONDS) as client:
+            image_id = engine.ensure_image(client, settings.docker_image, self.log)
+            user = _user(client)
+        self.log(f"Running in a container of {settings.docker_image}: {command}")
+        name = container_name(job)
+        spec, report = job.workspace / "container.json", job.workspace / "container-report.json"
+        _write_private(
+            spec,
+            {
+                "name": name,
+                "task": _task_label(job),
+                "grace": settings.grace_seconds,
+                "report": str(report),
+                "create": {
+                    "image": image_id,
+                    "command": ["sh", "-c", _SCRIPT, "sh", command],
+                    "environment": _with_home(variables, user),
+                    "user": user,
+                    "volumes": self.unnamed_volumes,
+                    "working_dir": PROJECT_FOLDER,
+                    "stop_signal": "SIGTERM",
+                },
+                "host": {**_host_config(settings), "binds": self.binds, "mounts": mounts.as_list()},
+            },
+        )
+        library = str(Path(__file__).resolve().parents[3])
+        own = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_")}
+        main = "from mlflow_projects.backends.local.container_runner import main; main()"
+        tree = ProcessTree(
+            [sys.executable, "-c", main, str(spec)],
+            cwd=job.workspace,  # never the project's folder: Python would import from it
+            environment={**own, "PYTHONPATH": library},
+            grace=settings.grace_seconds + _STOP_SECONDS,
+        )
+        running = RunningContainer(tree, name, image_id, report)
+        begun(running)
+        return running
+
+
+@dataclass
+class RunningContainer(Running):
     """A container that runs, seen from the worker.
 
     :param tree: our small program that holds the container and passes its output on
+    :param report: the file in which that program says what it did
     """
 
     tree: ProcessTree
     name: str
-    image: str
     image_id: str
     report: Path
 
-    @property
-    def trouble(self) -> str:
-        """Return what went wrong with the container or the engine, not with the command; "" if nothing did."""
-        return str(self._reported().get("error", ""))
+    def lines(self) -> Iterator[str]:
+        """Yield the command's lines; whatever ends the reading early ends the container too."""
+        try:
+            with self.tree:
+                yield from self.tree.lines()
+        finally:
+            self._ensure_removed()
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """Return what the MLflow run says of the container."""
-        return {"mlflow.docker.image.id": self.image_id}
+    def status(self) -> JobStatus:
+        """Return where the command stands, or what went wrong with the container or the engine."""
+        return status_of(self.tree, str(self._reported().get("error", "")), {"mlflow.docker.image.id": self.image_id})
 
-    def ensure_removed(self) -> None:
+    def cancel(self) -> None:
+        """Stop the program that holds the container; it stops the container first."""
+        self.tree.stop()
+
+    def _ensure_removed(self) -> None:
         """Remove the container if the program that holds it could not."""
         if not self._reported().get("removed"):
             with contextlib.suppress(Exception), engine.connected(engine.engine_environment()) as client:
@@ -108,11 +193,6 @@ class StartedContainer:
             return dict(json.loads(self.report.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
-
-
-def image_of(project: Project, config: Mapping[str, Any]) -> str:
-    """Return the image that a step's command runs in; "" if it runs on the worker itself."""
-    return str(config.get("docker_image") or (project.docker_env or {}).get("image") or "")
 
 
 def image_identity(image: str, log: Callable[[str], None]) -> str:
@@ -126,30 +206,6 @@ def image_identity(image: str, log: Callable[[str], None]) -> str:
         return image
     with engine.connected(engine.engine_environment()) as client:
         return engine.ensure_image(client, image, log)
-
-
-def check_container(job: Job, environment: Mapping[str, str]) -> None:
-    """Refuse what cannot run in a container of this worker.
-
-    :param environment: the worker's own, without what is withheld
-    :raises ProjectError: with the remedy
-    :raises StepFailedError: the engine does not answer now
-    """
-    if job.env_manager not in (None, "local"):
-        raise ProjectError(
-            f"This step runs in the image {image_of(job.project, job.config)!r}, where env_manager "
-            f"{job.env_manager!r} means nothing; leave env_manager out, or the image."
-        )
-    for key in ("docker_memory", "docker_shm_size"):
-        if (value := job.config.get(key)) not in (None, "") and not _SIZE.fullmatch(str(value)):
-            raise ProjectError(f"backend_config: {key!r} must be a size such as 512m or 4g, not {value!r}.")
-    gpus = str(job.config.get("docker_gpus") or "")
-    if gpus and gpus != "all" and not gpus.isdigit():
-        raise ProjectError(f"backend_config: 'docker_gpus' must be a number or 'all', not {gpus!r}.")
-    declared_variables(job.project, {**environment, **job.environment})
-    volumes_of(job.project)
-    with engine.connected(engine.engine_environment()) as client:
-        client.ping()
 
 
 def declared_variables(project: Project, environment: Mapping[str, str]) -> dict[str, str]:
@@ -196,62 +252,6 @@ def volumes_of(project: Project) -> tuple[list[str], list[str]]:
     return binds, unnamed
 
 
-def start_container(
-    job: Job,
-    environment: Mapping[str, str],
-    download: Callable[[str, str], str],
-    grace: float,
-    log: Callable[[str], None],
-) -> StartedContainer:
-    """Start a job's command in a container; pull the image if need be.
-
-    :param environment: the worker's own, without what is withheld, and the job's
-    :param download: fetches a remote ``path`` value, see :func:`build_command`
-    :param grace: seconds between SIGTERM and SIGKILL
-    """
-    mounts = Mounts()
-    mounts.add(job.project.root.resolve(), read_only=False, at=PROJECT_FOLDER)
-    variables = _variables(job, environment, mounts)
-    _mount_stores(job, mounts)
-    command = _command(job, download, mounts)
-    check_length(job.entry_point, command)
-    image = image_of(job.project, job.config)
-    with engine.connected(engine.engine_environment(), engine.PULL_SECONDS) as client:
-        image_id = engine.ensure_image(client, image, log)
-        user = _user(client)
-    log(f"Running in a container of {image}: {command}")
-    name = container_name(job)
-    spec, report = job.workspace / "container.json", job.workspace / "container-report.json"
-    _write_private(
-        spec,
-        {
-            "name": name,
-            "task": _task_label(job),
-            "grace": grace,
-            "report": str(report),
-            "create": {
-                "image": image_id,
-                "command": ["sh", "-c", _SCRIPT, "sh", command],
-                "environment": _with_home(variables, user),
-                "user": user,
-                "volumes": volumes_of(job.project)[1],
-                "working_dir": PROJECT_FOLDER,
-                "stop_signal": "SIGTERM",
-            },
-            "host": {**_host_config(job.config), "binds": volumes_of(job.project)[0], "mounts": mounts.as_list()},
-        },
-    )
-    library = str(Path(mlflow_projects.__file__).resolve().parents[1])
-    own = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_")}
-    tree = ProcessTree(
-        [sys.executable, "-c", "from mlflow_projects.backends.container_holder import main; main()", str(spec)],
-        cwd=job.workspace,  # never the project's folder: Python would import from it
-        environment={**own, "PYTHONPATH": library},
-        grace=grace + _STOP_SECONDS,
-    )
-    return StartedContainer(tree, name, image, image_id, report)
-
-
 def container_name(job: Job) -> str:
     """Return the container's name: readable, and unique for each attempt."""
     label = re.sub(r"[^a-zA-Z0-9]+", "-", job.label)[:60].strip("-")
@@ -276,7 +276,7 @@ def _command(job: Job, download: Callable[[str, str], str], mounts: Mounts) -> s
     return build_command(job.project, job.entry_point, job.parameters, fetched, localized)
 
 
-def _variables(job: Job, environment: Mapping[str, str], mounts: Mounts) -> dict[str, str]:
+def _variables(job: Job, run: OpenRun, environment: Mapping[str, str], mounts: Mounts) -> dict[str, str]:
     """Return the container's variables, and mount the files that they name."""
     variables = {name: value for name, value in environment.items() if _PASSED.match(name)}
     for name, file in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
@@ -286,24 +286,25 @@ def _variables(job: Job, environment: Mapping[str, str], mounts: Mounts) -> dict
     for name, value in variables.items():
         if _FILES.search(name) and Path(value).is_absolute() and Path(value).exists():
             mounts.add(value, read_only=True)
-    if job.checkpoint:
-        mounts.add(job.checkpoint, read_only=False)
+    if run.checkpoint:
+        mounts.add(run.checkpoint, read_only=False)
     return {
         "PYTHONUNBUFFERED": "1",
         **variables,
-        **job.environment,
+        **job.variables,
+        **run.variables,
         **declared_variables(job.project, environment),
     }
 
 
-def _mount_stores(job: Job, mounts: Mounts) -> None:
+def _mount_stores(run: OpenRun, environment: Mapping[str, str], mounts: Mounts) -> None:
     """Mount a tracking database and an artifact folder of this worker at their own paths."""
-    uri = job.environment.get("MLFLOW_TRACKING_URI", "")
+    uri = environment.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("sqlite:////"):
         mounts.add(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, read_only=False)
     elif uri.startswith("file:"):
         mounts.add(local_path_of(uri) or "", read_only=False)
-    if folder := local_path_of(job.artifact_uri) if job.artifact_uri else None:
+    if folder := local_path_of(run.artifact_uri) if run.artifact_uri else None:
         # …/<experiment>/<run>/artifacts: runs that the project opens itself lie beside.
         above = Path(folder).parents[1] if Path(folder).name == "artifacts" else Path(folder)
         with contextlib.suppress(OSError):  # of another machine, perhaps; then the command's client will say so
@@ -312,17 +313,16 @@ def _mount_stores(job: Job, mounts: Mounts) -> None:
             mounts.add(above, read_only=False)
 
 
-def _host_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def _host_config(settings: LocalSettings) -> dict[str, Any]:
     """Return what Docker calls HostConfig."""
     options: dict[str, Any] = {
-        "network_mode": str(config.get("docker_network") or "host"),  # a tracking server on 127.0.0.1 is in reach
-        # PyTorch's data loaders pass batches through shared memory; Docker's default of 64 MB is too little.
-        "shm_size": str(config.get("docker_shm_size") or "1g"),
+        "network_mode": settings.docker_network,
+        "shm_size": settings.docker_shm_size,
         "security_opt": ["label=disable"],  # SELinux would keep the container out of the mounted folders
     }
-    if memory := config.get("docker_memory"):
-        options["mem_limit"] = str(memory)
-    if gpus := str(config.get("docker_gpus") or ""):
+    if settings.docker_memory:
+        options["mem_limit"] = settings.docker_memory
+    if gpus := settings.docker_gpus:
         count = -1 if gpus == "all" else int(gpus)
         options["device_requests"] = [{"Count": count, "Capabilities": [["gpu"]]}]
     return options
@@ -345,7 +345,7 @@ def _with_home(variables: dict[str, str], user: str) -> dict[str, str]:
 
 def _task_label(job: Job) -> str:
     """Return what the tries of one task instance have in common, in this installation of Airflow."""
-    owner = [job.task_key, str(job.cache.root), job.environment.get("MLFLOW_TRACKING_URI", "")]
+    owner = [job.task_key, str(job.cache.root), job.variables.get("MLFLOW_TRACKING_URI", "")]
     return hashlib.sha256(json.dumps(owner).encode()).hexdigest()[:24]
 
 

@@ -21,14 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mlflow_projects.backends.process import ProcessTree
+from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.python_environment import read_python_environment
 from mlflow_projects.project.spec import Project
-
-ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
 _UV_NAMES = {
@@ -50,31 +47,6 @@ class Activation:
 
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
-
-
-@dataclass(frozen=True)
-class PythonEnvironment:
-    """The content of a ``python_env.yaml``, or of the pip part of a ``conda.yaml``.
-
-    :param python: a version, or "" for the worker's own
-    :param requirements: lines as in a requirements file, build dependencies first
-    """
-
-    python: str
-    build_requirements: tuple[str, ...]
-    requirements: tuple[str, ...]
-
-
-def choose_env_manager(project: Project, wanted: str | None) -> str:
-    """Return the env manager for a project; what the project declares counts when nothing is asked for.
-
-    :raises ProjectError: conda was asked for, but the project declares no ``conda_env``
-    """
-    if wanted == "conda" and project.environment != "conda_env":
-        raise ProjectError(f"{project.file or project.root} declares no 'conda_env'; env_manager 'conda' needs it.")
-    if wanted is not None:
-        return wanted
-    return {"python_env": "uv", "conda_env": "conda"}.get(project.environment or "", "local")
 
 
 def find_conda(path: str | None) -> str:
@@ -126,12 +98,12 @@ def _worker_packages() -> list[str]:
 class EnvironmentBuilder:
     """Builds environments into the cache.
 
-    :param environment: variables for the tools that build, for example a package index
+    :param variables: for the tools that build, for example a package index
     :param log: takes the tools' output, line by line
     """
 
     cache: Cache
-    environment: Mapping[str, str] = field(repr=False)
+    variables: Mapping[str, str] = field(repr=False)
     log: Callable[[str], None]
 
     @contextlib.contextmanager
@@ -164,11 +136,11 @@ class EnvironmentBuilder:
             yield Activation({"PATH": self._path(folder / "bin"), "VIRTUAL_ENV": str(folder)})
 
     def _path(self, first: Path) -> str:
-        return os.pathsep.join([str(first), self.environment.get("PATH", os.defpath)])
+        return os.pathsep.join([str(first), self.variables.get("PATH", os.defpath)])
 
     @contextlib.contextmanager
     def _conda(self, project: Project) -> Iterator[Activation]:
-        conda = find_conda(self.environment.get("PATH"))
+        conda = find_conda(self.variables.get("PATH"))
         file = project.environment_file
         assert file is not None
         key = _key("conda", "", [file.read_text(encoding="utf-8")])
@@ -184,7 +156,7 @@ class EnvironmentBuilder:
 
     def _run(self, project: Project, argv: Sequence[str], cwd: Path | None = None) -> None:
         last = ""
-        environment = {**uv_settings_from_pip(self.environment), **self.environment, "PIP_NO_INPUT": "1"}
+        environment = {**uv_settings_from_pip(self.variables), **self.variables, "PIP_NO_INPUT": "1"}
         with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
             for line in tree.lines():
                 self.log(line)
@@ -211,73 +183,6 @@ def uv_settings_from_pip(environment: Mapping[str, str]) -> dict[str, str]:
             separator = "," if pip_name == "PIP_FIND_LINKS" else " "
             settings[uv_names[0]] = separator.join(value.split())
     return settings
-
-
-def read_python_environment(project: Project) -> PythonEnvironment:
-    """Read a project's ``python_env`` (or the pip part of its ``conda_env``); without one, an empty environment.
-
-    :raises ProjectError: the file has another form
-    """
-    file = project.environment_file
-    if file is None:
-        return PythonEnvironment("", (), ())
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProjectError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ProjectError(f"{file}: the file must be a mapping.")
-    if project.environment == "conda_env":
-        return _from_conda(file, content)
-    python = str(content.get("python") or "")
-    if isinstance(content.get("python"), float):
-        as_written = yaml.load(text, yaml.BaseLoader)["python"]  # noqa: S506  (it makes texts only)
-        if as_written != python:
-            number = f"YAML reads 'python: {as_written}' as the number {python}"
-            raise ProjectError(f"{file}: {number}; write it in quotes.")
-    return PythonEnvironment(
-        python=python,
-        build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
-        requirements=_expanded(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
-    )
-
-
-def _from_conda(file: Path, content: Mapping[str, Any]) -> PythonEnvironment:
-    """Take Python and the pip packages of a conda.yaml, as MLflow does for virtualenv and uv."""
-    python, pip = "", ()  # type: tuple[str, tuple[str, ...]]
-    for item in content.get("dependencies") or ():
-        if isinstance(item, dict):
-            pip = _lines(file, "dependencies.pip", item.get("pip"))
-        elif isinstance(item, str) and item.partition("=")[0].strip() == "python":
-            python = item.partition("=")[2].strip("= ")
-        elif not (isinstance(item, str) and item.partition("=")[0].strip() in ("pip", "setuptools", "wheel")):
-            raise ProjectError(f"{file}: {item!r} is a conda package; use env_manager 'conda' for it.")
-    return PythonEnvironment(python=python, build_requirements=(), requirements=pip)
-
-
-def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise ProjectError(f"{file}: '{key}' must be a list of requirements.")
-    return tuple(value)
-
-
-def _expanded(root: Path, file: Path, lines: Sequence[str]) -> tuple[str, ...]:
-    """Replace ``-r other.txt`` by that file's lines, so that its content is part of the key."""
-    found: list[str] = []
-    for line in lines:
-        text = line.strip()
-        if text.startswith(("-r ", "--requirement ")):
-            other = root / text.split(None, 1)[1]
-            try:
-                found += _expanded(other.parent, other, other.read_text(encoding="utf-8").splitlines())
-            except OSError as error:
-                raise ProjectError(f"{file}: {text!r} cannot be read: {error.strerror}.") from None
-        elif text and not text.startswith("#"):
-            found.append(text)
-    return tuple(found)
 
 
 def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], list[str]]:

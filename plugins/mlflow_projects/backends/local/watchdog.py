@@ -1,11 +1,11 @@
-"""Runs one command and outlives nobody: started by :mod:`mlflow_projects.backends.process`.
+"""Runs one command and outlives nobody: started by :mod:`mlflow_projects.backends.local.process`.
 
-Usage: ``python -I -S minder.py GRACE COMMAND [ARGUMENT …]``, with a pipe as standard input. When the
+Usage: ``python -I -S watchdog.py GRACE COMMAND [ARGUMENT …]``, with a pipe as standard input. When the
 other end of the pipe closes (because the task asks for it, or because the task process was killed), or
 when the command ends, every process that it started gets SIGTERM and, GRACE seconds later, SIGKILL. The
 exit status is the command's own; 128 + n if signal n ended it.
 
-On Linux the minder adopts orphans (PR_SET_CHILD_SUBREAPER), so that a grandchild with a session of its
+On Linux the watchdog adopts orphans (PR_SET_CHILD_SUBREAPER), so that a grandchild with a session of its
 own is found too. Elsewhere it reaches the command's process group only.
 
 Every step waits for its start, so it imports little: ``subprocess`` and ``contextlib`` would take 15 ms more.
@@ -46,7 +46,7 @@ def _start(argv):
         for number in (*_STOP_SIGNALS, *_IGNORED_BY_PYTHON):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # should the minder itself be killed
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # should the watchdog itself be killed
         os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
     except OSError as error:
         os.write(2, f"{argv[0]}: cannot be started: {error.strerror}\n".encode(errors="surrogateescape"))

@@ -65,14 +65,14 @@ def connected(environment: Mapping[str, str], timeout: float = _CONNECT_SECONDS)
     try:
         client = docker.from_env(timeout=timeout, environment={**environment, "DOCKER_HOST": host})
     except (docker.errors.DockerException, *lost) as error:
-        raise StepFailedError(_silent(host, error)) from None
+        raise StepFailedError(_silent(host, error)) from error
     with contextlib.closing(client):
         try:
             yield client
         except docker.errors.APIError:  # an answer, though requests makes it an OSError
             raise
         except lost as error:
-            raise StepFailedError(_silent(host, error)) from None
+            raise StepFailedError(_silent(host, error)) from error
 
 
 def _silent(host: str, error: Exception) -> str:
@@ -95,10 +95,10 @@ def ensure_image(client: Any, image: str, log: Callable[[str], None]) -> str:
         return str(client.images.get(image).id)
     except docker.errors.ImageNotFound as error:
         if image.startswith("localhost/"):  # podman's name for what was built here: no registry is meant
-            raise _not_pulled(image, explained(error)) from None
+            raise _not_pulled(image, explained(error)) from error
         log(f"The engine does not have the image {image}: pulling it (once; later steps share it).")
     except docker.errors.APIError as error:
-        raise ProjectError(f"{image!r} is no image's name ({explained(error)}); write name:tag.") from None
+        raise ProjectError(f"{image!r} is no image's name ({explained(error)}); write name:tag.") from error
     repository, tag = docker.utils.parse_repository_tag(image)
     try:
         for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
@@ -108,7 +108,7 @@ def ensure_image(client: Any, image: str, log: Callable[[str], None]) -> str:
                 log(f"{event.get('id', image)}: {event['status']}")
         return str(client.images.get(image).id)
     except docker.errors.APIError as error:
-        raise _not_pulled(image, explained(error)) from None
+        raise _not_pulled(image, explained(error)) from error
 
 
 def _is_progress(event: Mapping[str, Any]) -> bool:

@@ -12,26 +12,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from mlflow_projects.backends.base import Backend, Handle, Job, JobStatus, RemoteBackend, backend_named
-from mlflow_projects.backends.checkpoints import (
+from mlflow_projects.attempt.checkpoint import (
     DEFAULT_DAYS,
     VARIABLE,
     Checkpoint,
     CheckpointSettings,
     kept_checkpoint,
 )
+from mlflow_projects.attempt.reuse import Reuse
+from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
+from mlflow_projects.backends.registry import backend_class, check_config_keys, durable_class
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
-from mlflow_projects.operators.reuse import Reuse, StepReusedError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.record import JOB, MAX_PARAM, REASON, Outcome, RunRecord, SourceTags, TaskIdentity
+from mlflow_projects.tracking.record import MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse import completion_tags
+from mlflow_projects.tracking.tags import JOB, PARAMETERS, REASON
 
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 4000
@@ -70,13 +72,27 @@ class Step:
     bundle: BundleCheckout | None = None
 
 
+@dataclass(frozen=True)
+class Result:
+    """What an attempt came to that did not fail.
+
+    :param run: the attempt's own
+    :param original: the run whose result was taken over instead of running the command
+    :param handle: of a durable job that goes on; whoever watches it calls :meth:`Attempt.conclude` later
+    """
+
+    run: Run
+    original: Run | None = None
+    handle: Handle | None = None
+
+
 @dataclass
 class Attempt:
     """One try of a step.
 
     :param log: takes the lines of the command's output, and ours
     :param redact: replaces known secrets in a text
-    :param on_open: called once the MLflow run is open, with the handle of the job outside, if there will be one
+    :param on_open: called once the MLflow run is open, with the handle of the durable job, if there will be one
     :param checkpoints: where a step keeps what its next attempt needs; None: nowhere
     :param reuse: how an earlier result may be taken over; None: the step always runs
     """
@@ -87,110 +103,115 @@ class Attempt:
     cache: Cache
     log: Callable[[str], None]
     redact: Callable[[str], str]
-    on_open: Callable[[Run, Handle], None]
+    on_open: Callable[[Run, Handle | None], None]
     aws_conn_id: str | None = None
     poll_interval: float = 10.0
     checkpoints: CheckpointSettings | None = None
     reuse: Reuse | None = None
     _killed: bool = False
     _may_raise: bool = False
-    _backend: Backend | None = None
-    _handle: Handle | None = None
+    _running: Running | None = None
+    _is_durable: bool = False
     _checkpoint: Checkpoint | None = None
 
-    def run(self) -> Run:
-        """Live the whole life and return the run as it was at the end, FINISHED.
+    def run(self) -> Result:
+        """Live the whole life; the run is FINISHED at the end.
 
         :raises ProjectError: the step is defined wrongly; another try cannot help
         :raises StepFailedError: the command failed
-        :raises StepReusedError: an earlier result was taken over; the command did not run
         :raises AttemptKilledError: :meth:`kill` was called
         :raises TrackingError: the record cannot be written
         """
-        with self._started() as record:
-            return self._follow(record)
+        with self._started() as (record, started):
+            return started if started.original else Result(self._follow(record))
 
-    def start(self) -> tuple[Run, Handle]:
-        """Live the life up to the submission, for a remote backend; whoever watches calls :meth:`conclude` later."""
-        with self._started() as record:
-            assert record.run is not None
-            assert self._handle is not None
-            return record.run, self._handle
+    def start(self) -> Result:
+        """Live the life up to the submission of a durable job."""
+        with self._started() as (_, started):
+            return started
 
-    def attach(self, run: Run, handle: Handle) -> Run:
+    def attach(self, run: Run, handle: Handle) -> Result:
         """Follow the job that an earlier try submitted, to the end of the same run."""
-        return self._follow(self._resumed(run, handle))
+        return Result(self._follow(self._resumed(run, handle)))
 
-    def conclude(self, run: Run, handle: Handle) -> Run:
+    def conclude(self, run: Run, handle: Handle) -> Result:
         """Close the run of a job that somebody else watched to its end."""
         record = self._resumed(run, handle)
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with self._closing(record, tail):
-            tail.extend(self._remote().last_lines(handle, _TAIL_LINES))
+            assert self._running is not None
+            tail.extend(self._running.last_lines(_TAIL_LINES))
             outcome = self._judge(record, tail)
-        return self._end(record, outcome)
+        return Result(self._end(record, outcome))
 
     @contextlib.contextmanager
-    def _started(self) -> Iterator[RunRecord]:
+    def _started(self) -> Iterator[tuple[RunRecord, Result]]:
         """Resolve, check, open the run, submit; the private files are there during the block."""
         step = self.step
         refused = SourceTags(name=step.uri, entry_point=step.entry_point, backend=step.backend)
         with contextlib.ExitStack() as stack:
             try:
-                backend = self._backend = self._named()
-                source, job = self._prepare(backend, stack.enter_context(self.cache.workspace()))
-                if not backend.remote:
-                    job = stack.enter_context(self._checkpointed(job))
+                source, job = self._checked(stack.enter_context(self.cache.workspace()))
+                launch = self._backend().prepare(job)
+                folder = None if self._is_durable else stack.enter_context(self._kept_checkpoint(job))
                 if self.reuse:
                     with self._interruptible():
-                        self.reuse.identify(backend, step.backend, job)
-                handle = backend.plan(job)
+                        self.reuse.identify(launch, step.backend, job)
             except (ProjectError, StepFailedError) as error:
                 self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
                 raise
             except BaseException as error:  # killed, timed out, Ctrl-C
                 self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
                 raise
-            tags = {**backend.environment(job), **(self.reuse.tags() if self.reuse else {})}
-            parameters = job.parameters.as_record()
-            if self.reuse:
-                self._take_over(self.reuse, self._record(source, parameters, tags))
-            waits = bool(self.reuse and self.reuse.wait)  # nothing of the job is true yet
-            record = self._record(source, parameters, tags if waits else {**tags, **self._job_tags(handle)})
+            tags = {**launch.tags, **(self.reuse.tags() if self.reuse else {})}
+            waits = bool(self.reuse and self.reuse.wait)
+            record = self._record(source, job.parameters.as_record(), tags)
+            original = self._earlier(record)
+            handle = launch.handle if isinstance(launch, DurableLaunch) else None
+            if isinstance(launch, DurableLaunch) and not (original or waits):  # else nothing of the job is true yet
+                record.more_tags = {**_job_tags(launch), **record.more_tags}
             run = record.open()
-            self.on_open(run, {} if waits else handle)
+            self.on_open(run, None if original or waits else handle)
             with self._closing(record):
-                if self.reuse and waits:
-                    self.reuse.settle(record, self._interruptible)
-                    if handle := backend.plan(job):  # anew: its deadline counts from now
-                        self.client.log_batch(run.run_id, tags=self._job_tags(handle))
+                if self.reuse and waits and not original:
+                    original = self.reuse.settle(record, self._interruptible)
+                    if isinstance(launch, DurableLaunch) and not original:
+                        launch = launch.postponed()
+                        handle = launch.handle
+                        self.client.log_batch(run.run_id, tags=_job_tags(launch))
                         self.on_open(run, handle)
-                self._submit(backend, self._opened(job, run), handle)
-            yield record
+                if self.reuse and original:
+                    self.reuse.take_over(record, original)
+                else:
+                    with self._interruptible():
+                        self._running = launch.start(self._open_run(run, folder), self._begun)
+                    if self._killed:  # before the job was there
+                        self._running.cancel()
+            yield record, Result(run, original, None if original else handle)
 
-    def _take_over(self, reuse: Reuse, record: RunRecord) -> None:
-        """End the attempt if there is an earlier result."""
+    def _begun(self, running: Running) -> None:
+        """From here on, :meth:`kill` stops the job: a request may be on its way."""
+        self._running = running
+        if self._killed:
+            raise AttemptKilledError("stopped by Airflow")
+
+    def _earlier(self, record: RunRecord) -> Run | None:
+        """Return an earlier run whose result may be taken over."""
+        if self.reuse is None:
+            return None
         with self._interruptible():
-            original = reuse.find(record)
-        if original:
-            self.on_open(record.open(), {})
-            with self._closing(record):
-                reuse.take_over(record, original)
+            return self.reuse.find(record)
 
-    def _named(self) -> Backend:
-        return backend_named(
-            self.step.backend, self.log, aws_conn_id=self.aws_conn_id, poll_interval=self.poll_interval
-        )
+    def _backend(self) -> Any:
+        backend = backend_class(self.step.backend)
+        self._is_durable = backend.is_durable
+        return backend(Host(self.log, self.aws_conn_id, self.poll_interval))
 
-    def _remote(self) -> RemoteBackend:
-        return cast(RemoteBackend, self._backend)
-
-    def _job_tags(self, handle: Handle) -> dict[str, str]:
-        return {JOB: json.dumps(handle), **self._remote().tags(handle)} if handle else {}
-
-    def _prepare(self, backend: Backend, workspace: Path) -> tuple[SourceTags, Job]:
+    def _checked(self, workspace: Path) -> tuple[SourceTags, Job]:
         """Fetch the project and check everything that can be checked before anything is started."""
         step = self.step
+        backend_class(step.backend)
+        check_config_keys(step.backend_config)
         with self._interruptible():
             fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials, step.bundle)
         entry_point = fetched.project.entry_point(step.entry_point)
@@ -198,7 +219,7 @@ class Attempt:
             project=fetched.project,
             entry_point=entry_point,
             parameters=check_parameters(fetched.project, entry_point, step.parameters),
-            environment=self.client.settings.environment(),
+            variables=self.client.settings.environment(),
             workspace=workspace,
             cache=self.cache,
             env_manager=step.env_manager,
@@ -209,38 +230,29 @@ class Attempt:
             checkpoint_days=self.checkpoints.days if self.checkpoints else DEFAULT_DAYS,
             redact=self.redact,
         )
-        backend.check(job)
         for name, value in job.parameters.as_record().items():
             if len(value) > MAX_PARAM:
                 self.log(f"Parameter {name!r} has {len(value)} characters; MLflow records the first {MAX_PARAM}.")
         return self._source_tags(fetched), job
 
     @contextlib.contextmanager
-    def _checkpointed(self, job: Job) -> Iterator[Job]:
-        """Give the command its checkpoint folder; after the block, what is in it is safe."""
+    def _kept_checkpoint(self, job: Job) -> Iterator[Path | None]:
+        """Yield the command's checkpoint folder; after the block, what is in it is safe."""
         if self.checkpoints is None:
-            yield job
+            yield None
             return
         with contextlib.ExitStack() as stack:
             with self._interruptible():
                 kept = kept_checkpoint(self.checkpoints, job.task_key, job.workspace, self.aws_conn_id, self.log)
-                checkpoint = self._checkpoint = stack.enter_context(kept)
-            variable = {VARIABLE: str(checkpoint.folder)}
-            yield replace(job, checkpoint=checkpoint.folder, environment={**job.environment, **variable})
+                self._checkpoint = stack.enter_context(kept)
+            yield self._checkpoint.folder
 
-    def _submit(self, backend: Backend, job: Job, handle: Handle) -> None:
-        if not backend.remote:
-            with self._interruptible():
-                self._handle = backend.submit(job)
-        else:
-            with self._interruptible():
-                cast(RemoteBackend, backend).stage(job)
-            if self._killed:
-                raise AttemptKilledError("stopped by Airflow")
-            self._handle = handle  # from here on, kill() stops the job: a request may be on its way
-            backend.submit(job)
-        if self._killed:  # between the start and the assignment, or before the job was there
-            backend.cancel(self._handle)
+    @staticmethod
+    def _open_run(run: Run, checkpoint: Path | None) -> OpenRun:
+        variables = {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
+        if checkpoint:
+            variables[VARIABLE] = str(checkpoint)
+        return OpenRun(variables, run.artifact_uri, checkpoint)
 
     def kill(self) -> None:
         """Stop the attempt; called from a signal handler, so it only asks and returns.
@@ -250,8 +262,8 @@ class Attempt:
         interrupted, because half a request would leave a run that nobody knows of.
         """
         self._killed = True
-        if self._backend and self._handle:
-            self._backend.cancel(self._handle)
+        if self._running:
+            self._running.cancel()
         elif self._may_raise:
             raise AttemptKilledError("stopped by Airflow")
 
@@ -270,34 +282,28 @@ class Attempt:
         """Close the record if the block fails, whatever the reason is."""
         try:
             yield
-        except StepReusedError:
-            raise
         except (ProjectError, StepFailedError) as error:
             # A job whose creation was never answered may be there; with a ProjectError, it is not ours.
-            if isinstance(error, StepFailedError):
-                self._cancel_remote()
+            if isinstance(error, StepFailedError) and self._running:
+                self._running.cancel()
             record.close(Outcome("FAILED", self.redact(str(error))))
             raise
         except BaseException as error:  # also Airflow's time-out and Ctrl-C: the record comes first
-            self._cancel_remote()
+            if self._running:
+                self._running.cancel()
             with contextlib.suppress(TrackingError):
                 record.close(Outcome("KILLED", self._reason(error), self._text(tail)))
             raise
         finally:
-            if self._backend and self._backend.remote:
-                self._remote().finish_cancel(_KILLED_SECONDS if self._killed else _CANCEL_SECONDS)
-
-    def _cancel_remote(self) -> None:
-        if self._backend and self._backend.remote and self._handle:
-            self._backend.cancel(self._handle)
+            if self._running:
+                self._running.finish_cancel(_KILLED_SECONDS if self._killed else _CANCEL_SECONDS)
 
     def _follow(self, record: RunRecord) -> Run:
         """Stream the output to the job's end, then close the record."""
-        assert self._backend is not None
-        assert self._handle is not None
+        assert self._running is not None
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with self._closing(record, tail):
-            for line in self._backend.logs(self._handle):
+            for line in self._running.lines():
                 self.log(line)
                 tail.append(line)
             outcome = self._judge(record, tail)
@@ -305,9 +311,8 @@ class Attempt:
 
     def _judge(self, record: RunRecord, tail: Iterable[str]) -> Outcome:
         """Ask for the job's verdict, when it is over."""
-        assert self._backend is not None
-        assert self._handle is not None
-        status = self._backend.poll(self._handle)
+        assert self._running is not None
+        status = self._running.status()
         if self._killed:
             return Outcome(
                 "KILLED", "stopped by Airflow", self._text(tail), status.exit_code, status.metrics, status.tags
@@ -316,7 +321,7 @@ class Attempt:
             return Outcome("FINISHED", metrics=status.metrics, facts=status.tags)
         name = f"Entry point {self.step.entry_point!r} of {self.step.uri}"
         if status.state == "running":
-            self._backend.cancel(self._handle)
+            self._running.cancel()
             return Outcome("KILLED", self.redact(f"{name} did not end in time and was stopped."), self._text(tail))
         ended = "failed" if status.state == "failed" else "was stopped"
         said = self._last_line(tail) if status.exit_code else ""
@@ -333,9 +338,8 @@ class Attempt:
 
     def _store_problem(self, record: RunRecord, status: JobStatus, tail: Iterable[str]) -> str:
         """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""
-        assert self._backend is not None
         assert record.run is not None
-        if self._backend.remote or status.exit_code is None or status.exit_code >= _FIRST_NOT_ITS_OWN:
+        if self._is_durable or status.exit_code is None or status.exit_code >= _FIRST_NOT_ITS_OWN:
             return ""
         from mlflow_projects.tracking.artifact_store import explain_failure
 
@@ -354,21 +358,22 @@ class Attempt:
 
     def _clear_checkpoint(self) -> None:
         """Remove what only another attempt would have needed."""
-        assert self._backend is not None
+        assert self._running is not None
         try:
             if self._checkpoint:
                 self._checkpoint.clear()
-            elif self._backend.remote and self._handle:
-                self._remote().clear_checkpoint(self._handle)
+            self._running.clear_checkpoint()
         except (StepFailedError, OSError) as error:
             self.log(f"The checkpoint stays, until it is old: {error}")
 
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""
-        self._backend, self._handle = self._named(), handle
-        parameters = self._remote().parameters(handle) or {key: str(x) for key, x in self.step.parameters.items()}
-        source = SourceTags(name=self.step.uri)
-        record = self._record(source, parameters, {})
+        host = Host(self.log, self.aws_conn_id, self.poll_interval)
+        self._running, self._is_durable = durable_class(handle.backend)(host).attach(handle), True
+        parameters = {key: str(value) for key, value in self.step.parameters.items()}
+        with contextlib.suppress(ValueError, TypeError):  # what the tag holds is cut where it is too long
+            parameters = dict(json.loads(run.tags[PARAMETERS])) if run.tags.get(PARAMETERS) else parameters
+        record = self._record(SourceTags(name=self.step.uri), parameters, {})
         record.run = run
         return record
 
@@ -392,7 +397,7 @@ class Attempt:
         """Leave a closed run that says why nothing was started; the tree shows the attempt all the same."""
         record = self._record(replace(source, name=self.redact(source.name)), {})
         try:
-            self.on_open(record.open(), {})
+            self.on_open(record.open(), None)
             record.close(outcome)
         except TrackingError as error:
             self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
@@ -410,13 +415,12 @@ class Attempt:
             sha256=source.sha256,
         )
 
-    @staticmethod
-    def _opened(job: Job, run: Run) -> Job:
-        ids = {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
-        return replace(job, environment={**job.environment, **ids}, artifact_uri=run.artifact_uri)
-
     def _reason(self, error: BaseException) -> str:
         return self.redact(f"stopped: {type(error).__name__} {error}".strip())
 
     def _text(self, tail: Iterable[str]) -> str:
         return self.redact("\n".join(tail))[-_TAIL_CHARACTERS:]
+
+
+def _job_tags(launch: DurableLaunch) -> dict[str, str]:
+    return {JOB: json.dumps(launch.handle.as_json()), **launch.job_tags}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.backends.checkpoints import Checkpoint, CheckpointSettings, kept_checkpoint
+from mlflow_projects.attempt.checkpoint import Checkpoint, CheckpointSettings, kept_checkpoint
 from mlflow_projects.backends.object_store import object_store
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.tracking.record import TaskIdentity

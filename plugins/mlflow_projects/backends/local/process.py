@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from mlflow_projects.backends import minder
-from mlflow_projects.backends.output import LineReader
+from mlflow_projects.backends.local import watchdog
+from mlflow_projects.backends.local.output import LineReader
 
 DEFAULT_GRACE = 3.0
 _MARK = "MLFLOW_PROJECTS_TREE"
@@ -25,7 +25,7 @@ _CHUNK = 2**16
 class ProcessTree:
     """A running command; leaving the ``with`` block stops whatever is left of it.
 
-    The command runs below a small minder process of our own (see :mod:`mlflow_projects.backends.minder`)
+    The command runs below a small watchdog process of our own (see :mod:`mlflow_projects.backends.local.watchdog`)
     that stops the whole tree when this process closes a pipe or dies, even by SIGKILL: the kernel closes
     the pipe of a dead process.
 
@@ -41,8 +41,8 @@ class ProcessTree:
         self._mark = f"{_MARK}={uuid.uuid4()}"
         life, self._life = os.pipe()
         try:
-            self._minder = subprocess.Popen(
-                [sys.executable, "-I", "-S", minder.__file__, str(grace), *argv],
+            self._watchdog = subprocess.Popen(
+                [sys.executable, "-I", "-S", watchdog.__file__, str(grace), *argv],
                 cwd=cwd,
                 env={**environment, _MARK: self._mark.partition("=")[2]},
                 stdin=life,
@@ -55,18 +55,18 @@ class ProcessTree:
             raise
         finally:
             os.close(life)
-        assert self._minder.stdout is not None
-        self._output = self._minder.stdout.fileno()
+        assert self._watchdog.stdout is not None
+        self._output = self._watchdog.stdout.fileno()
 
     @property
     def pid(self) -> int:
-        """The minder's process id; the command and all its children are below it."""
-        return self._minder.pid
+        """The watchdog's process id; the command and all its children are below it."""
+        return self._watchdog.pid
 
     @property
     def returncode(self) -> int | None:
         """The command's exit status, 128 + n after signal n; None while it runs."""
-        code = self._minder.poll()
+        code = self._watchdog.poll()
         return code if code is None or code >= 0 else 128 - code
 
     def lines(self) -> Iterator[str]:
@@ -79,12 +79,12 @@ class ProcessTree:
                     break
                 yield from reader.feed(chunk)
             elif self.returncode is not None:
-                break  # a process that escaped the minder holds the pipe open
+                break  # a process that escaped the watchdog holds the pipe open
             else:
                 yield from reader.overdue()
         yield from reader.end()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._minder.wait(timeout=self._grace + 5)
+            self._watchdog.wait(timeout=self._grace + 5)
         self._kill_orphans()
 
     def stop(self) -> None:
@@ -101,16 +101,16 @@ class ProcessTree:
             if ready and not os.read(self._output, _CHUNK):  # drained, so that nobody blocks in a write
                 time.sleep(0.01)
         if self.returncode is None:
-            self._minder.kill()
-            self._minder.wait()
+            self._watchdog.kill()
+            self._watchdog.wait()
         self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        """Kill what a minder that was itself killed left behind, told by a mark in its environment.
+        """Kill what a watchdog that was itself killed left behind, told by a mark in its environment.
 
-        The command died with the minder (PR_SET_PDEATHSIG), but not the command's own children.
+        The command died with the watchdog (PR_SET_PDEATHSIG), but not the command's own children.
         """
-        if (self._minder.returncode or 0) >= 0:
+        if (self._watchdog.returncode or 0) >= 0:
             return
         mark = self._mark.encode()
         for entry in Path("/proc").glob("[0-9]*"):
@@ -126,5 +126,5 @@ class ProcessTree:
     ) -> None:
         self.stop()
         self.wait_stopped()
-        if self._minder.stdout:
-            self._minder.stdout.close()
+        if self._watchdog.stdout:
+            self._watchdog.stdout.close()

@@ -1,6 +1,6 @@
-"""Holds one container, and leaves none behind: started by :mod:`mlflow_projects.backends.container`.
+"""Holds one container, and leaves none behind: started by :mod:`mlflow_projects.backends.local.container`.
 
-It runs below the minder, like a command on the worker: whatever ends the task, be it SIGKILL, ends with
+It runs below the watchdog, like a command on the worker: whatever ends the task, be it SIGKILL, ends with
 SIGTERM here, and then the container is stopped and removed. Its output is the container's, its exit
 status the command's.
 """
@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.backends import engine
+from mlflow_projects.backends.local import engine
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 
 ENGINE_TROUBLE = 125  # Docker's own exit status for this
@@ -61,7 +61,7 @@ def _run(spec: dict[str, Any], stop: threading.Event, report: dict[str, Any]) ->
             client.api.create_container(**spec["create"], name=spec["name"], labels=labels, host_config=host)
             return _follow(client, spec, stop)
     except docker.errors.APIError as error:
-        raise StepFailedError(f"The container cannot be run: {engine.explained(error)}") from None
+        raise StepFailedError(f"The container cannot be run: {engine.explained(error)}") from error
     finally:
         with contextlib.suppress(StepFailedError, ProjectError, docker.errors.APIError):
             with engine.connected(environment) as client:

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How much a remark matters; only an error makes the command fail."""
+    """How much a result matters; only an error makes the command fail."""
 
     OK = "ok"
     NOTE = "note"
@@ -16,7 +16,7 @@ class Level(Enum):
 
 
 @dataclass(frozen=True)
-class Remark:
+class CheckResult:
     """One sentence, and how much it matters."""
 
     level: Level

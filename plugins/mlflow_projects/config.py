@@ -1,0 +1,110 @@
+"""Every option of Airflow's section ``[mlflow_projects]``: its default, its documentation, and what it means."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_projects.exceptions import ProjectError
+
+if TYPE_CHECKING:
+    from mlflow_projects.attempt.checkpoint import CheckpointSettings
+    from mlflow_projects.project.cache import Cache
+
+SECTION = "mlflow_projects"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option, as Airflow lists it."""
+
+    description: str
+    type: str = "string"
+    default: str | None = None
+    example: str | None = None
+    version_added: str = "0.1.0"
+
+
+OPTIONS = {
+    "cache_dir": Option(
+        "Folder for git mirrors, checkouts and Python environments. Default: mlflow_projects_cache in AIRFLOW_HOME.",
+        example="/var/cache/mlflow_projects",
+    ),
+    "cache_max_gb": Option("Above this size, what was unused for longest is removed (GB).", "float", "20"),
+    "checkpoint_dir": Option(
+        "Where steps keep what their next attempt needs: a folder, or the address of an object store, which other "
+        "workers reach too. Default: mlflow_projects_checkpoints in AIRFLOW_HOME.",
+        example="s3://bucket/checkpoints",
+    ),
+    "checkpoint_days": Option(
+        "After how many days without a change the checkpoint of a task that never succeeded is removed.",
+        "float",
+        "14",
+    ),
+    # A backend's defaults are the option of its name.
+    "sagemaker": Option(
+        "Defaults for backend_config of the SageMaker backend, as a JSON object.",
+        example='{"role": "arn:aws:iam::123456789012:role/mlflow", "s3_uri": "s3://bucket/mlflow"}',
+    ),
+}
+
+
+def cache() -> Cache:
+    """Return where mirrors, checkouts and environments are kept."""
+    from mlflow_projects.project.cache import Cache
+
+    folder = Path(_text("cache_dir") or _home() / "mlflow_projects_cache").expanduser()
+    return Cache(folder, int(_number("cache_max_gb") * 10**9))
+
+
+def checkpoints() -> CheckpointSettings:
+    """Return where steps keep what their next attempt needs."""
+    from mlflow_projects.attempt.checkpoint import CheckpointSettings
+
+    location = _text("checkpoint_dir") or str(_home() / "mlflow_projects_checkpoints")
+    return CheckpointSettings(location, _number("checkpoint_days"))
+
+
+def backend_defaults(backend: str) -> Mapping[str, Any]:
+    """Return the defaults of a backend's ``backend_config``.
+
+    :raises ProjectError: the option is no JSON object
+    """
+    text = _text(backend)
+    if not text:
+        return {}
+    option = f"Airflow's option [{SECTION}] {backend}"
+    try:
+        defaults = json.loads(text)
+    except ValueError as error:
+        raise ProjectError(f"{option} is no JSON: {error}.") from error
+    if not isinstance(defaults, dict):
+        raise ProjectError(f"{option} must be a JSON object.")
+    return defaults
+
+
+def airflow_url() -> str:
+    """Return the base URL of this Airflow, by which its runs on a shared tracking server are told."""
+    from airflow.sdk.configuration import conf
+
+    return str(conf.get("api", "base_url", fallback="http://localhost:8080"))
+
+
+def _text(name: str) -> str:
+    from airflow.sdk.configuration import conf
+
+    return conf.get(SECTION, name, fallback="") or ""
+
+
+def _number(name: str) -> float:
+    from airflow.sdk.configuration import conf
+
+    return float(conf.getfloat(SECTION, name, fallback=float(OPTIONS[name].default or 0)))
+
+
+def _home() -> Path:
+    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()

@@ -1,0 +1,107 @@
+"""The Python environment that a project declares: which tool makes it, and what is to be in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.spec import Project
+
+ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
+
+
+@dataclass(frozen=True)
+class PythonEnvironment:
+    """The content of a ``python_env.yaml``, or of the pip part of a ``conda.yaml``.
+
+    :param python: a version, or "" for the worker's own
+    :param requirements: lines as in a requirements file, build dependencies first
+    """
+
+    python: str
+    build_requirements: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+def choose_env_manager(project: Project, wanted: str | None) -> str:
+    """Return the env manager for a project; what the project declares counts when nothing is asked for.
+
+    :raises ProjectError: conda was asked for, but the project declares no ``conda_env``
+    """
+    if wanted == "conda" and project.environment_kind != "conda_env":
+        raise ProjectError(f"{project.file or project.root} declares no 'conda_env'; env_manager 'conda' needs it.")
+    if wanted is not None:
+        return wanted
+    return {"python_env": "uv", "conda_env": "conda"}.get(project.environment_kind or "", "local")
+
+
+def read_python_environment(project: Project) -> PythonEnvironment:
+    """Read a project's ``python_env`` (or the pip part of its ``conda_env``); without one, an empty environment.
+
+    :raises ProjectError: the file has another form
+    """
+    file = project.environment_file
+    if file is None:
+        return PythonEnvironment("", (), ())
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProjectError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ProjectError(f"{file}: the file must be a mapping.")
+    if project.environment_kind == "conda_env":
+        return _from_conda(file, content)
+    python = str(content.get("python") or "")
+    if isinstance(content.get("python"), float):
+        as_written = yaml.load(text, yaml.BaseLoader)["python"]  # noqa: S506  (it makes texts only)
+        if as_written != python:
+            number = f"YAML reads 'python: {as_written}' as the number {python}"
+            raise ProjectError(f"{file}: {number}; write it in quotes.")
+    return PythonEnvironment(
+        python=python,
+        build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
+        requirements=_expanded(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
+    )
+
+
+def _from_conda(file: Path, content: Mapping[str, Any]) -> PythonEnvironment:
+    """Take Python and the pip packages of a conda.yaml, as MLflow does for virtualenv and uv."""
+    python, pip = "", ()  # type: tuple[str, tuple[str, ...]]
+    for item in content.get("dependencies") or ():
+        if isinstance(item, dict):
+            pip = _lines(file, "dependencies.pip", item.get("pip"))
+        elif isinstance(item, str) and item.partition("=")[0].strip() == "python":
+            python = item.partition("=")[2].strip("= ")
+        elif not (isinstance(item, str) and item.partition("=")[0].strip() in ("pip", "setuptools", "wheel")):
+            raise ProjectError(f"{file}: {item!r} is a conda package; use env_manager 'conda' for it.")
+    return PythonEnvironment(python=python, build_requirements=(), requirements=pip)
+
+
+def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+        raise ProjectError(f"{file}: '{key}' must be a list of requirements.")
+    return tuple(value)
+
+
+def _expanded(root: Path, file: Path, lines: Sequence[str]) -> tuple[str, ...]:
+    """Replace ``-r other.txt`` by that file's lines, so that its content is part of the key."""
+    found: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if text.startswith(("-r ", "--requirement ")):
+            other = root / text.split(None, 1)[1]
+            try:
+                found += _expanded(other.parent, other, other.read_text(encoding="utf-8").splitlines())
+            except OSError as error:
+                raise ProjectError(f"{file}: {text!r} cannot be read: {error.strerror}.") from error
+        elif text and not text.startswith("#"):
+            found.append(text)
+    return tuple(found)

@@ -1,0 +1,28 @@
+"""The names of the tags that a run carries."""
+
+from __future__ import annotations
+
+# MLflow's own tags (mlflow.utils.mlflow_tags); an unset one is left out.
+PARENT_RUN_ID = "mlflow.parentRunId"
+# Ours: which Airflow task instance a run belongs to …
+DAG_ID = "airflow.dag_id"
+DAG_RUN_ID = "airflow.run_id"
+TASK_ID = "airflow.task_id"
+MAP_INDEX = "airflow.map_index"
+TRY_NUMBER = "airflow.try_number"
+LOGICAL_DATE = "airflow.logical_date"
+TASK_URL = "airflow.task_url"
+# … and what else there is to know about the attempt.
+ATTEMPT_ID = "mlflow_projects.attempt_id"
+ROLE = "mlflow_projects.role"
+PARAMETERS = "mlflow_projects.parameters"
+REASON = "mlflow_projects.reason"
+OUTPUT_TAIL = "mlflow_projects.output_tail"
+EXIT_CODE = "mlflow_projects.exit_code"
+SUPERSEDES = "mlflow_projects.supersedes"
+# The handle (JSON) of the job outside, if there is one, so that whoever closes the run can stop it …
+JOB = "mlflow_projects.job"
+# … and the tries that watched it in turn, if a worker was lost meanwhile.
+TRIES = "mlflow_projects.tries"
+# The run whose result this one is, if nothing was started.
+REUSED_FROM = "mlflow_projects.reused_from"

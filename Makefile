@@ -74,6 +74,10 @@ faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', TH
 	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) \
 	  $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again)
 
+.PHONY: conformance
+conformance: setup-dev ## What every backend must pass, on ours and on a toy of another package (docs/backends.md)
+	@$(BIN)/python -m pytest tests/unit/backends/test_conformance.py tests/system/test_conformance.py $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4", QUICK=1, WRITE=1 for docs)
 	@$(BIN)/python -m benchmarks.run $(ROWS) $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(WRITE)),--write)

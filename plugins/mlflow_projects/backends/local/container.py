@@ -36,7 +36,7 @@ _PASSED = re.compile(
 # Variables that name a file or folder, which the container then needs too.
 _FILES = re.compile(r"(_CERT_PATH|_FILE|_CA_BUNDLE|_CREDENTIALS|_BUNDLE)$")
 _STOP_SECONDS = 30.0  # for the engine to kill and remove a container, after the grace time
-# What runs as the container's first process. Like the minder on the worker, it passes SIGTERM on to every
+# What runs as the container's first process. Like the watchdog on the worker, it passes SIGTERM on to every
 # process; as first process it would not even get it without a trap.
 _SCRIPT = """\
 trap 'kill -TERM -1' TERM INT

@@ -226,7 +226,7 @@ class _Linter:
             fields = [field for _, field, _, _ in string.Formatter().parse(command) if field is not None]
             names = {re.split(r"[.\[]", field, maxsplit=1)[0] for field in fields}
             command.format(**dict.fromkeys([*names, *declared], "1"))
-        except (ValueError, IndexError, AttributeError, TypeError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError, MemoryError) as error:
             self._error(key, f"the command cannot be filled in ({error}); a literal brace is written twice.")
             return
         for name in sorted(names - set(declared)):
@@ -245,10 +245,10 @@ class _Linter:
         self._quoted_places(key, command, sorted({*names, *declared}))
         for script, is_first, is_program in _scripts(command):
             path = self.root / script
-            if not path.is_file():
+            if not _exists(path):
                 message = f"the command runs {script!r}, but the project holds no such file"
                 say = self._error if is_first else self._warn
-                say(key, f"{message}." if is_first else f"{message}, unless what runs before makes it.")
+                say(key, f"{message}." if is_first else f"{message}; fine if it is made before, or may be missing.")
             elif is_first and is_program and not os.access(path, os.X_OK):
                 self._error(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
 
@@ -291,7 +291,7 @@ class _Linter:
 
     def _imports_mlflow(self) -> bool:
         pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
-        scripts = self.root.glob("*.py")
+        scripts = [script for script in self.root.glob("*.py") if _exists(script) and script.is_file()]
         return any(pattern.search(script.read_text(encoding="utf-8", errors="replace")) for script in scripts)
 
     def _unknown_keys(self, key: Key, content: Mapping[Any, Any], known: Sequence[str]) -> None:
@@ -321,10 +321,11 @@ class _Linter:
 def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
     """Yield the files of the project that a command line runs, as far as they can be told without running it.
 
-    With each comes whether it surely runs, before anything that could make it, and whether it is a program itself.
+    With each comes whether it surely runs, before anything that could make it, and decides about the step's end; and
+    whether it is a program itself.
     """
     is_first = True
-    for words in shell.commands(command):
+    for words, decides in shell.commands(command):
         name = words[0] if words else None
         if name is None or name in _ELSEWHERE:
             return
@@ -339,8 +340,15 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
             is_first = is_first and name in _HARMLESS
             continue
         if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
-            yield script, is_first, script == name
+            yield script, is_first and decides, script == name
         is_first = False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, for example
+        return False
 
 
 def _without_place(error: ProjectError, file: Path) -> str:

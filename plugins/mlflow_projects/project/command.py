@@ -115,7 +115,7 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     try:
         as_mlflow = command.format(**quoted)
         parts = list(string.Formatter().parse(command))
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError, MemoryError) as error:
         raise ProjectError(
             f"{key} cannot be filled in ({type(error).__name__}: {error}); every {{name}} must be a parameter of the "
             "entry point, and a literal brace is written twice."
@@ -264,6 +264,10 @@ def existing_path(root: Path, name: str, value: str) -> str:
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:
     for key, text in record.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ProjectError(f"{where}: parameter {key[:100]!r} holds half a character; mend its text.") from error
         if "\0" in text:
             raise ProjectError(f"{where}: parameter {key[:100]!r} holds a NUL character; remove it.")
         if not is_recordable(key):

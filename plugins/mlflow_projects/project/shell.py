@@ -40,7 +40,25 @@ _STATEMENTS = frozenset(
     )
 )  # fmt: skip
 _WORDS = ("word", "number", "extglob_pattern")
-_SHELL = re.compile(r"(ba|da|z|k|mk|a)?sh")
+_SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
+# They run the program that their words name, after options, settings and numbers of their own.
+_WRAPPERS = frozenset(
+    (
+        "builtin",
+        "command",
+        "exec",
+        "env",
+        "time",
+        "timeout",
+        "nohup",
+        "nice",
+        "ionice",
+        "stdbuf",
+        "xargs",
+        "sudo",
+        "setsid",
+    )
+)
 PYTHON = re.compile(r"(python|pypy)[\d.]*")
 # Other interpreters, and the letters of their options after which code follows.
 _CODE = {
@@ -57,7 +75,6 @@ _READ_WORDS = frozenset(
 )  # fmt: skip
 _CONTINUED_END = re.compile(r"(?<!\\)(\\\n\s*)+\Z")
 _READ_AFTER_V = ("test", "printf")
-_PRINTERS = ("echo", "printf", "cat", "tee")
 _ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R", "=~")
 
 
@@ -105,16 +122,27 @@ def shape(command: str) -> list[str]:
     return [node.type for node in _walk(_parse(command)) if node.type in _STATEMENTS]
 
 
-def commands(command: str) -> Iterator[list[str | None]]:
+def commands(command: str) -> Iterator[tuple[list[str | None], bool]]:
     """Yield the words of each simple command, in the order of the text; None for one that only the shell knows.
 
-    Of ``[ … ]`` and ``[[ … ]]`` it is only the first.
+    Of ``[ … ]`` and ``[[ … ]]`` it is only the first. With each comes whether the whole fails if it fails.
     """
-    for node in _walk(_parse(command)):
+    root = _parse(command)
+    statements = [child for child in root.named_children if child.type != "comment"]
+    goes_on = len(statements) > 1 and not re.match(r"set\s+-\w*e", _text(statements[0]))  # after a failure
+    goes_on = goes_on or any(child.type == "&" for child in root.children)
+    for node in _walk(root):
         if node.type == "command":
-            yield [_static(word) for word in _words(node)]
+            yield [_static(word) for word in _words(node)], not goes_on and all(map(_joins, _above(node)))
         elif node.type == "test_command":
-            yield ["["]
+            yield ["["], False
+
+
+def _joins(node: Node) -> bool:
+    """Tell whether a node fails as soon as one of its commands does."""
+    if node.type == "list":
+        return all(child.type == "&&" for child in node.children if not child.is_named)
+    return node.type in ("program", "redirected_statement")
 
 
 def takes_arguments(command: str) -> bool:
@@ -124,10 +152,15 @@ def takes_arguments(command: str) -> bool:
     root = _parse(added)
     start = len(added.encode()) - len(mark)
     node = root.descendant_for_byte_range(start, start + len(mark))
-    if root.has_error or node is None:
-        return _parse(command).has_error  # then nothing can be told, and MLflow adds them
+    if root.has_error or node is None:  # then nothing can be told, and MLflow adds them
+        return _parse(command).has_error and not re.search(r"<<|#", command)
     parents = [above.type for above in _above(node)]
-    return node.type in _WORDS and parents[0] in ("command", "file_redirect", "declaration_command")
+    if node.type not in _WORDS or parents[0] not in ("command", "file_redirect", "declaration_command"):
+        return False
+    owner = next((above for above in _above(node) if above.type == "command"), None)
+    words = [_static(word) for word in _words(owner)] if owner else []
+    first = _program_index(words)
+    return not words or _name(words[first]) not in _READ_WORDS  # which would make shell of them
 
 
 def script_index(words: Sequence[str | None]) -> int | None:
@@ -152,11 +185,13 @@ def python_program(words: Sequence[str | None]) -> tuple[str, int] | None:
         word = words[index]
         if word is None or word in ("-V", "--version", "-h", "--help"):
             return None
-        if option := re.match(r"-[bBdEiIOPqsSuvx]*([cm])(.?)", word, re.DOTALL):
-            return option[1], index + (not option[2])
-        if word == "-" or not word.startswith("-"):
+        if option := re.match(r"-[a-zA-Z]*?([cmWX])(.?)", word, re.DOTALL):
+            if option[1] in "cm":
+                return option[1], index + (not option[2])
+            index += not option[2]  # the value of -W or -X is a word of its own
+        elif word == "-" or not word.startswith("-"):
             return "file", index
-        index += 1 + (word in ("-W", "-X", "--check-hash-based-pycs"))
+        index += 1 + (word == "--check-hash-based-pycs")
     return None
 
 
@@ -166,7 +201,7 @@ def _argument_index(words: Sequence[str | None]) -> int:
         word = words[index]
         if word is None or word == "--" or not re.match(r"[-+].", word):
             break
-        index += 1 + (word in ("--rcfile", "--init-file") or bool(re.fullmatch(r"[-+]\w*[oO]", word)))
+        index += 1 + (word in ("--rcfile", "--init-file") or bool(re.fullmatch(r"[-+]\w*[oO]\w*", word)))
     return index + (list(words[index : index + 1]) == ["--"])
 
 
@@ -223,17 +258,25 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
         if any(_text(child) in _ARITHMETIC for child in outer.children):
             raise PlaceError("in an arithmetic expression or a pattern")
     elif kind == "declaration_command":
-        if not text.startswith(("export", "readonly", "local")) or inner.type != "variable_assignment":
+        if not re.match(r"(export|readonly|local)\s+[^-\s]", text) or inner.type != "variable_assignment":
             raise PlaceError("in a declaration")
+    elif kind == "array" and _text(inner).startswith("["):
+        raise PlaceError("in a subscript")
     elif kind in ("variable_assignment", "function_definition", "for_statement"):
         if inner in (outer.child_by_field_name("name"), outer.child_by_field_name("variable")):
             raise PlaceError("in a name")
     elif kind == "process_substitution":
-        if any(_runs(node) for node in _above(outer) if node.type == "command"):
+        above = list(_above(outer))
+        if any(_runs(node) for node in above if node.type == "command") or any(
+            _reads_script(node) for node in above if node.type == "redirected_statement"
+        ):
             raise PlaceError("in what another program reads as its script")
     elif kind == "pipeline":
         after = [child for child in outer.children if child.start_byte >= inner.end_byte]
-        if any(map(_reads_script, after)) and _prints(inner):
+        if any(map(_reads_script, after)):
+            raise PlaceError("in what another program reads as its script")
+    elif kind == "redirected_statement":
+        if any(_reads_script(node) for node in _walk(outer) if node.type == "process_substitution"):
             raise PlaceError("in what another program reads as its script")
     elif kind in ("heredoc_redirect", "herestring_redirect") and inner.type not in ("pipeline", "command"):
         owner = outer.parent
@@ -250,20 +293,39 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return place
     words = [_static(node) for node in nodes]
     at = nodes.index(inner)
-    name, own = _name(words[0]), words[at]
+    first = _program_index(words[:at])
+    name, own = _name(words[first] if first < at else None), words[at]
     is_whole = own == mark
     if at == 0:
         return place
     for position, word in enumerate(words[:at]):
         is_script = bool(_SHELL.fullmatch(_name(word))) and script_index(words[position + 1 :]) == at - position - 1
-        if is_script or (name in ("eval", "trap") and at == 1 and (len(words) == 2 or name == "trap")):
+        if is_script or (name in ("eval", "trap") and at == first + 1 and (len(words) == at + 1 or name == "trap")):
             # A value that is the script itself is what the author wants to be run.
             return place if is_whole else _in_script(place, own, mark)
-    if name in _READ_WORDS or (name in _READ_AFTER_V and "-v" in words[:at]):
+    if name in (*_READ_WORDS, "trap") or (name in _READ_AFTER_V and "-v" in words[:at]):
         raise PlaceError(f"in the words of '{name}'")
-    if not is_whole and (_OTHER_CODE.fullmatch(name) or any(_is_code(words, at, start) for start in range(at))):
+    if is_whole:
+        return place
+    is_code = any(
+        _OTHER_CODE.fullmatch(_name(word)) or _is_code(words, at, start) for start, word in enumerate(words[:at])
+    )
+    # A program that only the shell knows may be an interpreter, and a word of more than plain characters its code.
+    is_substitution = inner.type in ("command_substitution", "process_substitution")
+    may_be_code = words[first] is None and not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
+    if is_code or may_be_code:
         raise PlaceError("inside of a program's code")
     return place
+
+
+def _program_index(words: Sequence[str | None]) -> int:
+    """Return which word names the program, behind those that run another one."""
+    index = 0
+    while index < len(words) and _name(words[index]) in _WRAPPERS:
+        index += 1
+        while index < len(words) and re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or ""):
+            index += 1
+    return index
 
 
 def _is_code(words: Sequence[str | None], at: int, start: int) -> bool:
@@ -286,7 +348,14 @@ def _in_script(place: Place, script: str | None, mark: str) -> Place:
     if script is None:
         raise PlaceError("in a script that the shell puts together")
     inside = places(script, [mark])[0]
-    return Place(lambda value: place.write(inside.write(value)))
+
+    def write(value: str) -> str:
+        written = inside.write(value)
+        if shape(script.replace(mark, written)) != shape(script):
+            raise PlaceError("where it would change the command")
+        return place.write(written)
+
+    return Place(write)
 
 
 def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
@@ -296,7 +365,7 @@ def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
         raise PlaceError("in a here-document, beside what the shell replaces")
 
     def write(value: str) -> str:
-        if "\n\t" in value and _text(redirect).startswith("<<-"):
+        if re.search(r"(^|\n)\t", value) and _text(redirect).startswith("<<-"):
             raise PlaceError("in a here-document that loses the tabs of its lines")
         return value if is_literal else re.sub(r"[\\$`]", r"\\\g<0>", value)
 
@@ -308,7 +377,7 @@ def _between(end: str, begin: str) -> Place:
 
 
 def _between_backquotes(place: Place, value: str) -> str:
-    if set(value) & set("\\`'\""):
+    if set(value) & set("\\`'\"$\n"):
         raise PlaceError("between backquotes")
     return place.write(value)
 
@@ -331,7 +400,9 @@ def _refuse(error: PlaceError, value: str) -> str:  # noqa: ARG001
 
 def _runs(command: Node) -> bool:
     """Tell whether a command may run what is in a file that it is given."""
-    name = _name(next(iter(map(_static, _words(command))), None))
+    words = [_static(word) for word in _words(command)]
+    first = _program_index(words)
+    name = _name(words[first] if first < len(words) else None)
     return name in ("source", ".") or _is_interpreter(name)
 
 
@@ -345,18 +416,23 @@ def _reads_script(node: Node) -> bool:
         if found.type != "command":
             continue
         words = [_static(word) for word in _words(found)]
+        if "/dev/stdin" in words or ("-f" in words and "-" in words):
+            return True
         for position, word in enumerate(words):
             name, rest = _name(word), words[position + 1 :]
-            if _is_interpreter(name):
-                files = [word for word in rest if word is None or (word != "-" and not word.startswith("-"))]
-                if not files or "-s" in rest:
+            if _SHELL.fullmatch(name):
+                index = _argument_index(rest)
+                if script_index(rest) is None and (index >= len(rest) or rest[index] in (None, "-")):
                     return True
+                if any(re.fullmatch(r"-\w*s\w*", option or "") for option in rest[:index]):
+                    return True
+            elif PYTHON.fullmatch(name):
+                program = python_program(rest)
+                if program is None or (program[0] == "file" and rest[program[1]] == "-"):
+                    return True
+            elif _is_interpreter(name) and all(word is None or word.startswith("-") for word in rest):
+                return True
     return False
-
-
-def _prints(node: Node) -> bool:
-    found = [inner for inner in _walk(node) if inner.type == "command"]
-    return any(_name(_static(_words(command)[0])) in _PRINTERS for command in found if _words(command))
 
 
 def _words(command: Node) -> list[Node]:
@@ -397,9 +473,11 @@ def _above(node: Node) -> Iterator[Node]:
 
 
 def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
+    todo = [node]  # no recursion: a long list of commands is as deep as it is long
+    while todo:
+        found = todo.pop()
+        yield found
+        todo += reversed(found.children)
 
 
 @functools.cache

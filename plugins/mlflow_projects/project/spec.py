@@ -158,6 +158,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{file} cannot be read: {error}.") from error
+    except (
+        ValueError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # a date such as 2020-99-99
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise SpecError(f"{file}: not valid YAML ({what}); write what is no number or date in quotes.") from error
     except yaml.YAMLError as error:
         # A quote or bracket that has no end is noticed lines later; where it begins is in the context.
         began = str(getattr(error, "context", "")).startswith(("while scanning", "while parsing a flow"))

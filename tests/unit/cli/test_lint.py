@@ -118,7 +118,7 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         [
             "MLproject:2: error: the command runs 'tain.py', but the project holds no such file.",
             "MLproject:3: error: the command runs './start.sh', but the project holds no such file.",
-            "MLproject:6: warning: the command runs './run.sh', but the project holds no such file, unless what",
+            "MLproject:6: warning: the command runs './run.sh', but the project holds no such file; fine if it is",
         ],
     ),
     "a missing environment file": (
@@ -209,12 +209,48 @@ def test_a_command_that_may_run_is_no_error(write: Write, command: str) -> None:
         ("set -e\n      echo begin && bash -euo pipefail gone.sh", "gone.sh"),
         ("bash -x -- gone.sh", "gone.sh"),
         ("./gone", "./gone"),
-        ("(python sub/gone.py | tee log)", "sub/gone.py"),
+        ("python sub/gone.py --a 1 > log && echo done", "sub/gone.py"),
     ],
 )
 def test_a_file_that_is_surely_missing_is_an_error(write: Write, command: str, script: str) -> None:
     (found,) = told(write(f"entry_points:\n  main:\n    command: |\n      {command}\n"))
     assert found == f"MLproject:3: error: the command runs '{script}', but the project holds no such file."
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python gone.py || true", "python gone.py; true", "(python gone.py | tee log)", "python gone.py &",
+        "if python gone.py; then true; fi", "f() {{ python gone.py; }}; true", "A=$(python gone.py); true",
+        "! python gone.py", "true || python gone.py", "python gone.py\n      true",
+    ],
+)  # fmt: skip
+def test_a_file_that_may_be_missing_is_a_warning(write: Write, command: str) -> None:
+    (found,) = told(write(f"entry_points:\n  main:\n    command: |\n      {command}\n"))
+    assert found.startswith(
+        "MLproject:3: warning: the command runs 'gone.py', but the project holds no such file; fine"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: 2020-99-99", "entry_points: {main: {command: x, parameters: {a: {default: !!int abc}}}}",
+        "name: !!bool abc", "name: " + "[" * 2000,
+    ],
+)  # fmt: skip
+def test_what_yaml_stumbles_over_is_one_finding(write: Write, text: str) -> None:
+    (found,) = told(write(text))
+    assert "not valid YAML" in found
+
+
+def test_no_name_or_link_of_a_project_ends_lint(write: Write) -> None:
+    root = write(
+        f"entry_points: {{main: {{command: python {'x' * 300}.py}}}}", **{"python_env.yaml": "python: '3.11'"}
+    )
+    (root / "folder.py").mkdir()
+    (root / "dangling.py").symlink_to("nowhere.py")
+    assert any("holds no such file" in line for line in told(root))
 
 
 def test_a_file_that_is_run_itself_must_be_executable(write: Write) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_path_that_is_not_there_is_named(value, loaded):
 )
 def test_only_plain_paths_and_file_uris_are_local(uri, path):
     assert local_path_of(uri) == path
+
+
+@pytest.mark.parametrize("command", ["eval python a.py", "command eval a", "ssh h python a.py", "cat <<END\nbody"])
+def test_undeclared_parameters_never_become_shell(command, project):
+    found = load_project(project(f"entry_points: {{main: {{command: {json.dumps(command)}}}}}"))
+    entry = found.entry_point("main")
+    with pytest.raises(ProjectError, match="takes no arguments, so the parameters 'k' would be lost"):
+        build_command(found, entry, check_parameters(found, entry, {"k": "$(touch EVIL)"}), lambda *_: "")
+
+
+def test_half_a_character_is_refused(project):
+    found = load_project(project("entry_points: {main: {command: x}}"))
+    with pytest.raises(ProjectError, match="parameter 'k' holds half a character"):
+        check_parameters(found, found.entry_point("main"), {"k": "\ud800"})
 
 
 def test_a_command_is_filled_in_with_every_value_quoted(loaded):

@@ -30,6 +30,7 @@ UNCHANGED = {
     "beside a variable": ('A=1; show "${{A}}{x}$A"', ["1V1"]),
     "escaped quotes": (r"show x=\'{x}\' \"{x}\"", ["x='V'", '"V"']),
     "another shell's script": ("bash -c 'show {x}'", ["V"]),
+    "a shell's options in one word": ('bash -oc pipefail "show {x} a"', ["V", "a"]),
     "quotes in another shell's script": ("""bash -c 'show "{x}" b'""", ["V", "b"]),
     "single quotes in double": ("""bash -c "show '{x}'" """, ["V"]),
     "escaped quotes in double": (r'bash -c "show \"{x}\""', ["V"]),
@@ -66,6 +67,19 @@ GUARDED = {
     "code of Python in the option's word": "python3 -c\"print('{x}')\"",
     "code of Python after options that only the shell knows": "A=-B; python3 $A -c \"print('{x}')\"",
     "code of node": "node --eval=\"f('{x}')\"",
+    "a here-document in another shell's script": "bash -c 'cat <<END\n{x}\nEND\n'",
+    "escaped quotes in backquotes": 'show "`echo \\"{x}\\"`"',
+    "an index in a list": "a=([{x}]=1); show a",
+    "a local with attributes": 'f() {{ local -i a="{x}"; }}; f; show a',
+    "a program that only the shell knows": "PY=python3; $PY -c \"print('{x}')\"",
+    "a path that only the shell knows": '"$BASH" -c "show {x}"',
+    "options of Python in one word": "python3 -uW ignore -c \"print('{x}')\"",
+    "a shell with options that reads its script": "bash -euo pipefail <<'END'\nshow \"{x}\"\nEND\n",
+    "Python with arguments that reads its code": "python3 - a.csv <<END\nprint('{x}')\nEND\n",
+    "source": "source /dev/stdin <<END\nshow \"{x}\"\nEND\n",
+    "eval behind another word": 'command eval "show {x}" b',
+    "trap behind an option": 'trap -- "show {x}" EXIT',
+    "sed behind another word": "echo a | xargs sed -n 's/a/{x}/'",
     "arithmetic": "show $(( {x} + 1 ))",
     "an arithmetic command": "(( {x} > 1 )) || show a",
     "an arithmetic test": "[[ {x} -eq 1 ]] || show a",
@@ -85,6 +99,10 @@ GUARDED = {
     "a here-string for a shell": 'bash <<< "show {x}"',
     "a here-document for a pipe": "cat <<END | bash\n{x}\nEND\n",
     "a file for a shell": "bash <(echo {x})",
+    "a file for a shell behind another word": "env bash <(echo {x})",
+    "input of a shell from a file": "bash < <(echo {x})",
+    "output to a shell": "echo {x} > >(bash)",
+    "input of a shell from a function": "f() {{ echo {x}; }}; f | bash; bash -c 'echo \"{x}\"' | bash",
     "words of eval": "eval show {x}",
     "a script from pieces": 'A=show; bash -c "$A {x}"',
     "a here-document beside backquotes": "show <<END\n`{x}`\nEND\n",
@@ -158,7 +176,13 @@ def test_a_plain_value_is_never_refused_and_the_command_is_mlflows(case):
         assert built(command, value) == command.format(x=value)
 
 
-@pytest.mark.parametrize("command", ["bash -c {x}", "python -c {x}", "eval {x}", "sh -c {x} name", "run {x}"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "bash -c {x}", "python -c {x}", "eval {x}", "sh -c {x} name", "run {x}", "$RUN {x}",
+        "python3 main.py steps=[{x}] $(echo {x})", "env A=1 python a.py --x={x}",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("value", EVIL)
 def test_without_quotes_around_it_the_command_is_mlflows(command, value):
     assert built(command, value) == command.format(x=shlex.quote(value))

@@ -76,7 +76,7 @@ faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', TH
 
 .PHONY: conformance
 conformance: setup-dev ## What every backend must pass, on ours and on a toy of another package (docs/backends.md)
-	@$(BIN)/python -m pytest tests/unit/backends/test_conformance.py tests/system/test_conformance.py $(PYTEST_ARGS)
+	@NIGHTLY=1 $(BIN)/python -m pytest tests/unit/backends/test_conformance.py tests/system/test_conformance.py $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: setup-dev ## Measure against the other ways to run a project (ROWS="1 4", QUICK=1, WRITE=1 for docs)

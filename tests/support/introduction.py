@@ -18,11 +18,11 @@ SAMPLES = ROOT / "sample_projects"
 @contextlib.contextmanager
 def project_environment(project: str) -> Iterator[dict[str, str]]:
     """Yield the variables that activate a sample project's environment: the one that the DAGs' steps use too."""
+    from mlflow_projects import config
     from mlflow_projects.backends.local.environments import EnvironmentBuilder
-    from mlflow_projects.operators.base import cache_from_config
     from mlflow_projects.project.spec import load_project
 
-    builder = EnvironmentBuilder(cache_from_config(), os.environ, print)
+    builder = EnvironmentBuilder(config.cache(), os.environ, print)
     with builder.activation(load_project(SAMPLES / project), "uv") as activation:
         yield {**os.environ, **activation.variables}
 

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mlflow_projects.testing import BackendConformance
+from mlflow_projects.testing import BackendConformance, DurableBackendConformance
 from tests.conftest import IMAGE
 from tests.support.engine import Engine
 from tests.support.sagemaker import SageMaker
+
+pytestmark = pytest.mark.nightly  # tests/system/test_containers.py and test_sagemaker.py are in test-all
 
 
 class TestContainer(BackendConformance):
@@ -37,7 +39,7 @@ class TestContainer(BackendConformance):
         return [str(found) for found in self.engine.leftovers()]
 
 
-class TestSageMaker(BackendConformance):
+class TestSageMaker(DurableBackendConformance):
     backend = "sagemaker"
     other_configs: ClassVar = (
         {"instance_type": "ml.c5.xlarge"},

@@ -1,7 +1,8 @@
 """What a backend must pass: pytest cases for the contract of :mod:`mlflow_projects.backends.contract`.
 
-Subclass :class:`BackendConformance` in a test module of yours, as docs/backends.md shows. The cases run real commands
-through the backend, as an attempt does. This package needs pytest; nothing else of the library imports it.
+Subclass :class:`BackendConformance`, or :class:`DurableBackendConformance`, in a test module of yours, as
+docs/backends.md shows. The cases run real commands through the backend, as an attempt does. This package needs pytest;
+nothing else of the library imports it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mlflow_projects.backends.contract import (
     OpenRun,
     Running,
 )
-from mlflow_projects.backends.registry import backend_class, check_config_keys, handle_from
+from mlflow_projects.backends.registry import backend_class, check_config_keys, durable_class, handle_from
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -124,13 +125,6 @@ class BackendConformance:
         }
         return Job(**{**values, **changes})
 
-    def prepared_durable(self, job: Job) -> DurableLaunch:
-        """Prepare a durable job; skip the test of a backend that has none."""
-        self.durable()
-        launch = self.prepared(job)
-        assert isinstance(launch, DurableLaunch)
-        return launch
-
     def prepared(self, job: Job, log: list[str] | None = None) -> Launch:
         """Prepare a job, as an attempt does."""
         check_config_keys(job.config)
@@ -145,13 +139,6 @@ class BackendConformance:
     def of_the_command(running: Running, *expected: str) -> list[str]:
         """Return a job's output without the lines that the backend itself adds."""
         return [line for line in running.lines() if line in expected]
-
-    def durable(self) -> DurableBackend:
-        """Return the backend if it is durable; else skip the test."""
-        backend = backend_class(self.backend)(Host(_ignore, poll_interval=0.2))
-        if not isinstance(backend, DurableBackend):
-            pytest.skip(f"{self.backend} is not durable")
-        return backend
 
     @pytest.fixture(autouse=True)
     def _nothing_is_left(self, tmp_path: Path) -> Iterator[None]:
@@ -207,7 +194,8 @@ class BackendConformance:
         with pytest.raises(Killed):
             launch.start(self.open_run(), begun)
         if isinstance(launch, DurableLaunch):
-            assert self.durable().find(launch.handle) is None
+            backend = durable_class(self.backend)(Host(_ignore))
+            assert backend.find(launch.handle) is None
         self.wait(lambda: not self.leftovers(tmp_path), "the end of the job")
         assert not mark.exists()
 
@@ -242,7 +230,19 @@ class BackendConformance:
         assert not self.leftovers(tmp_path)
         assert not (tmp_path / "mark").exists()
 
-    # --- durable ones
+
+class DurableBackendConformance(BackendConformance):
+    """The cases of a durable backend besides."""
+
+    def durable(self) -> DurableBackend:
+        """Return the backend."""
+        return durable_class(self.backend)(Host(_ignore, poll_interval=0.2))
+
+    def prepared_durable(self, job: Job) -> DurableLaunch:
+        """Prepare a job, as an attempt does."""
+        launch = self.prepared(job)
+        assert isinstance(launch, DurableLaunch)
+        return launch
 
     def test_a_handle_finds_the_job_from_another_process_after_the_worker_was_killed(self, tmp_path: Path) -> None:
         backend = self.durable()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mlflow_projects.backends import registry
-from mlflow_projects.testing import BackendConformance
+from mlflow_projects.testing import BackendConformance, DurableBackendConformance
 
 TOY = Path(__file__).parents[2] / "toy_backend"  # where the entry point is declared, as by an installed package
 
@@ -35,7 +35,7 @@ class TestLocal(BackendConformance):
         return processes_in(folder)
 
 
-class TestToy(BackendConformance):
+class TestToy(DurableBackendConformance):
     backend = "toy"
     other_configs: ClassVar = ({"toy_nice": 1}, {"toy_nice": 2})
     bad_configs: ClassVar = ({"toy_folder": "relative"}, {"toy_nice": "much"})

@@ -1,8 +1,8 @@
 """What a backend must pass: pytest cases for the contract of :mod:`mlflow_projects.backends.contract`.
 
 Subclass :class:`BackendConformance`, or :class:`DurableBackendConformance`, in a test module of yours, as
-docs/backends.md shows. The cases run real commands through the backend, as an attempt does. This package needs pytest;
-nothing else of the library imports it.
+docs/backends.md shows. The cases run real commands through the backend, as an attempt does. This package needs
+pytest; nothing else of the library imports it.
 """
 
 from __future__ import annotations

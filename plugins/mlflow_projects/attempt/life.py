@@ -23,7 +23,7 @@ from mlflow_projects.attempt.checkpoint import (
 )
 from mlflow_projects.attempt.reuse import Reuse
 from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
-from mlflow_projects.backends.registry import backend_class, check_config_keys, durable_class
+from mlflow_projects.backends.registry import backend_class, check_config_keys, durable_class, is_durable
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
@@ -111,7 +111,6 @@ class Attempt:
     _killed: bool = False
     _may_raise: bool = False
     _running: Running | None = None
-    _is_durable: bool = False
     _checkpoint: Checkpoint | None = None
 
     def run(self) -> Result:
@@ -152,8 +151,8 @@ class Attempt:
         with contextlib.ExitStack() as stack:
             try:
                 source, job = self._checked(stack.enter_context(self.cache.workspace()))
-                launch = self._backend().prepare(job)
-                folder = None if self._is_durable else stack.enter_context(self._kept_checkpoint(job))
+                launch = backend_class(step.backend)(self._host).prepare(job)
+                folder = None if is_durable(step.backend) else stack.enter_context(self._kept_checkpoint(job))
                 if self.reuse:
                     with self._interruptible():
                         self.reuse.identify(launch, step.backend, job)
@@ -202,10 +201,9 @@ class Attempt:
         with self._interruptible():
             return self.reuse.find(record)
 
-    def _backend(self) -> Any:
-        backend = backend_class(self.step.backend)
-        self._is_durable = backend.is_durable
-        return backend(Host(self.log, self.aws_conn_id, self.poll_interval))
+    @property
+    def _host(self) -> Host:
+        return Host(self.log, self.aws_conn_id, self.poll_interval)
 
     def _checked(self, workspace: Path) -> tuple[SourceTags, Job]:
         """Fetch the project and check everything that can be checked before anything is started."""
@@ -339,7 +337,7 @@ class Attempt:
     def _store_problem(self, record: RunRecord, status: JobStatus, tail: Iterable[str]) -> str:
         """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""
         assert record.run is not None
-        if self._is_durable or status.exit_code is None or status.exit_code >= _FIRST_NOT_ITS_OWN:
+        if is_durable(self.step.backend) or status.exit_code is None or status.exit_code >= _FIRST_NOT_ITS_OWN:
             return ""
         from mlflow_projects.tracking.artifact_store import explain_failure
 
@@ -368,8 +366,7 @@ class Attempt:
 
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""
-        host = Host(self.log, self.aws_conn_id, self.poll_interval)
-        self._running, self._is_durable = durable_class(handle.backend)(host).attach(handle), True
+        self._running = durable_class(handle.backend)(self._host).attach(handle)
         parameters = {key: str(value) for key, value in self.step.parameters.items()}
         with contextlib.suppress(ValueError, TypeError):  # what the tag holds is cut where it is too long
             parameters = dict(json.loads(run.tags[PARAMETERS])) if run.tags.get(PARAMETERS) else parameters

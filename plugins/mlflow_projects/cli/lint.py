@@ -291,7 +291,7 @@ class _Linter:
 
     def _imports_mlflow(self) -> bool:
         pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
-        scripts = [script for script in self.root.glob("*.py") if _exists(script) and script.is_file()]
+        scripts = filter(Path.is_file, self.root.glob("*.py"))
         return any(pattern.search(script.read_text(encoding="utf-8", errors="replace")) for script in scripts)
 
     def _unknown_keys(self, key: Key, content: Mapping[Any, Any], known: Sequence[str]) -> None:

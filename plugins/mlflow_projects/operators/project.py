@@ -156,7 +156,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         super().__init__(**kwargs)
         # Past Airflow's __setattr__, which only matters later: it takes a tenth of the time to parse a DAG.
         vars(self).update(arguments)
-        if (names := link_names(backend)) != link_names("local"):
+        # Only where another package brings buttons of its own; the class has ours.
+        if len(names := link_names(backend)) != len(link_names("local")):
             self.operator_extra_links = (MLflowRunLink(), *map(JobLink, names))
         self.doc_md = self.doc_md or self._describe()
 

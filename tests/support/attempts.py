@@ -142,6 +142,7 @@ class MemoryJobs:
         self.hosts: list[Host] = []
         self.ends_as = JobStatus("succeeded", 0)
         self.waited: list[float] = []
+        self.kept_parameters: dict[str, str] = {}
         self.planned = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> MemoryJobs:
@@ -208,6 +209,9 @@ class MemoryJob(Running):
     def last_lines(self, count: int) -> list[str]:
         self.jobs.called("last_lines")
         return list(self.jobs.lines[-count:])
+
+    def parameters(self) -> Mapping[str, str]:
+        return self.jobs.kept_parameters
 
     def clear_checkpoint(self) -> None:
         self.jobs.called(f"clear_checkpoint {self.handle.name}")

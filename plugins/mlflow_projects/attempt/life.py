@@ -367,9 +367,11 @@ class Attempt:
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""
         self._running = durable_class(handle.backend)(self._host).attach(handle)
-        parameters = {key: str(value) for key, value in self.step.parameters.items()}
-        with contextlib.suppress(ValueError, TypeError):  # what the tag holds is cut where it is too long
-            parameters = dict(json.loads(run.tags[PARAMETERS])) if run.tags.get(PARAMETERS) else parameters
+        try:
+            parameters = dict(json.loads(run.tags[PARAMETERS]))
+        except (KeyError, ValueError, TypeError):  # the tag is cut where it is too long
+            passed = {key: str(value) for key, value in self.step.parameters.items()}
+            parameters = dict(self._running.parameters()) or passed
         record = self._record(SourceTags(name=self.step.uri), parameters, {})
         record.run = run
         return record

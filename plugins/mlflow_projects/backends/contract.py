@@ -148,6 +148,10 @@ class Running(ABC):
         """Return the last lines of the output of a job that ended, if they are still there."""
         return []
 
+    def parameters(self) -> Mapping[str, str]:
+        """Return the job's parameters as text, if they are kept beside it; else {}."""
+        return {}
+
     def clear_checkpoint(self) -> None:
         """Remove what only another attempt would have needed.
 

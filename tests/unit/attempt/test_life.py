@@ -457,6 +457,11 @@ def test_a_later_try_follows_the_job_to_the_end_of_the_same_run(life: Life, jobs
     cut = replace(third, tags={**third.tags, "mlflow_projects.parameters": '{"command": "tr'})
     life.attempt(backend="memory", parameters={"command": 7}).attach(cut, handle)
     assert [run.params for run in life.runs[1:]] == [{"command": "true"}, {"command": "7"}]
+    jobs.kept_parameters = {"command": "true", "of the MLproject": "default"}
+    fourth, handle = submitted(life)
+    cut = replace(fourth, tags={**fourth.tags, "mlflow_projects.parameters": '{"command": "tr'})
+    life.attempt(backend="memory", parameters={"command": 7}).attach(cut, handle)
+    assert life.runs[3].params == jobs.kept_parameters
 
 
 def test_a_checkpoint_that_stays_is_no_failure(life: Life, jobs: MemoryJobs) -> None:

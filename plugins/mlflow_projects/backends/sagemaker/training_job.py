@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow_projects.backends.aws import Clients, aws_errors, error_code
 from mlflow_projects.backends.contract import Handle, JobStatus, Running
 from mlflow_projects.backends.object_store import object_store
-from mlflow_projects.backends.sagemaker.request import LOG_GROUP
+from mlflow_projects.backends.sagemaker.request import LOG_GROUP, bucket_of, job_key
 from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Transitions, verdict
 
 _SHORTEST_PAUSE = 1.0
@@ -194,6 +195,18 @@ class TrainingJob(Running):
         except aws_errors():
             return []
         return events[-count:]
+
+    def parameters(self) -> Mapping[str, str]:
+        """Return the job's parameters, read from its spec on S3; {} if that is gone."""
+        uri = self.handle.s3_uri
+        try:
+            answer = self._clients["s3"].get_object(
+                Bucket=bucket_of(uri), Key=job_key(uri, self.handle.job_name, "spec.json")
+            )
+            spec = json.loads(answer["Body"].read())
+        except aws_errors():
+            return {}
+        return {str(name): str(value) for name, value in spec.get("parameters", {}).items()}
 
     def clear_checkpoint(self) -> None:
         """Remove the checkpoint of the task instance, but not one whose address the settings name."""

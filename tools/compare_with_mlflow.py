@@ -205,7 +205,7 @@ def _sets_of_values(entry: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _why(project: Any, name: str, kind: str, values: Values) -> str | None:
     """Return the reason of those above for which a command may differ, or None."""
-    from mlflow_projects.project import shell
+    from mlflow_projects.project import placeholders
 
     entry_point = project.entry_points[name]
     types = {key: parameter.type for key, parameter in entry_point.parameters.items()}
@@ -222,7 +222,7 @@ def _why(project: Any, name: str, kind: str, values: Values) -> str | None:
         marks[key] = f"mlflowvalue{len(marks)}z" if shlex.quote(value) != value else value
     used = [mark for mark in marks.values() if mark.startswith("mlflowvalue")]
     filled = entry_point.command.format(**marks)
-    found = shell.places(filled, [mark for mark in used if filled.count(mark) == 1])
+    found = placeholders.places(filled, [mark for mark in used if filled.count(mark) == 1])
     return "quoted or no place" if any(place.quoted for place in found) else None
 
 

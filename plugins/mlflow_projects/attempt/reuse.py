@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow_projects.backends.contract import Job, Launch
-from mlflow_projects.project.command import local_path_of
 from mlflow_projects.project.identity import path_hash, tree_hash
+from mlflow_projects.project.paths import exists, local_path_of
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.closing import end_run
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity
@@ -172,7 +172,7 @@ def _input_files(job: Job) -> dict[str, str]:
     hashes = {}
     for name, parameter in job.entry_point.parameters.items():
         local = local_path_of(str(job.parameters.declared[name])) if parameter.type == "path" else None
-        if local and (path := job.project.root / local).exists():
+        if local and exists(path := job.project.root / local):
             hashes[name] = path_hash(path.resolve())
     return hashes
 

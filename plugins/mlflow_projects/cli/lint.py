@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import shell
+from mlflow_projects.project import interpreters, placeholders, shell
 from mlflow_projects.project.command import check_type, is_recordable
+from mlflow_projects.project.paths import exists
 from mlflow_projects.project.spec import (
     PARAMETER_TYPES,
     EntryPoint,
@@ -245,7 +246,7 @@ class _Linter:
         self._quoted_places(key, command, sorted({*names, *declared}))
         for script, is_first, is_program in _scripts(command):
             path = self.root / script
-            if not _exists(path):
+            if not exists(path):
                 message = f"the command runs {script!r}, but the project holds no such file"
                 say = self._error if is_first else self._warn
                 say(key, f"{message}." if is_first else f"{message}; fine if it is made before, or may be missing.")
@@ -256,7 +257,7 @@ class _Linter:
         mark = "mlflowvalue"
         for name in names:
             filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
-            if mark in filled and shell.places(filled, [mark])[0].quoted:
+            if mark in filled and placeholders.places(filled, [mark])[0].quoted:
                 self._warn(
                     key,
                     f"{{{name}}} stands inside of quotes, or where the shell reads more than a word, so that MLflow "
@@ -283,7 +284,8 @@ class _Linter:
         try:
             wanted = read_python_environment(project).requirements
         except ProjectError as error:
-            self.findings.append(Finding(file, 1, _without_place(error, file)))
+            line = getattr(error, "line", None) or 1
+            self.findings.append(Finding(file, line, _without_place(error, file)))
             return
         if not any(line.lower().startswith("mlflow") for line in wanted) and self._imports_mlflow():
             message = "'mlflow' is missing in 'dependencies', but a script of the project imports it."
@@ -331,24 +333,17 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
             return
         if name.startswith("./"):
             script: str | None = name
-        elif shell.PYTHON.fullmatch(PurePath(name).name):
-            program = shell.python_program(words[1:])
+        elif interpreters.PYTHON.fullmatch(PurePath(name).name):
+            program = interpreters.python_program(words[1:])
             script = words[1:][program[1]] if program and program[0] == "file" else None
-        elif _SHELL.fullmatch(PurePath(name).name) and shell.script_index(words[1:]) is None:
-            script = shell.first_argument(words[1:])
+        elif _SHELL.fullmatch(PurePath(name).name) and interpreters.script_index(words[1:]) is None:
+            script = interpreters.first_argument(words[1:])
         else:
             is_first = is_first and name in _HARMLESS
             continue
         if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
             yield script, is_first and decides, script == name
         is_first = False
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long, for example
-        return False
 
 
 def _without_place(error: ProjectError, file: Path) -> str:

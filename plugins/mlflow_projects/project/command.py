@@ -7,20 +7,18 @@ only the author of the MLproject file writes shell. MLflow quotes as if no place
 from __future__ import annotations
 
 import functools
-import os
 import posixpath
 import re
 import shlex
 import string
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import shell
+from mlflow_projects.project import placeholders, shell
+from mlflow_projects.project.paths import existing_path, local_path_of
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
 # What MLflow takes as a parameter's key (mlflow.utils.validation).
@@ -146,10 +144,10 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     texts: dict[str, str] = {}
     while len(texts) < len(marks):
         texts = {}
-        for (mark, name), place in zip(marks.items(), shell.places(marked, list(marks)), strict=True):
+        for (mark, name), place in zip(marks.items(), placeholders.places(marked, list(marks)), strict=True):
             try:
                 texts[mark] = _written(place, values[name])
-            except shell.PlaceError as error:
+            except placeholders.PlaceError as error:
                 if name not in defaults or isinstance(values[name], FilledLater):
                     raise ProjectError(_refusal(key, name, str(error))) from error
                 marked = marked.replace(mark, quoted[name])
@@ -165,11 +163,11 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     return filled
 
 
-def _written(place: shell.Place, value: str) -> str:
+def _written(place: placeholders.Place, value: str) -> str:
     if not isinstance(value, FilledLater):
         return place.write(value)
     if place.around is None:
-        raise shell.PlaceError("where no path can be filled in later")
+        raise placeholders.PlaceError("where no path can be filled in later")
     return place.around[0] + value + place.around[1]
 
 
@@ -236,30 +234,6 @@ def is_recordable(key: str) -> bool:
     """Tell whether MLflow takes a parameter of that name (mlflow.utils.validation)."""
     path_like = key in ("", ".") or key.startswith(("/", "..")) or posixpath.normpath(key) != key
     return len(key) <= MAX_KEY_LENGTH and not path_like and bool(_KEY_PATTERN.match(key))
-
-
-def local_path_of(uri: str) -> str | None:
-    """Return the path that a plain path or ``file:`` URI means, or None for another kind of URI."""
-    parsed = urlparse(uri)
-    if not parsed.scheme or (parsed.scheme == "file" and not parsed.netloc):
-        return url2pathname(parsed.path if uri.startswith("file:") else uri)
-    return None
-
-
-def existing_path(root: Path, name: str, value: str) -> str:
-    """Return the absolute path that a ``path`` parameter means: absolute, or relative to the project.
-
-    :param root: the project's folder
-    :raises ProjectError: no such file or folder
-    """
-    local = local_path_of(value)
-    path = os.path.abspath(root / (local or ""))  # noqa: PTH100  (Path.absolute keeps "..", MLflow's command does not)
-    if not local or not Path(path).exists():  # "" would mean the project's folder
-        raise ProjectError(
-            f"Parameter {name!r} is the path {value!r}, but no such file or folder exists"
-            + (f" in {root}." if local and not Path(local).is_absolute() else ".")
-        )
-    return path
 
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:

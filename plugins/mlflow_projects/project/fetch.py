@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import archive, repository
 from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.paths import exists, is_folder
 from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
@@ -63,13 +64,16 @@ def fetch(
     :param bundle: the checkout that the DAG file is in, if it comes from git
     :raises ProjectError: the project cannot be had; the sentence says why
     """
+    for name, text in (("uri", unquote(uri)), ("version", version or "")):
+        if "\0" in text:
+            raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
     uri, user = repository.split_user(uri.strip("'\" "))
     if user and credentials:
         credentials = replace(credentials, username=credentials.username or user)
     location, subdirectory = _split(uri)
     local = _local(location, may_be_gone=repository.names_commit(version))
     copy = workspace / "project"
-    if location.lower().endswith(".zip") and not (local and local.is_dir()):
+    if location.lower().endswith(".zip") and not (local and is_folder(local)):
         if version is not None:
             raise ProjectError(f"version {version!r} is for git projects; {location} is a zip file.")
         with archive.unpacked(location, local, cache) as unpacked:
@@ -79,7 +83,7 @@ def fetch(
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
         return FetchedProject(load_project(folder), _local_source(uri, folder, bundle))
-    if local is not None and local.exists() and not repository.is_repository(local):
+    if local is not None and exists(local) and not repository.is_repository(local):
         raise ProjectError(f"version {version!r} is for git projects; {local} is no git repository.")
     url = location if local is None else local.as_uri()
     with repository.checked_out(url, version, cache, credentials) as checkout:
@@ -105,18 +109,18 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
     """
     if location.startswith("file:"):
         path = Path(unquote(urlsplit(location).path))
-    elif Path(location).exists() or not repository.looks_like_git(location):
+    elif exists(Path(location)) or not repository.looks_like_git(location):
         path = Path(location).expanduser().resolve()
     else:
         return None
-    if not path.exists() and not may_be_gone:
+    if not exists(path) and not may_be_gone:
         raise ProjectError(f"The project {location} does not exist on this worker; check the uri.")
     return path
 
 
 def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
     folder = (root / subdirectory).resolve()
-    if not folder.is_relative_to(root.resolve()) or not folder.is_dir():
+    if not folder.is_relative_to(root.resolve()) or not is_folder(folder):
         raise ProjectError(f"{uri}: the project has no folder {subdirectory!r}.")
     return folder
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.spec import Project
+from mlflow_projects.project.spec import Project, read_yaml
 
 ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
 
@@ -48,18 +48,14 @@ def read_python_environment(project: Project) -> PythonEnvironment:
     file = project.environment_file
     if file is None:
         return PythonEnvironment("", (), ())
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProjectError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ProjectError(f"{file}: the file must be a mapping.")
+    content = read_yaml(file)
     if project.environment_kind == "conda_env":
         return _from_conda(file, content)
+    if not isinstance(content.get("python"), (str, int, float, type(None))):
+        raise ProjectError(f"{file}: 'python' must be a version in quotes, such as '3.11'.")
     python = str(content.get("python") or "")
     if isinstance(content.get("python"), float):
-        as_written = yaml.load(text, yaml.BaseLoader)["python"]  # noqa: S506  (it makes texts only)
+        as_written = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)["python"]  # noqa: S506  (it makes texts only)
         if as_written != python:
             number = f"YAML reads 'python: {as_written}' as the number {python}"
             raise ProjectError(f"{file}: {number}; write it in quotes.")
@@ -73,7 +69,10 @@ def read_python_environment(project: Project) -> PythonEnvironment:
 def _from_conda(file: Path, content: Mapping[str, Any]) -> PythonEnvironment:
     """Take Python and the pip packages of a conda.yaml, as MLflow does for virtualenv and uv."""
     python, pip = "", ()  # type: tuple[str, tuple[str, ...]]
-    for item in content.get("dependencies") or ():
+    dependencies = content.get("dependencies") or []
+    if not isinstance(dependencies, list):
+        raise ProjectError(f"{file}: 'dependencies' must be a list of packages.")
+    for item in dependencies:
         if isinstance(item, dict):
             pip = _lines(file, "dependencies.pip", item.get("pip"))
         elif isinstance(item, str) and item.partition("=")[0].strip() == "python":
@@ -91,17 +90,24 @@ def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _expanded(root: Path, file: Path, lines: Sequence[str]) -> tuple[str, ...]:
-    """Replace ``-r other.txt`` by that file's lines, so that its content is part of the key."""
+def _expanded(root: Path, file: Path, lines: Sequence[str], including: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Replace ``-r other.txt`` by that file's lines, so that its content is part of the key.
+
+    :param including: the files whose lines are being replaced
+    """
     found: list[str] = []
     for line in lines:
         text = line.strip()
         if text.startswith(("-r ", "--requirement ")):
             other = root / text.split(None, 1)[1]
+            if other.resolve() in including:
+                raise ProjectError(f"{file}: {text!r} makes {other.name} include itself; remove the line.")
             try:
-                found += _expanded(other.parent, other, other.read_text(encoding="utf-8").splitlines())
-            except OSError as error:
-                raise ProjectError(f"{file}: {text!r} cannot be read: {error.strerror}.") from error
+                content = other.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ProjectError(f"{file}: {text!r} cannot be read: {reason}.") from error
+            found += _expanded(other.parent, other, content.splitlines(), (*including, other.resolve()))
         elif text and not text.startswith("#"):
             found.append(text)
     return tuple(found)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.paths import is_file, is_folder
 
 # Those that mean something; any other type is text, as in MLflow.
 PARAMETER_TYPES = ("string", "float", "int", "path", "uri")
@@ -104,8 +105,8 @@ class Project:
                 f"{where} has no entry point {name!r} ({declared}); name one of these, "
                 "or a .py, .sh or .R file of the project."
             )
-        script = (self.root / name).resolve()
-        if not script.is_relative_to(self.root.resolve()) or not script.is_file():
+        script = (self.root / name.replace("\0", "")).resolve()
+        if "\0" in name or not script.is_relative_to(self.root.resolve()) or not is_file(script):
             raise ProjectError(f"Entry point {name!r} is neither declared ({declared}) nor a file in {self.root}.")
         if suffix == ".R" and quoted != name:  # it stands inside of quotes
             raise ProjectError(f"Entry point {name!r}: name the file with letters, digits and @%+=:,./-_ only.")
@@ -120,7 +121,7 @@ def load_project(root: Path) -> Project:
 
     :raises ProjectError: no such folder, or an MLproject file that cannot be used
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise ProjectError(f"{root} is not a folder; a project is a folder with an MLproject file.")
     file = mlproject_file(root)
     content = read_yaml(file) if file else {}
@@ -150,7 +151,7 @@ def mlproject_file(root: Path) -> Path | None:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """Read an MLproject file.
+    """Read an MLproject file, or the file of its environment.
 
     :raises SpecError: it cannot be read, or is no YAML mapping
     """
@@ -177,7 +178,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise SpecError(f"{file}: the file must be a mapping with 'name' and 'entry_points'.")
+        raise SpecError(f"{file}: the file must be a mapping, lines of 'key: value'.")
     return content
 
 
@@ -249,7 +250,7 @@ def find_environment(
         if not isinstance(content[key], str):
             raise SpecError(f"{file}: '{key}' must be the name of a file in the project.", (key,))
         path = root / content[key]
-        if not path.is_file():
+        if not is_file(path):
             raise SpecError(f"{file}: '{key}' names {content[key]!r}, but {path} does not exist.", (key,))
         return key, path
     # MLflow also takes these files when the MLproject does not mention them.

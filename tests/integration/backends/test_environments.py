@@ -143,27 +143,6 @@ def test_the_project_decides_when_no_env_manager_is_asked_for(tmp_path: Path) ->
     assert (environment.python, environment.requirements) == ("3.11", ("tiny",))
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("- a list", "must be a mapping"),
-        ("dependencies: tiny", "'dependencies' must be a list"),
-        ("dependencies: [-r missing.txt]", "'-r missing.txt' cannot be read"),
-        ("dependencies: [", "cannot be read as YAML"),
-    ],
-)
-def test_a_wrong_definition_is_one_sentence_with_the_file(content: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match=words) as caught:
-        read_python_environment(project(tmp_path, content))
-    assert "env.yaml" in str(caught.value)
-
-
-def test_conda_packages_need_conda(tmp_path: Path) -> None:
-    (tmp_path / "conda.yaml").write_text("dependencies: [python=3.11, numpy=2]")
-    with pytest.raises(ProjectError, match=r"conda\.yaml: 'numpy=2' is a conda package"):
-        read_python_environment(load_project(tmp_path))
-
-
 def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
     wanted = project(tmp_path, "python: '3.5.1'\n")
     with (

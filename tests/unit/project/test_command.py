@@ -11,8 +11,8 @@ from mlflow_projects.project.command import (
     check_length,
     check_parameters,
     is_recordable,
-    local_path_of,
 )
+from mlflow_projects.project.paths import local_path_of
 from mlflow_projects.project.spec import EntryPoint, Parameter, load_project
 
 TEXT = """
@@ -96,7 +96,7 @@ def test_a_command_that_cannot_be_filled_in_names_the_key(command, words, projec
     assert "a literal brace is written twice" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["", "no/such", "file:", "file:///no/such"])
+@pytest.mark.parametrize("value", ["", "no/such", "file:", "file:///no/such", "x" * 300, "x/" * 3000])
 def test_a_path_that_is_not_there_is_named(value, loaded):
     checked = check_parameters(*loaded, {"text": 1, "data": value})
     with pytest.raises(ProjectError, match=f"Parameter 'data' is the path '{value}', but no such file"):

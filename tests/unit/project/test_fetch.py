@@ -79,6 +79,11 @@ def test_a_bare_repository_is_checked_out(form, repository, cache, workspace):
         ("ROOT#none", None, "ROOT#none: the project has no folder 'none'"),
         ("ROOT#link", None, "ROOT#link: the project has no folder 'link'"),
         ("https://[bad/x.git", None, "is no valid URL"),
+        (f"ROOT/{'a' * 300}", None, "does not exist on this worker; check the uri"),
+        (f"ROOT#{'a' * 300}", None, "the project has no folder"),
+        (f"ROOT/{'a' * 300}", "main", "does not exist on this worker; check the uri"),
+        ("ROOT\0a", None, "holds a NUL character"),
+        ("ROOT", "main\0", "holds a NUL character"),
     ],
 )
 def test_a_uri_that_gives_no_project_is_answered_by_one_sentence(uri, version, words, project, cache, workspace):

@@ -46,7 +46,7 @@ BROKEN = {
     "a Python tag": ("x: !!python/name:os.system\n", "FILE:1: not valid YAML", "mend this line"),
     "an alias without anchor": ("a: 1\nb: *c\n", "FILE:2: not valid YAML", "mend this line"),
     "a control character": ("name: \x01\n", "FILE", "not valid YAML"),
-    "a list": ("- a\n", "FILE: the file must be a mapping", "'entry_points'"),
+    "a list": ("- a\n", "FILE: the file must be a mapping", "lines of 'key: value'"),
     "entry_points": ("entry_points: [main]", "FILE: 'entry_points' must be a mapping", "not list"),
     "entry point": ("entry_points: {main: x}", "FILE: 'entry_points.main' must be a mapping", "not str"),
     "command": ("entry_points: {main: {}}", "FILE: 'entry_points.main.command' is missing", "give the command"),
@@ -140,7 +140,9 @@ def test_an_unknown_entry_point_of_a_folder_without_the_file_says_that(project):
         load_project(project(None)).entry_point("main")
 
 
-@pytest.mark.parametrize("name", ["none.py", "../outside.py", "/etc/none.sh", "link.py", "folder.py"])
+@pytest.mark.parametrize(
+    "name", ["none.py", "../outside.py", "/etc/none.sh", "link.py", "folder.py", "a" * 300 + ".py", "train\0.py"]
+)
 def test_a_script_must_be_a_file_inside_the_project(name, project, tmp_path):
     root = project("name: x", {"folder.py/x": ""})
     (tmp_path / "outside.py").touch()

@@ -25,7 +25,8 @@ from mlflow_projects.backends.local.command import downloader, status_of
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.command import build_command, check_length, existing_path, local_path_of
+from mlflow_projects.project.command import build_command, check_length
+from mlflow_projects.project.paths import existing_path, exists, local_path_of
 from mlflow_projects.project.spec import Project
 
 PROJECT_FOLDER = "/mlflow/projects/code"  # mlflow.projects.utils.MLFLOW_DOCKER_WORKDIR_PATH
@@ -284,7 +285,7 @@ def _variables(job: Job, run: OpenRun, environment: Mapping[str, str], mounts: M
         if name not in variables and usual.is_file():
             variables[name] = str(usual)
     for name, value in variables.items():
-        if _FILES.search(name) and Path(value).is_absolute() and Path(value).exists():
+        if _FILES.search(name) and Path(value).is_absolute() and exists(Path(value)):
             mounts.add(value, read_only=True)
     if run.checkpoint:
         mounts.add(run.checkpoint, read_only=False)

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from mlflow_projects.backends.contract import Job
 from mlflow_projects.backends.sagemaker.settings import SageMakerSettings
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.command import FilledLater, build_command, local_path_of
+from mlflow_projects.project.command import FilledLater, build_command
+from mlflow_projects.project.paths import local_path_of
 from mlflow_projects.project.python_environment import ENV_MANAGERS, read_python_environment
 
 # What of the tracking settings a job may know; passwords and tokens come from Secrets Manager.

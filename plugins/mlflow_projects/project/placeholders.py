@@ -1,0 +1,257 @@
+"""Where in a shell command a value is to stand, and how it is written there so that it can never become shell.
+
+MLflow quotes each value for a place outside of quotes. Inside of quotes, in a here-document or in another shell's
+script this is wrong: ``"{value}"`` lets ``$(touch x)`` run. Here the command is parsed (by tree-sitter's grammar of
+bash) with a mark at each place, and what stands around the mark tells how to write the value. A place that is not
+surely understood takes no value but one of which the shell does nothing special.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow_projects.project import interpreters
+from mlflow_projects.project.shell import (
+    WORDS,
+    around,
+    is_escaped,
+    is_plain,
+    parse,
+    shape,
+    static,
+    text_of,
+    walk,
+    words_of,
+)
+from mlflow_projects.project.shell_variables import ARITHMETIC, is_read_as_code
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+# What may stand around a word or around its quotes.
+_KNOWN = frozenset(
+    (
+        "program", "list", "pipeline", "command", "command_name", "redirected_statement", "file_redirect", "subshell",
+        "compound_statement", "if_statement", "elif_clause", "else_clause", "while_statement", "for_statement",
+        "do_group", "case_statement", "case_item", "function_definition", "negated_command", "variable_assignment",
+        "variable_assignments", "declaration_command", "array", "concatenation", "string", "translated_string",
+        "command_substitution", "process_substitution", "herestring_redirect", "heredoc_redirect", "test_command",
+        "binary_expression", "unary_expression", "parenthesized_expression",
+    )
+)  # fmt: skip
+# Where a command cannot be parsed, no value is safe beside these.
+_NOT_READ = re.compile(
+    rb"[\"'`\\$<(#|]|\[\[|\b(eval|trap|let|declare|typeset|make|test|\w*sh)\b|-(eq|ne|[lg][te]|v|R)\b"
+)
+
+
+class PlaceError(Exception):
+    """A value cannot be written safely at its place; the text completes "it stands …"."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a mark stands.
+
+    :param write: returns the text that stands for a value there; raises :class:`PlaceError`
+    :param around: what ends and begins the quotes around it, where another word may stand between these
+    :param quoted: whether MLflow's quotes would be wrong there
+    """
+
+    write: Callable[[str], str]
+    around: tuple[str, str] | None = None
+    quoted: bool = True
+
+
+def places(command: str, marks: Sequence[str]) -> list[Place]:
+    """Return where each mark stands.
+
+    :param command: it holds each mark once
+    :param marks: words of letters and digits, none of them a part of another
+    """
+    root, source = parse(command), command.encode()
+    found = []
+    for mark in marks:
+        try:
+            found.append(_place(root, source, mark))
+        except PlaceError as error:
+            found.append(Place(functools.partial(_refuse, error)))
+    return found
+
+
+def _place(root: Node, source: bytes, mark: str) -> Place:
+    start = source.index(mark.encode())
+    node = root.descendant_for_byte_range(start, start + len(mark))
+    before = source[:start]
+    if node is None or root.has_error:
+        if _NOT_READ.search(source):
+            raise PlaceError("in a command that cannot be parsed")
+        return Place(shlex.quote, ("", ""), quoted=False)
+    if is_read_as_code(root, node):
+        raise PlaceError("in a variable that the command reads as code")
+    above = list(around(node))
+    if node.type == "comment":
+        return Place(_in_comment)
+    if node.type == "variable_name" and above[0].type == "simple_expansion":  # written "${x}": a "$", then {x}
+        node, above = above[0], above[1:]
+        in_string = above[0].type == "string"
+        place = _between('"', '"') if in_string else Place(_after_dollar)
+        node, above = (above[0], above[1:]) if in_string else (node, above)
+    elif node.type == "string_content":
+        node, above, place = above[0], above[1:], _between('"', '"')
+        if is_escaped(before):
+            raise PlaceError("after a backslash")
+    elif node.type in ("raw_string", "ansi_c_string"):
+        place = _between("'", "'" if node.type == "raw_string" else "$'")
+        if node.type == "ansi_c_string" and is_escaped(before):
+            raise PlaceError("after a backslash")
+    elif node.type in ("heredoc_body", "heredoc_content"):
+        if node.type == "heredoc_content":
+            node, above = above[0], above[1:]
+        place = _in_document(above[0], node, before)
+    elif node.type in WORDS:
+        if is_escaped(before) or before.endswith(b"$"):
+            raise PlaceError("after a backslash or a dollar sign")
+        place = Place(shlex.quote, ("", ""), quoted=False)
+    else:
+        raise PlaceError("where the shell reads more than a word")
+    for outer in above:
+        place = _within(place, outer, node, mark)
+        node = outer
+    return place
+
+
+def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
+    """Return what becomes of a place by what stands around it."""
+    kind, text = outer.type, text_of(outer)
+    if kind not in _KNOWN or text.startswith("(("):
+        raise PlaceError("where the shell reads more than a word")
+    command = outer if kind == "command" else outer.parent and outer.parent.child_by_field_name("body")
+    if command and command.type == "command" and (kind == "command" or inner in words_of(command)):
+        return _in_command(place, command, inner, mark)
+    if kind == "command_substitution" and text.startswith("`"):
+        return Place(functools.partial(_between_backquotes, place))
+    if kind in ("binary_expression", "unary_expression"):
+        if any(text_of(child) in (*ARITHMETIC, "=~") for child in outer.children):
+            raise PlaceError("in an arithmetic expression or a pattern")
+    elif kind == "declaration_command":
+        if not re.match(r"(export|readonly|local)\s+[^-\s]", text) or inner.type != "variable_assignment":
+            raise PlaceError("in a declaration")
+    elif kind == "array" and text_of(inner).startswith("["):
+        raise PlaceError("in a subscript")
+    elif kind in ("variable_assignment", "function_definition", "for_statement"):
+        if inner in (outer.child_by_field_name("name"), outer.child_by_field_name("variable")):
+            raise PlaceError("in a name")
+    elif kind == "process_substitution":
+        above = list(around(outer))
+        if any(interpreters.runs_file(_statics(node)) for node in above if node.type == "command") or any(
+            _runs_input(node) for node in above if node.type == "redirected_statement"
+        ):
+            raise PlaceError("in what another program reads as its script")
+    elif kind == "pipeline":
+        after = [child for child in outer.children if child.start_byte >= inner.end_byte]
+        if any(map(_runs_input, after)):
+            raise PlaceError("in what another program reads as its script")
+    elif kind == "redirected_statement":
+        if any(_runs_input(node) for node in walk(outer) if node.type == "process_substitution"):
+            raise PlaceError("in what another program reads as its script")
+    elif kind in ("heredoc_redirect", "herestring_redirect") and inner.type not in ("pipeline", "command"):
+        owner = outer.parent
+        readers = [owner.child_by_field_name("body") or owner] if owner else []
+        if any(map(_runs_input, [*readers, *outer.named_children])):
+            raise PlaceError("in what another program reads as its script")
+    return place
+
+
+def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
+    """Return what becomes of a place in a command by what the command does with the word."""
+    nodes = words_of(command)
+    if inner not in nodes:  # a variable before it, or a redirection
+        return place
+    words = [static(node) for node in nodes]
+    at = nodes.index(inner)
+    own = words[at]
+    is_whole = own == mark
+    if at == 0:
+        return place
+    if interpreters.is_script(words, at):  # a value that is the script itself is what the author wants to be run
+        return place if is_whole else _in_script(place, own, mark)
+    if interpreters.reads_words(words, at):
+        raise PlaceError("in words that a shell, or another program, reads once more")
+    if is_whole:
+        return place
+    # A program that only the shell knows may be an interpreter, and a word of more than plain characters its code.
+    is_substitution = inner.type in ("command_substitution", "process_substitution")
+    is_unknown = words[interpreters.program_index(words[:at])] is None
+    is_unknown = is_unknown and not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
+    if is_unknown or interpreters.may_be_code(words, at):
+        raise PlaceError("inside of a program's code")
+    return place
+
+
+def _in_script(place: Place, script: str | None, mark: str) -> Place:
+    if script is None:
+        raise PlaceError("in a script that the shell puts together")
+    inside = places(script, [mark])[0]
+
+    def write(value: str) -> str:
+        written = inside.write(value)
+        if shape(script.replace(mark, written)) != shape(script):
+            raise PlaceError("where it would change the command")
+        return place.write(written)
+
+    return Place(write)
+
+
+def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
+    start = next(text_of(child) for child in redirect.children if child.type == "heredoc_start")
+    is_literal = bool(set(start) & set("\"'\\"))
+    if not is_literal and ("`" in text_of(body) or is_escaped(before) or before.endswith(b"$")):
+        raise PlaceError("in a here-document, beside what the shell replaces")
+
+    def write(value: str) -> str:
+        if re.search(r"(^|\n)\t", value) and text_of(redirect).startswith("<<-"):
+            raise PlaceError("in a here-document that loses the tabs of its lines")
+        return value if is_literal else re.sub(r"[\\$`]", r"\\\g<0>", value)
+
+    return Place(write)
+
+
+def _between(end: str, begin: str) -> Place:
+    return Place(lambda value: f"{end}{shlex.quote(value)}{begin}", (end, begin))
+
+
+def _between_backquotes(place: Place, value: str) -> str:
+    if set(value) & set("\\`'\"$\n"):
+        raise PlaceError("between backquotes")
+    return place.write(value)
+
+
+def _in_comment(value: str) -> str:
+    if "\n" in value:
+        raise PlaceError("in a comment")
+    return shlex.quote(value)
+
+
+def _after_dollar(value: str) -> str:
+    if set(value) & set("\\'"):
+        raise PlaceError("after a dollar sign")
+    return shlex.quote(value)
+
+
+def _refuse(error: PlaceError, value: str) -> str:  # noqa: ARG001
+    raise error
+
+
+def _runs_input(node: Node) -> bool:
+    """Tell whether one of a node's commands runs what it reads from its input."""
+    return any(interpreters.runs_input(_statics(found)) for found in walk(node) if found.type == "command")
+
+
+def _statics(command: Node) -> list[str | None]:
+    return [static(word) for word in words_of(command)]

@@ -1,0 +1,59 @@
+"""What a project says of its Python environment, and the sentence for what cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.python_environment import read_python_environment
+from mlflow_projects.project.spec import load_project
+
+WRONG = {
+    "a list": ("- a list", "must be a mapping"),
+    "no list": ("dependencies: tiny", "'dependencies' must be a list"),
+    "a date among them": ("dependencies: [2021-02-03]", "'dependencies' must be a list"),
+    "a file that is not there": ("dependencies: [-r missing.txt]", "'-r missing.txt' cannot be read: No such file"),
+    "a name that no file can have": (f"dependencies: [-r {'x' * 300}]", "cannot be read: File name too long"),
+    "a file that is no text": ("dependencies: [-r binary.txt]", "'-r binary.txt' cannot be read: 'utf-8'"),
+    "a file that includes itself": ("dependencies: [-r self.txt]", "'-r ../self.txt' makes self.txt include itself"),
+    "no YAML": ("python: '3.11'\ndependencies: [", "env.yaml:2: not valid YAML"),
+    "no date": ("python: 2021-13-45", "not valid YAML"),
+    "no version": ("python: [3, 11]", "'python' must be a version in quotes"),
+    "a version that YAML cuts": ("python: 3.10", "YAML reads 'python: 3.10' as the number 3.1; write it in quotes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_definition_is_one_sentence_with_the_file(case: str, tmp_path: Path) -> None:
+    content, words = WRONG[case]
+    (tmp_path / "MLproject").write_text("python_env: env.yaml")
+    (tmp_path / "env.yaml").write_text(content)
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "self.txt").write_text("-r sub/other.txt\n")
+    (tmp_path / "sub" / "other.txt").write_text("-r ../self.txt\n")
+    with pytest.raises(ProjectError) as caught:
+        read_python_environment(load_project(tmp_path))
+    assert words in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_requirements_of_other_files_are_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "python_env.yaml").write_text("python: '3.11'\ndependencies: [-r a.txt, -r a.txt, six]")
+    (tmp_path / "a.txt").write_text("# twice is no circle\ntiny\n")
+    assert read_python_environment(load_project(tmp_path)).requirements == ("tiny", "tiny", "six")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("dependencies: [python=3.11, numpy=2]", "'numpy=2' is a conda package; use env_manager 'conda' for it"),
+        ("dependencies: 3", "'dependencies' must be a list of packages"),
+    ],
+)
+def test_what_needs_conda_says_so(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text(content)
+    with pytest.raises(ProjectError, match=words):
+        read_python_environment(load_project(tmp_path))

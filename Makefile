@@ -34,7 +34,7 @@ demo-sagemaker: setup-dev ## The same with every step as a training job, on a Sa
 
 .PHONY: sagemaker-local
 sagemaker-local: setup-dev ## Run the SageMaker stand-in until Ctrl-C (SAGEMAKER_PORT=4599)
-	@PYTHONPATH=plugins $(BIN)/python -m mlflow_projects.sagemaker_local --port $(SAGEMAKER_PORT)
+	@$(BIN)/python -m sagemaker_local --port $(SAGEMAKER_PORT)
 
 .PHONY: up
 up: setup ## Start Airflow and MLflow in the browser, until Ctrl-C (AIRFLOW_PORT=8080, MLFLOW_PORT=5000)

@@ -84,7 +84,7 @@ class Lint:
 
     def __init__(self) -> None:
         script = "status=0\n" + "".join(f"{Path(BIN) / lint[0]} {' '.join(lint[1:])} || status=1\n" for lint in LINTS)
-        environment = {**os.environ, "PYTHONPATH": "plugins", "NO_COLOR": "1"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(("plugins", ".")), "NO_COLOR": "1"}
         start = time.monotonic()
         self._process = subprocess.Popen(
             ["sh", "-c", f"{script}exit $status"], cwd=ROOT, env=environment, text=True,

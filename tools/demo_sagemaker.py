@@ -20,7 +20,7 @@ def main() -> int:
     env = environment()
     # What the user has for AWS itself must not be used here, and not be charged.
     env = {name: value for name, value in env.items() if not name.startswith("AWS_")}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "plugins"), env.get("PYTHONPATH")]))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "plugins"), str(ROOT), env.get("PYTHONPATH")]))
     prepare(env)
     logs = HOME / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def main() -> int:
     services = []
     try:
         command = [
-            BIN / "python", "-m", "mlflow_projects.sagemaker_local", "--port", "0", "--home", HOME / "sagemaker",
+            BIN / "python", "-m", "sagemaker_local", "--port", "0", "--home", HOME / "sagemaker",
             "--ready-file", ready, "--start-seconds", "1",
         ]  # fmt: skip
         services.append(start("the SageMaker stand-in", command, env, "", logs / "sagemaker.log"))

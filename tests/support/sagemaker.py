@@ -22,7 +22,7 @@ import pytest
 from tests.support.logs import shown_on_failure
 from tests.support.waiting import wait, wait_for_server
 
-PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
     "start_seconds": 0.1,
     "restart_seconds": 0.1,
@@ -54,7 +54,7 @@ class SageMaker:
         return _client(service, self.url, json.dumps(config, sort_keys=True))
 
     def faults(self, *faults: Mapping[str, Any], **fault: Any) -> None:
-        """Order faults, in keywords or as mappings; see mlflow_projects.sagemaker_local.control.Fault."""
+        """Order faults, in keywords or as mappings; see sagemaker_local.control.Fault."""
         self._control("POST", "faults", [*faults, *([fault] if fault else [])])
 
     def no_faults(self, access_key: str = "") -> None:
@@ -176,7 +176,7 @@ def running_sagemaker(
 ) -> Iterator[SageMaker]:
     """Run a stand-in that is quick; leaving the block ends it with all its jobs.
 
-    :param options: further options of ``python -m mlflow_projects.sagemaker_local``
+    :param options: further options of ``python -m sagemaker_local``
     :param variables: for the stand-in's own environment
     :param knobs: its knobs, such as ``grace=2``
     """
@@ -186,12 +186,12 @@ def running_sagemaker(
     ready = home / "ready.json"
     ready.unlink(missing_ok=True)
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**QUICK, **knobs}.items()]
-    command = [sys.executable, "-m", "mlflow_projects.sagemaker_local", "--port=0", f"--home={home}"]
+    command = [sys.executable, "-m", "sagemaker_local", "--port=0", f"--home={home}"]
     own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with (home / "sagemaker.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, f"--ready-file={ready}", *arguments, *options],
-            env={**own, "PYTHONPATH": str(PLUGINS), **(variables or {})},
+            env={**own, "PYTHONPATH": str(ROOT), **(variables or {})},
             stdout=log,
             stderr=log,
         )

@@ -245,8 +245,8 @@ def test_what_the_service_refuses(sagemaker: SageMaker) -> None:
         assert code == "ValidationException"
         return message
 
-    assert "TrainingJobName: 'a_b' does not match" in refusal(TrainingJobName="a_b")
-    assert "MaxWaitTimeInSeconds: is missing" in refusal(EnableManagedSpotTraining=True)
+    assert "at 'TrainingJobName': fails pattern" in refusal(TrainingJobName="a_b")
+    assert "MaxWaitTimeInSeconds: must be at least" in refusal(EnableManagedSpotTraining=True)
     assert "RoleArn" in refusal(RoleArn="arn:aws:iam::12:role/too-short")
     algorithm = dict(request["AlgorithmSpecification"])
     algorithm["TrainingImage"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"

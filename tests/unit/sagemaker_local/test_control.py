@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.sagemaker_local.control import PREFIX, Control
-from mlflow_projects.sagemaker_local.wire import Call
+from sagemaker_local.control import PREFIX, Control
+from sagemaker_local.wire import Call
 
 SCOPE = "AWS4-HMAC-SHA256 Credential={}/20260101/us-east-1/sagemaker/aws4_request, SignedHeaders=host"
 

@@ -1,4 +1,4 @@
-"""Run the stand-in: ``python -m mlflow_projects.sagemaker_local``."""
+"""Run the stand-in: ``python -m sagemaker_local``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlflow_projects.sagemaker_local.options import Knobs
+from sagemaker_local.options import Knobs
 
 _NEEDED = ("moto", "flask", "flask_cors", "werkzeug", "boto3")
 _REMEDY = "pip install 'mlflow-projects-on-airflow[sagemaker-local]'"
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not engine:
             tried = arguments.engine or " or ".join(_ENGINES)
             return _complain(f"--containers needs a container engine, and {tried} does not answer.")
-    from mlflow_projects.sagemaker_local.server import serve
+    from sagemaker_local.server import serve
 
     home = arguments.home or Path(tempfile.mkdtemp(prefix="sagemaker-local-"))
     knobs = Knobs(
@@ -74,7 +74,7 @@ def _find_engine(wanted: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mlflow_projects.sagemaker_local",
+        prog="python -m sagemaker_local",
         description="A stand-in for Amazon SageMaker that runs training jobs on this machine.",
         epilog="It does not show AWS itself: no IAM permissions, VPC, GPU, spot prices, warm pools, quotas. "
         "Jobs are commands that run as you: do not let others reach the port.",

@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.sagemaker_local.api import TrainingApi
-from mlflow_projects.sagemaker_local.control import PREFIX, Control, Fault
-from mlflow_projects.sagemaker_local.lifecycle import Fleet
-from mlflow_projects.sagemaker_local.machine import private_opt_ml_works
-from mlflow_projects.sagemaker_local.options import (
+from sagemaker_local.api import TrainingApi
+from sagemaker_local.control import PREFIX, Control, Fault
+from sagemaker_local.lifecycle import Fleet
+from sagemaker_local.machine import private_opt_ml_works
+from sagemaker_local.options import (
     ACCESS_KEY,
     BUCKET,
     ROLE_ARN,
@@ -27,7 +27,7 @@ from mlflow_projects.sagemaker_local.options import (
     Context,
     Knobs,
 )
-from mlflow_projects.sagemaker_local.wire import (
+from sagemaker_local.wire import (
     Application,
     Call,
     Environ,

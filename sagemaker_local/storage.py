@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_projects.sagemaker_local.options import LOG_GROUP, Context
+from sagemaker_local.options import LOG_GROUP, Context
 
 _S3_URI = re.compile(r"(?:s3://|https://[^/]+/)([^/]+)/?(.*)", re.DOTALL)
 _MAX_EVENT = 16 * 1024  # characters; Docker's own limit for a line, well below CloudWatch's

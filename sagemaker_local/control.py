@@ -24,8 +24,8 @@ import time
 from collections import Counter
 from typing import Any
 
-from mlflow_projects.sagemaker_local.lifecycle import Fleet
-from mlflow_projects.sagemaker_local.wire import Call, Environ, ServiceError, StartResponse, reply_json
+from sagemaker_local.lifecycle import Fleet
+from sagemaker_local.wire import Call, Environ, ServiceError, StartResponse, reply_json
 
 PREFIX = "/_sagemaker_local"
 _STATUS = {

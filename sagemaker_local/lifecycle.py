@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from mlflow_projects.sagemaker_local.jobs import TrainingJob
-from mlflow_projects.sagemaker_local.machine import CANNOT_PULL, Instance
-from mlflow_projects.sagemaker_local.options import Context
-from mlflow_projects.sagemaker_local.storage import Storage, describe_error
+from sagemaker_local.jobs import TrainingJob
+from sagemaker_local.machine import CANNOT_PULL, Instance
+from sagemaker_local.options import Context
+from sagemaker_local.storage import Storage, describe_error
 
 _MAX_REASON = 1024
 _CANNOT_PULL = (

@@ -11,10 +11,10 @@ import threading
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlflow_projects.sagemaker_local import instance
-from mlflow_projects.sagemaker_local.jobs import TrainingJob
-from mlflow_projects.sagemaker_local.options import JOB_KEY, JOB_SECRET, Context
-from mlflow_projects.sagemaker_local.storage import LogStream, Storage
+from sagemaker_local import instance
+from sagemaker_local.jobs import TrainingJob
+from sagemaker_local.options import JOB_KEY, JOB_SECRET, Context
+from sagemaker_local.storage import LogStream, Storage
 
 OPT_ML = "/opt/ml"
 CANNOT_PULL = 125  # docker's and podman's exit status when they cannot begin

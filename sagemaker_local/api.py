@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from mlflow_projects.backends.sagemaker.validation import problems
-from mlflow_projects.sagemaker_local.jobs import TrainingJob
-from mlflow_projects.sagemaker_local.lifecycle import Fleet
-from mlflow_projects.sagemaker_local.machine import OPT_ML
-from mlflow_projects.sagemaker_local.options import ACCOUNT
-from mlflow_projects.sagemaker_local.storage import Storage, split_uri
-from mlflow_projects.sagemaker_local.wire import Call, ServiceError
+from sagemaker_local.jobs import TrainingJob
+from sagemaker_local.lifecycle import Fleet
+from sagemaker_local.machine import OPT_ML
+from sagemaker_local.options import ACCOUNT
+from sagemaker_local.rules import refusals
+from sagemaker_local.storage import Storage, split_uri
+from sagemaker_local.wire import Call, ServiceError
 
 _ECR = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)(?:[:@].*)?")
 _DEFAULT_PAGE = 10
@@ -63,7 +63,7 @@ class TrainingApi:
         if call.operation in self._tagging:
             job = self._job_of_arn(call.region, request.get("ResourceArn", ""))
             return None if job is None else json.dumps(self._tagging[call.operation](job, request)).encode()
-        if found := problems(call.operation, request):
+        if found := refusals(call.operation, request):
             noun = "error" if len(found) == 1 else "errors"
             raise ServiceError("ValidationException", f"{len(found)} validation {noun} detected: {'; '.join(found)}")
         result = self._operations[call.operation](call.region, request)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_projects.sagemaker_local.options import ACCOUNT
+from sagemaker_local.options import ACCOUNT
 
 ENDED = ("Completed", "Failed", "Stopped")
 _MESSAGES = {

@@ -1,4 +1,4 @@
-"""The file that runs in the container, run as a process of its own, in a folder that plays /opt/ml."""
+"""The runner, as it runs in the container, run as a process of its own, in a folder that plays /opt/ml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,9 @@ import psutil
 import pytest
 
 from mlflow_projects.backends.sagemaker import runner
+from mlflow_projects.backends.sagemaker.request import runner_archive
+from mlflow_projects.backends.sagemaker.runner import errors
+from mlflow_projects.backends.sagemaker.runner import output as output_module
 from tests.support.waiting import wait
 
 SECRET = 'p\'w/ "quoted" & äöü'
@@ -40,7 +42,7 @@ class Box:
         self.archive = self.base / "input/data/project/project.tar.gz"
         for folder in (self.job, self.archive.parent, self.base / "output", self.base / "input/config"):
             folder.mkdir(parents=True)
-        shutil.copy(runner.__file__, self.job)
+        (self.job / "runner.pyz").write_bytes(runner_archive())
         self.environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "HOME": str(base),
@@ -69,7 +71,7 @@ class Box:
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Start the runner; ``-I -S`` prove that it needs nothing but the standard library."""
         return subprocess.Popen(
-            [sys.executable, *options, str(self.job / "runner.py")],
+            [sys.executable, *options, str(self.job / "runner.pyz")],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,8 +125,9 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, dict[str, Any]], tuple[int
         server.server_close()
 
 
-def test_the_file_is_written_for_python_3_8() -> None:
-    ast.parse(Path(runner.__file__).read_text(), feature_version=(3, 8))
+def test_it_is_written_for_python_3_8() -> None:
+    for file in Path(runner.__file__).parent.glob("*.py"):
+        ast.parse(file.read_text(), feature_version=(3, 8))
 
 
 def test_a_command_runs_in_the_project_with_its_environment_as_often_as_it_is_started(box: Box) -> None:
@@ -165,8 +168,8 @@ def test_the_exit_status_is_the_commands_own_and_the_failure_file_quotes_its_end
 
 def test_a_failure_text_never_breaks_a_character_or_the_limit() -> None:
     for length in range(1020, 1030):
-        assert len(runner.failure_text("é" * length, ["x"])) <= 1024
-        text = runner.failure_text("It failed.", ["ä" * length, "", "\x1b[1mend\x1b[0m  "])
+        assert len(output_module.failure_text("é" * length, ["x"])) <= 1024
+        text = output_module.failure_text("It failed.", ["ä" * length, "", "\x1b[1mend\x1b[0m  "])
         assert len(text) <= 1024
         assert text.decode().startswith("It failed.\n")
         assert text.decode().endswith("ä\nend")
@@ -333,7 +336,7 @@ def test_a_secret_that_cannot_be_read_is_told_in_one_sentence(box: Box, arn: str
     with serving(secrets_manager) as url:
         with_secrets(box, url)
         box.spec("echo started", secret_environment={"PASSWORD": arn})
-        assert box.run("-B") == (runner.NO_SECRET, [])
+        assert box.run("-B") == (errors.NO_SECRET, [])
     assert (box.failure or "").startswith(sentence)
     assert sentence in box.out
 
@@ -384,7 +387,7 @@ def test_an_archive_that_reaches_outside_is_refused(box: Box, members: list[tarf
     box.spec("echo started")
     before = {path for path in tmp_path.rglob("*") if "mlflow_project" not in path.parts}
     status, lines = box.run()
-    assert (status, lines) == (runner.BAD_ARCHIVE, [])
+    assert (status, lines) == (errors.BAD_ARCHIVE, [])
     assert (box.failure or "").startswith("The project's archive cannot be used: ")
     after = {path for path in tmp_path.rglob("*") if "mlflow_project" not in path.parts}
     assert after - before == {box.base / "output/failure"}
@@ -408,10 +411,10 @@ def test_links_inside_a_project_are_kept(box: Box) -> None:
 
 def test_a_changed_archive_and_a_broken_spec_are_told(box: Box) -> None:
     box.spec("echo started", sha256="0" * 64)
-    assert box.run() == (runner.BAD_ARCHIVE, [])
+    assert box.run() == (errors.BAD_ARCHIVE, [])
     assert "it was changed or cut on its way" in (box.failure or "")
     (box.job / "spec.json").write_text('{"version": 2, "command": "echo started"}')
-    assert box.run() == (runner.BAD_SPEC, [])
+    assert box.run() == (errors.BAD_SPEC, [])
     assert box.failure == "spec.json is of version 2, or its command is no text."
 
 
@@ -445,7 +448,7 @@ def test_inputs_are_downloaded_and_their_quoted_paths_take_the_tokens_places(box
     box.pack({"mlflow.py": "the project's own module must not be imported"})
     box.spec("echo started", inputs=[{"token": "@", "uri": f"file://{tmp_path}/missing?signature=abc"}])
     status, lines = box.run("-B")
-    assert status == runner.NO_INPUT
+    assert status == errors.NO_INPUT
     assert "started" not in lines
     assert (box.failure or "").startswith(f"The input file://{tmp_path}/missing?*** cannot be downloaded: ")
     assert "signature" not in box.out
@@ -480,15 +483,15 @@ def test_packages_are_installed_above_those_of_the_image(box: Box) -> None:
 
     box.spec("echo started", install=["-r missing.txt"])
     status, lines = box.run("-B")
-    assert status == runner.NO_PACKAGES
+    assert status == errors.NO_PACKAGES
     assert "started" not in lines
     assert (box.failure or "").startswith("The project's packages cannot be installed: the installer ended with")
     assert "missing.txt" in (box.failure or "")
 
 
 def test_a_line_that_is_redrawn_is_passed_on_once_a_second_and_at_its_end() -> None:
-    seconds, output = 0.0, runner.Output()
-    lines = runner.Lines(output, clock=lambda: seconds)
+    seconds, output = 0.0, output_module.Output()
+    lines = output_module.Lines(output, clock=lambda: seconds)
     for step in range(1, 131):
         seconds += 0.25
         lines.feed(b"\r%d%%" % step)

@@ -25,7 +25,7 @@ from mlflow_projects.backends.sagemaker.request import (
     job_key,
     logs_url,
     project_key,
-    runner_file,
+    runner_archive,
 )
 from mlflow_projects.backends.sagemaker.settings import IDENTITY_KEYS
 from mlflow_projects.backends.sagemaker.training_job import SageMakerHandle, TrainingJob, described
@@ -111,8 +111,8 @@ class TrainingLaunch(DurableLaunch):
         clients["s3"].put_object(Bucket=bucket, Key=job_key(settings.s3_uri, plan.job_name, "spec.json"), Body=body)
         clients["s3"].put_object(
             Bucket=bucket,
-            Key=job_key(settings.s3_uri, plan.job_name, "runner.py"),
-            Body=runner_file().read_bytes(),
+            Key=job_key(settings.s3_uri, plan.job_name, "runner.pyz"),
+            Body=runner_archive(),
         )
         self.log(f"Running: {self.command[:_SHOWN]}{' ...' if len(self.command) > _SHOWN else ''}")
 

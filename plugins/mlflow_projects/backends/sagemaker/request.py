@@ -6,7 +6,9 @@ addresses only. Commands, parameters and variables of any length are in the spec
 
 from __future__ import annotations
 
+import io
 import re
+import zipapp
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +70,7 @@ def build_request(plan: Plan) -> dict[str, Any]:
         "AlgorithmSpecification": {
             "TrainingImage": plan.image_uri,
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": [given.python, f"{_INPUT}/job/runner.py"],
+            "ContainerEntrypoint": [given.python, f"{_INPUT}/job/runner.pyz"],
         },
         "RoleArn": given.role,
         "HyperParameters": _hyperparameters(plan.parameters),
@@ -132,7 +134,7 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def build_spec(plan: Plan, command: str, inputs: list[dict[str, str]], install: list[str]) -> dict[str, Any]:
-    """Return what our runner reads in the container; see ``runner.py`` for each key."""
+    """Return what our runner reads in the container; see the ``runner`` for each key."""
     given = plan.settings
     return {
         "version": 1,
@@ -173,9 +175,16 @@ def bucket_of(s3_uri: str) -> str:
     return s3_uri.removeprefix("s3://").partition("/")[0]
 
 
-def runner_file() -> Path:
-    """Return our runner, which is sent along."""
-    return Path(__file__).with_name("runner.py")
+def runner_archive() -> bytes:
+    """Return our runner as one file that Python runs; it is sent along."""
+    archive = io.BytesIO()
+    zipapp.create_archive(
+        Path(__file__).parent,
+        archive,
+        filter=lambda path: path.parts[0] == "runner" and path.suffix == ".py",
+        main="runner.job:main",
+    )
+    return archive.getvalue()
 
 
 def console_url(region: str, name: str) -> str:

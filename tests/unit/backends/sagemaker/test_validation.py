@@ -17,7 +17,7 @@ def good() -> dict[str, Any]:
         "AlgorithmSpecification": {
             "TrainingImage": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312",
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": ["python3", "/opt/ml/input/data/job/runner.py"],
+            "ContainerEntrypoint": ["python3", "/opt/ml/input/data/job/runner.pyz"],
         },
         "RoleArn": "arn:aws:iam::123456789012:role/service-role/SageMaker",
         "HyperParameters": {"alpha": "0.5"},

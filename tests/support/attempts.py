@@ -13,12 +13,13 @@ import psutil
 import pytest
 
 from mlflow_projects.attempt.checkpoint import CheckpointSettings
-from mlflow_projects.attempt.life import Attempt, Step
+from mlflow_projects.attempt.life import Attempt
 from mlflow_projects.attempt.reuse import Reuse
+from mlflow_projects.attempt.step import Step
 from mlflow_projects.backends import registry
 from mlflow_projects.backends.contract import (
     DurableBackend,
-DurableLaunch,
+    DurableLaunch,
     Handle,
     Host,
     Job,

@@ -29,7 +29,7 @@ from mlflow_projects.project.command import build_command
 _SECONDS = 3600.0
 _PASSED = ("PATH", "HOME", "LANG")
 _SCRIPT = """
-echo $$ >"$0/pid"
+echo $$ >"$0/pid.new" && mv "$0/pid.new" "$0/pid"
 nice -n "$1" bash "$0/command.sh" >"$0/output" 2>&1
 echo $? >"$0/code.new" && mv "$0/code.new" "$0/code"
 """

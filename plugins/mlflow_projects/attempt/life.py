@@ -10,9 +10,8 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlflow_projects.attempt.checkpoint import (
     DEFAULT_DAYS,
@@ -22,14 +21,13 @@ from mlflow_projects.attempt.checkpoint import (
     kept_checkpoint,
 )
 from mlflow_projects.attempt.reuse import Reuse
+from mlflow_projects.attempt.step import AttemptKilledError, Result, Step
 from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
-from mlflow_projects.backends.registry import backend_class, check_config_keys, durable_class, is_durable
+from mlflow_projects.backends.registry import backend_class, backend_of, check_config_keys, is_durable
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
-from mlflow_projects.project.repository import GitCredentials
-from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
 from mlflow_projects.tracking.record import MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse import completion_tags
@@ -41,49 +39,6 @@ _LAST_LINE_CHARACTERS = 300
 _CANCEL_SECONDS = 60.0
 _KILLED_SECONDS = 4.0  # Airflow gives a task that it stops 5 s
 _FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended it
-
-
-class AttemptKilledError(Exception):
-    """Airflow asked the task to stop."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What to run, all templates rendered.
-
-    :param parent_run_id: the MLflow run to nest below, if any
-    :param supersedes: the MLflow run of the try before this one, if any
-    :param experiment_id: where the attempt's run goes
-    """
-
-    uri: str
-    entry_point: str
-    version: str | None
-    parameters: Mapping[str, Any]
-    backend: str
-    backend_config: Mapping[str, Any]
-    env_manager: str | None
-    run_name: str
-    experiment_id: str
-    parent_run_id: str | None
-    supersedes: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    git_credentials: GitCredentials | None = None
-    bundle: BundleCheckout | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an attempt came to that did not fail.
-
-    :param run: the attempt's own
-    :param original: the run whose result was taken over instead of running the command
-    :param handle: of a durable job that goes on; whoever watches it calls :meth:`Attempt.conclude` later
-    """
-
-    run: Run
-    original: Run | None = None
-    handle: Handle | None = None
 
 
 @dataclass
@@ -366,7 +321,7 @@ class Attempt:
 
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""
-        self._running = durable_class(handle.backend)(self._host).attach(handle)
+        self._running = backend_of(handle, self._host).attach(handle)
         try:
             parameters = dict(json.loads(run.tags[PARAMETERS]))
         except (KeyError, ValueError, TypeError):  # the tag is cut where it is too long

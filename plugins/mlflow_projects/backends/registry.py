@@ -74,6 +74,11 @@ def durable_class(name: str) -> type[DurableBackend]:
     return found
 
 
+def backend_of(handle: Handle, host: Host) -> DurableBackend:
+    """Return the backend of a handle's job."""
+    return durable_class(handle.backend)(host)
+
+
 def link_names(backend: str) -> Sequence[str]:
     """Return the buttons that a step may have; of a template, which may mean any backend, all there are."""
     if backend in OWN:
@@ -89,8 +94,8 @@ def stop_job_of(run: Run, log: Callable[[str], None]) -> None:
     if not (text := run.tags.get(JOB)):
         return
     try:
-        content = json.loads(text)
-        durable_class(content["backend"])(Host(log)).stop(handle_from(content))
+        handle = handle_from(json.loads(text))
+        backend_of(handle, Host(log)).stop(handle)
     except Exception as error:  # whatever keeps us from stopping it, the runs must be closed
         log(f"The job of run {run.run_id} cannot be stopped: {error}")
 

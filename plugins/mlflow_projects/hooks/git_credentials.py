@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from mlflow_projects.project.repository import GitCredentials
 
@@ -13,11 +14,15 @@ def git_credentials(conn_id: str) -> GitCredentials:
     Login and password (an access token) are for https. Of the extra, ``private_key``, ``key_file``,
     ``known_hosts_file`` and ``strict_host_key_checking`` ("accept-new") are for ssh.
 
-    :raises AirflowNotFoundException: no connection of that id
+    :raises AirflowFailException: no connection of that id
     """
     from airflow.sdk.log import mask_secret
 
-    connection = BaseHook.get_connection(conn_id)
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        sentence = f"There is no Airflow connection {conn_id!r}; add it, or correct git_conn_id."
+        raise AirflowFailException(sentence) from None
     extra = connection.extra_dejson
     credentials = GitCredentials(
         username=connection.login or "",

@@ -79,12 +79,12 @@ class JobTrigger(BaseTrigger):
 
     def _kill(self) -> None:
         from mlflow_projects.backends.contract import Host
-        from mlflow_projects.backends.registry import durable_class, handle_from
+        from mlflow_projects.backends.registry import backend_of, handle_from
         from mlflow_projects.hooks.mlflow_hook import MLflowHook
         from mlflow_projects.tracking.closing import close_abandoned
 
         handle = handle_from(self.handle)
-        durable_class(handle.backend)(Host(self.log.info)).stop(handle)
+        backend_of(handle, Host(self.log.info)).stop(handle)
         client = MLflowHook(self.mlflow_conn_id).get_conn()
         try:
             close_abandoned(client, self.run_id, "stopped by Airflow while the job ran", lambda _: None)

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from asgiref.sync import sync_to_async
 
 from mlflow_projects.backends.contract import DurableBackend, Handle, Host, News
-from mlflow_projects.backends.registry import durable_class, handle_from
+from mlflow_projects.backends.registry import backend_of, handle_from
 
 _TROUBLE_EVERY_SECONDS = 60.0
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class JobPoller:
         :param content: the job's handle, as JSON
         """
         handle = handle_from(content)
-        backend = durable_class(handle.backend)(Host(log.info))
+        backend = backend_of(handle, Host(log.info))
         pollers = cls._all.setdefault(asyncio.get_running_loop(), {})
         return pollers.setdefault((handle.backend, backend.group(handle)), cls(backend, clock))
 

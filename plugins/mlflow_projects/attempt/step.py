@@ -1,0 +1,55 @@
+"""What an attempt is to run, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow_projects.backends.contract import Handle
+from mlflow_projects.project.repository import GitCredentials
+from mlflow_projects.project.work_tree import BundleCheckout
+from mlflow_projects.tracking.client import Run
+
+
+class AttemptKilledError(Exception):
+    """Airflow asked the task to stop."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to run, all templates rendered.
+
+    :param parent_run_id: the MLflow run to nest below, if any
+    :param supersedes: the MLflow run of the try before this one, if any
+    :param experiment_id: where the attempt's run goes
+    """
+
+    uri: str
+    entry_point: str
+    version: str | None
+    parameters: Mapping[str, Any]
+    backend: str
+    backend_config: Mapping[str, Any]
+    env_manager: str | None
+    run_name: str
+    experiment_id: str
+    parent_run_id: str | None
+    supersedes: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    git_credentials: GitCredentials | None = None
+    bundle: BundleCheckout | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an attempt came to that did not fail.
+
+    :param run: the attempt's own
+    :param original: the run whose result was taken over instead of running the command
+    :param handle: of a durable job that goes on; whoever watches it calls :meth:`Attempt.conclude` later
+    """
+
+    run: Run
+    original: Run | None = None
+    handle: Handle | None = None

@@ -1,0 +1,77 @@
+"""What an earlier try of a task left behind: a run, and perhaps a job that goes on.
+
+It stands in Airflow's task state store, as XComs are wiped before each try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_projects.backends.registry import handle_from
+from mlflow_projects.operators.base import is_retry
+from mlflow_projects.tracking.client import OPEN_STATUSES
+from mlflow_projects.tracking.closing import close_abandoned
+from mlflow_projects.tracking.tags import TRIES, TRY_NUMBER
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from mlflow_projects.backends.contract import DurableBackend, Handle
+    from mlflow_projects.tracking.client import Run, TrackingClient
+
+_STATE_KEY = "mlflow_run"
+
+
+def remember(context: Context, run: Run, handle: Handle | None) -> None:
+    """Leave the run of this try, and the handle of its job, to the next."""
+    ti = context["ti"]
+    state: dict[str, Any] = {
+        "run_id": run.run_id,
+        "try_number": ti.try_number,
+        "max_tries": ti.max_tries,
+        "handle": handle.as_json() if handle else {},
+    }
+    context["task_state_store"].set(_STATE_KEY, state)
+
+
+def last(context: Context) -> Mapping[str, Any] | None:
+    """Return what the last try left."""
+    left = context["task_state_store"].get(_STATE_KEY)
+    return left if isinstance(left, Mapping) else None
+
+
+def going_on(
+    context: Context,
+    client: TrackingClient,
+    previous: Mapping[str, Any] | None,
+    backend: str,
+    backend_of: Callable[[Handle], DurableBackend],
+) -> tuple[Run, Handle] | None:
+    """Return run and handle of a job that goes on although its worker was lost; the run is this try's from now on.
+
+    After a Clear a person wants a new one.
+    """
+    content = (previous or {}).get("handle")
+    if not previous or not content or not is_retry(previous, context["ti"]) or content["backend"] != backend:
+        return None
+    handle = handle_from(content)
+    run = client.get_run(str(previous["run_id"]))
+    if run.status not in OPEN_STATUSES or not backend_of(handle).exists(handle):
+        return None
+    number = str(context["ti"].try_number)
+    tries = run.tags.get(TRIES, run.tags.get(TRY_NUMBER, ""))
+    client.log_batch(run.run_id, tags={TRY_NUMBER: number, TRIES: f"{tries},{number}"})
+    return run, handle
+
+
+def close(
+    context: Context, client: TrackingClient, previous: Mapping[str, Any], stop_job: Callable[[Run], None]
+) -> bool:
+    """Close the run of a try whose worker died before it could; tell whether that was so.
+
+    A Clear may follow a success, which stays; a retry cannot follow one.
+    """
+    reason = f"its worker was lost; superseded by try {context['ti'].try_number}"
+    also_finished = is_retry(previous, context["ti"])
+    return bool(close_abandoned(client, str(previous["run_id"]), reason, stop_job, also_finished=also_finished))

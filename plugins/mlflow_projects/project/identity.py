@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import os
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.git_command import ask
 
 _CHUNK = 2**20
 # Python writes there while a project runs; nobody means it as content, tracked or not.
@@ -85,26 +85,18 @@ def _listed(root: Path) -> Iterator[bytes]:
 
 
 def _listed_by_git(root: Path) -> list[bytes]:
-    folder = ["git", "-C", str(root), "-c", "safe.directory=*"]
     others = ["--others", "--exclude-standard"]
-    inside = _git([*folder, "rev-parse", "--is-inside-work-tree"])
+    inside = ask(root, "rev-parse", "--is-inside-work-tree")
     # A folder that its repository ignores (a cache, say) is a project all the same: it counts by itself.
-    if inside == b"true\n" and _git([*folder, "check-ignore", "--quiet", "--no-index", "."]) is None:
-        names = _git([*folder, "ls-files", "-z", "--cached", *others])
+    if inside == b"true\n" and ask(root, "check-ignore", "--quiet", "--no-index", ".") is None:
+        names = ask(root, "ls-files", "-z", "--cached", *others)
         if names is not None:
             return names.split(b"\0")
     with _empty_repository() as repository:
-        names = _git(["git", "-C", str(root), f"--git-dir={repository}", "--work-tree=.", "ls-files", "-z", *others])
+        names = ask(root, f"--git-dir={repository}", "--work-tree=.", "ls-files", "-z", *others)
     if names is None:
         raise ProjectError(f"git cannot list the files of {root}; look at what `git status` says there.")
     return names.split(b"\0")
-
-
-def _git(command: list[str]) -> bytes | None:
-    """Return what git prints, or None if it refuses."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(command, capture_output=True, check=False, env=environment)
-    return None if done.returncode else done.stdout
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.file_lock import file_lock
 from mlflow_projects.project.cache import Cache, remove
+from mlflow_projects.project.git_command import GitError, fetching
 
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
@@ -159,27 +160,19 @@ class _Git:
         self.mirror, self.url, self.credentials, self.sleep = mirror, url, credentials, sleep
 
     def local(self, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
-        import git
-
-        runner = git.Git(str(cwd or self.mirror))
-        output: Any = runner.execute(["git", *arguments], env=environment or None)
-        return str(output)
+        return fetching(*arguments, cwd=cwd or self.mirror, environment=environment)
 
     def remote(self, *arguments: str, cwd: Path | None = None) -> str:
         """Run a command that talks to the remote, a few times if need be.
 
         :raises ProjectError: the remote cannot be reached, or does not let us in
         """
-        import git
-
         with _authentication(self.url, self.credentials) as (options, environment):
             for attempt in range(1, _NETWORK_TRIES + 1):
                 try:
                     return self.local(*options, *arguments, cwd=cwd, **environment)
-                except git.GitCommandNotFound as error:
-                    raise ProjectError("git is not installed on this worker; install it.") from error
-                except git.GitCommandError as error:
-                    reason = _last_words(str(error.stderr))
+                except GitError as error:
+                    reason = _last_words(str(error))
                     if attempt == _NETWORK_TRIES or not _may_pass(reason):
                         raise ProjectError(
                             f"The git repository {self.url} cannot be read: {reason}. {_remedy(reason)}"
@@ -191,22 +184,15 @@ class _Git:
         """Tell whether the mirror holds a commit; mostly without GitPython, which takes 80 ms to import."""
         if (self.mirror / _COMMITS / commit).is_file():
             return True
-        import git
-
         try:
             self.local("cat-file", "-e", f"{commit}^{{commit}}")
-        except git.GitCommandError:
+        except GitError:
             return False
         return True
 
 
 def _make_mirror(folder: Path) -> None:
-    try:
-        import git
-    except ImportError as error:
-        raise ProjectError("git is not installed on this worker; install it.") from error
-
-    git.Git().execute(["git", "init", "--quiet", "--bare", str(folder)])
+    fetching("init", "--quiet", "--bare", str(folder), cwd=folder.parent)
 
 
 def _commit_of(git: _Git, version: str | None, grown: Any) -> tuple[str, str | None]:
@@ -265,25 +251,21 @@ def _ask_remote(git: _Git, version: str | None) -> tuple[str | None, str | None]
 
 def _expand(git: _Git, short: str) -> str | None:
     """Return the full id of an abbreviated commit that the mirror has."""
-    import git as gitpython
-
     try:
         return git.local("rev-parse", "--verify", "--quiet", f"{short}^{{commit}}")
-    except gitpython.GitCommandError:
+    except GitError:
         return None
 
 
 def _check_out(git: _Git, commit: str, folder: Path) -> None:
     """Fill a folder with a commit's files and a small ``.git`` that shares the mirror's objects."""
-    import git as gitpython
-
     try:
         git.local("clone", "--quiet", "--shared", "--no-checkout", str(git.mirror), str(folder))
         git.local("remote", "set-url", "origin", git.url, cwd=folder)
         git.local("checkout", "--quiet", "--detach", commit, cwd=folder)
-    except gitpython.GitCommandError as error:
+    except GitError as error:
         raise ProjectError(
-            f"Commit {commit} of {git.url} cannot be checked out: {_last_words(str(error.stderr))}."
+            f"Commit {commit} of {git.url} cannot be checked out: {_last_words(str(error))}."
         ) from error
     if (folder / ".gitmodules").is_file():
         git.remote("submodule", "--quiet", "update", "--init", "--recursive", cwd=folder)

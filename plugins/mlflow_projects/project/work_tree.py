@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_projects.project import git_command
 from mlflow_projects.project.repository import without_credentials
 
 # In what `git status` prints; see "Porcelain Format Version 2" in its manual.
@@ -48,21 +49,14 @@ def head_commit(folder: Path, bundle: BundleCheckout | None = None) -> tuple[str
 
 
 def _ask_git(folder: Path) -> tuple[str, str | None, bool] | None:
-    # Plain git here, because every step asks this and GitPython alone takes 50 ms to import. Whoever owns the
-    # folder, its code is about to run: git's check of the owner would only hide the commit in containers.
-    def ask(*arguments: str) -> str | None:
-        command = ["git", "-C", str(folder), "-c", "safe.directory=*", *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError:
-            return None
-        return None if done.returncode else done.stdout.strip()
-
-    status = ask("status", "--porcelain=v2", "--branch", "--", ".")
-    lines = status.splitlines() if status else []
+    try:
+        status = git_command.ask(folder, "status", "--porcelain=v2", "--branch", "--", ".")
+    except OSError:
+        return None
+    lines = os.fsdecode(status or b"").splitlines()
     commit = next((line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)), _NO_COMMIT)
     if commit == _NO_COMMIT:
         return None
-    repo_url = ask("config", "--get", "remote.origin.url")
+    repo_url = os.fsdecode(git_command.ask(folder, "config", "--get", "remote.origin.url") or b"").strip()
     changed = any(not line.startswith("#") for line in lines)
     return commit, without_credentials(repo_url) if repo_url else None, changed

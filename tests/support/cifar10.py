@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
-from mlflow_projects.backends.local.command import worker_variables
 from mlflow_projects.backends.local.environments import EnvironmentBuilder
+from mlflow_projects.backends.local.withheld_variables import worker_variables
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.spec import load_project
 from tests.support.engine import Engine

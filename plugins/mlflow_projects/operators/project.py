@@ -30,6 +30,7 @@ from mlflow_projects.operators.base import (
     texts,
 )
 from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.operators.masking import masked
 from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.supervision import let_supervisor_notice_the_end, stop_without_supervisor
 from mlflow_projects.operators.task_states import own_state, refused_success
@@ -252,19 +253,13 @@ class MLflowProjectOperator(MLflowRunOperator):
         return backend_of(handle, Host(self.log.info, self.aws_conn_id, self.poll_interval))
 
     def _new_attempt(self, context: Context, client: TrackingClient, step: Step) -> Attempt:
-        from airflow.sdk._shared.secrets_masker import redact
-
-        def log(line: str) -> None:
-            # Airflow's supervisor masks what a worker logs, but nobody does under `airflow dags test`.
-            self.log.info("%s", redact(line))
-
         return Attempt(
             step=step,
             task=identify(context),
             client=client,
             cache=config.cache(),
-            log=log,
-            redact=lambda text: str(redact(text)),
+            log=lambda line: self.log.info("%s", masked(line)),
+            redact=masked,
             on_open=lambda run, handle: self._opened(context, client, run, handle),
             aws_conn_id=self.aws_conn_id,
             poll_interval=self.poll_interval,

@@ -6,7 +6,6 @@ Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
 from __future__ import annotations
 
 import math
-import random
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,6 @@ from itertools import islice
 from typing import Any
 
 import httpx
-import tenacity
 
 from mlflow_projects.exceptions import (
     ProjectError,
@@ -25,29 +23,12 @@ from mlflow_projects.exceptions import (
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
+from mlflow_projects.tracking.retries import TemporaryError, retrying
 from mlflow_projects.tracking.server import TrackingSettings
 
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_LONGEST_PAUSE = 30.0
 _KEEP_IDLE_SECONDS = 45.0
-
-
-class _TemporaryError(Exception):
-    """An answer (or the lack of one) after which it makes sense to ask again."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Return the seconds until the next try: doubling, jittered, or what the server asks for."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, _TemporaryError) else None
-    longest = min(0.5 * 2**state.attempt_number, _LONGEST_PAUSE)
-    backoff = random.uniform(longest / 2, longest)  # noqa: S311
-    return min(max(backoff, asked or 0.0), _LONGEST_PAUSE * 2)
 
 
 class RestClient(RestRegistry):
@@ -73,13 +54,7 @@ class RestClient(RestRegistry):
             limits=httpx.Limits(keepalive_expiry=_KEEP_IDLE_SECONDS),
             verify=_verification(settings),
         )
-        self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_TemporaryError),
-            stop=tenacity.stop_after_attempt(settings.max_retries + 1),
-            wait=_pause,
-            sleep=sleep,
-            reraise=True,
-        )
+        self._retrying = retrying(settings.max_retries, sleep)
 
     def experiment_id(self, name: str) -> str | None:
         try:
@@ -208,7 +183,7 @@ class RestClient(RestRegistry):
             if repeat:
                 return self._retrying(self._ask, method, path, request)
             return self._ask(method, path, request)
-        except _TemporaryError as error:
+        except TemporaryError as error:
             raise TrackingUnavailableError(
                 f"The MLflow tracking server at {self.settings.uri} cannot be used: {error}. Check that it "
                 "runs and that this worker reaches it (the connection in mlflow_conn_id, or MLFLOW_TRACKING_URI)."
@@ -225,9 +200,9 @@ class RestClient(RestRegistry):
         except httpx.HTTPError as error:
             if sentence := refused_certificate(self.settings, error):
                 raise TrackingRefusedError(sentence) from error
-            raise _TemporaryError(str(error) or type(error).__name__) from error
+            raise TemporaryError(str(error) or type(error).__name__) from error
         if answer.status_code in _TEMPORARY and not _is_final(answer):
-            raise _TemporaryError(f"HTTP {answer.status_code}", _retry_after(answer))
+            raise TemporaryError(f"HTTP {answer.status_code}", _retry_after(answer))
         if answer.status_code in (401, 403) and not _is_of_artifact_store(answer):
             raise TrackingRefusedError(refused_login(self.settings, answer))
         if answer.is_error:

@@ -13,7 +13,8 @@ import pytest
 from mlflow_projects.backends.contract import DurableLaunch, Host, Job, JobStatus, Launch, OpenRun, Running
 from mlflow_projects.backends.local import LocalBackend
 from mlflow_projects.backends.local import engine as engine_module
-from mlflow_projects.backends.local.command import RunningProcess, worker_variables
+from mlflow_projects.backends.local.command import RunningProcess
+from mlflow_projects.backends.local.withheld_variables import worker_variables
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters

@@ -6,9 +6,10 @@ import os
 from typing import ClassVar
 
 from mlflow_projects.backends.contract import Backend, Job, Launch
-from mlflow_projects.backends.local.command import ProcessLaunch, worker_variables
+from mlflow_projects.backends.local.command import ProcessLaunch
 from mlflow_projects.backends.local.environments import find_conda
 from mlflow_projects.backends.local.settings import CONFIG_KEYS, LocalSettings
+from mlflow_projects.backends.local.withheld_variables import worker_variables
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.python_environment import ENV_MANAGERS, choose_env_manager
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.contract import Job, JobStatus, Launch, OpenRun, Running
 from mlflow_projects.backends.local.environments import EnvironmentBuilder, environment_identity
+from mlflow_projects.backends.local.path_download import downloader
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.settings import LocalSettings
-from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.backends.local.withheld_variables import worker_variables
 from mlflow_projects.project.command import build_command, check_length
-
-# Airflow's own secrets and the channel to its supervisor are none of the project's business (the context
-# variables AIRFLOW_CTX_… are); where to track is the attempt's to say, not the worker's.
-_WITHHELD = re.compile(r"_*AIRFLOW_(?!CTX_)|MLFLOW_(TRACKING_|RUN_|EXPERIMENT_)")
 
 
 @dataclass
@@ -99,36 +92,6 @@ def status_of(tree: ProcessTree, trouble: str = "", tags: Mapping[str, str] | No
     if code == 0:
         return JobStatus("succeeded", 0, tags=tags or {})
     return JobStatus("failed", code, trouble or _explain(code), tags=tags or {})
-
-
-def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the worker's variables without Airflow's own secrets."""
-    return {name: value for name, value in environment.items() if not _WITHHELD.match(name)}
-
-
-def downloader(job: Job, variables: Mapping[str, str]) -> Callable[[str, str], str]:
-    """Return what fetches a remote ``path`` value, see :func:`build_command`."""
-    return lambda uri, folder: _download(uri, job.workspace / folder, variables)
-
-
-def _download(uri: str, folder: Path, variables: Mapping[str, str]) -> str:
-    """Fetch a remote ``path`` value as MLflow does, in a process of its own: mlflow is heavy."""
-    folder.mkdir()
-    script = (
-        "import sys, mlflow.artifacts as a\n"
-        "print(a.download_artifacts(artifact_uri=sys.argv[1], dst_path=sys.argv[2]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, uri, str(folder)],
-        env=dict(variables),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ProjectError(f"The 'path' value {uri!r} cannot be downloaded: {reason}")
-    return done.stdout.strip().splitlines()[-1]
 
 
 def _explain(code: int) -> str:

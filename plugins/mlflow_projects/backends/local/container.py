@@ -21,7 +21,8 @@ from typing import Any
 
 from mlflow_projects.backends.contract import Job, JobStatus, Launch, OpenRun, Running
 from mlflow_projects.backends.local import engine
-from mlflow_projects.backends.local.command import downloader, status_of
+from mlflow_projects.backends.local.command import status_of
+from mlflow_projects.backends.local.path_download import downloader
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import BAD_SPEC, BUG, NOT_STARTED, RunnerError, Stopped, one_line
+from .inputs import download
 from .output import Output, failure_text
-from .packages import download, install
+from .packages import install
 from .processes import Processes
 from .project_archive import unpack
 from .secret_values import read_secrets

@@ -1,4 +1,4 @@
-"""The project's packages, in an environment above the image's own, and inputs that MLflow downloads."""
+"""The project's packages, in an environment above the image's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .errors import NO_INPUT, NO_PACKAGES, RunnerError
+from .errors import NO_PACKAGES, RunnerError
 from .processes import Processes
 
 
@@ -63,25 +63,3 @@ def _has_pip(python: str) -> bool:
 
 def _no_packages(reason: str) -> RunnerError:
     return RunnerError(NO_PACKAGES, f"The project's packages cannot be installed: {reason}.")
-
-
-_DOWNLOAD = (
-    "import sys, mlflow.artifacts\n"
-    "path = mlflow.artifacts.download_artifacts(artifact_uri=sys.argv[1], dst_path=sys.argv[2])\n"
-    "open(sys.argv[3], 'w').write(path)\n"
-)
-
-
-def download(uri: str, folder: Path, environment: dict[str, str], processes: Processes) -> str:
-    """Fetch an input as MLflow does; return its path."""
-    answer = folder.with_suffix(".path")
-    folder.mkdir(parents=True)
-    python = shutil.which("python", path=environment["PATH"]) if "VIRTUAL_ENV" in environment else None
-    # Not in the project's folder: "-c" would import a project's own mlflow.py.
-    status = processes.run(
-        [python or sys.executable, "-c", _DOWNLOAD, uri, str(folder), str(answer)], folder, environment
-    )
-    if status:
-        reason = processes.output.tail[-1] if processes.output.tail else f"exit status {status}"
-        raise RunnerError(NO_INPUT, f"The input {uri} cannot be downloaded: {reason}")
-    return answer.read_text()

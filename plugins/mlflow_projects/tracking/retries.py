@@ -1,0 +1,41 @@
+"""How often, and after which pauses, a call is made again while the tracking server is away."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import tenacity
+
+_LONGEST_PAUSE = 30.0
+
+
+class TemporaryError(Exception):
+    """An answer (or the lack of one) after which it makes sense to ask again.
+
+    :param retry_after: seconds that the server asks for
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+def retrying(max_retries: int, sleep: Callable[[float], None]) -> tenacity.Retrying:
+    """Return what calls a function again as long as it raises :class:`TemporaryError`."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TemporaryError),
+        stop=tenacity.stop_after_attempt(max_retries + 1),
+        wait=_pause,
+        sleep=sleep,
+        reraise=True,
+    )
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Return the seconds until the next try: doubling, jittered, or what the server asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, TemporaryError) else None
+    longest = min(0.5 * 2**state.attempt_number, _LONGEST_PAUSE)
+    backoff = random.uniform(longest / 2, longest)  # noqa: S311
+    return min(max(backoff, asked or 0.0), _LONGEST_PAUSE * 2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from mlflow_projects.listeners import dag_run, process, task_instance
+from mlflow_projects.listeners import dag_run, preload, task_instance
 from mlflow_projects.ui import EXTERNAL_VIEWS, fastapi_app
 
 
@@ -15,7 +15,7 @@ class MLflowProjectsPlugin(AirflowPlugin):
     """Keeps MLflow's story the same as Airflow's, and shows it: the tabs "MLflow" of a DAG and of a DAG run."""
 
     name = "mlflow_projects"
-    listeners = [dag_run, process, task_instance]  # noqa: RUF012
+    listeners = [dag_run, preload, task_instance]  # noqa: RUF012
     external_views = EXTERNAL_VIEWS
 
     @cached_property

@@ -42,7 +42,7 @@ from airflow.sdk.listener import get_listener_manager
 manager = get_listener_manager()
 manager.hook.on_starting(component=TaskRunnerMarker())
 import sys
-assert "mlflow_projects.listeners.process" in sys.modules
+assert "mlflow_projects.listeners.preload" in sys.modules
 print([name for name in sys.modules if name.startswith(("mlflow_projects.operators", "mlflow_projects.backends"))])
 """
     assert_last_line(code, "[]")

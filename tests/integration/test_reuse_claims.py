@@ -14,7 +14,7 @@ from mlflow_projects.attempt.reuse import Reuse
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.connect import connect
 from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity
-from mlflow_projects.tracking.reuse import ReuseKey, completion_tags
+from mlflow_projects.tracking.reuse_key import ReuseKey, completion_tags
 from mlflow_projects.tracking.server import TrackingSettings
 from tests.support.waiting import wait
 

@@ -30,7 +30,7 @@ from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
 from mlflow_projects.tracking.record import MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
-from mlflow_projects.tracking.reuse import completion_tags
+from mlflow_projects.tracking.reuse_key import completion_tags
 from mlflow_projects.tracking.tags import JOB, PARAMETERS, REASON
 
 _TAIL_LINES = 20

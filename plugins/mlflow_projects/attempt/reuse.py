@@ -22,7 +22,7 @@ from mlflow_projects.project.paths import exists, local_path_of
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.closing import end_run
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity
-from mlflow_projects.tracking.reuse import REUSED, RUNNING, WAITING, ReuseKey, lost_artifacts
+from mlflow_projects.tracking.reuse_key import REUSED, RUNNING, WAITING, ReuseKey, lost_artifacts
 from mlflow_projects.tracking.tags import PARAMETERS, REUSED_FROM
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.3, 15.0  # seconds between two looks at who else works

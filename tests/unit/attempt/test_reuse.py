@@ -16,7 +16,7 @@ from mlflow_projects.attempt.reuse import Reuse
 from mlflow_projects.attempt.step import AttemptKilledError
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity
-from mlflow_projects.tracking.reuse import ReuseKey, completion_tags
+from mlflow_projects.tracking.reuse_key import ReuseKey, completion_tags
 from tests.support.memory_tracking import MemoryClient
 
 KEY = ReuseKey({"code": "1", "parameters": {"a": "1"}}, "task")

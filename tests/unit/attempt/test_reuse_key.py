@@ -25,7 +25,7 @@ from mlflow_projects.project.command import Parameters
 from mlflow_projects.project.spec import load_project
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.record import TaskIdentity
-from mlflow_projects.tracking.reuse import ReuseKey
+from mlflow_projects.tracking.reuse_key import ReuseKey
 
 QUICK = settings(max_examples=50, deadline=None)
 VALUES = st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=4)

@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
-from mlflow_projects.tracking.reuse import ARTIFACTS, ReuseKey, completion_tags, lost_artifacts
+from mlflow_projects.tracking.reuse_key import ARTIFACTS, ReuseKey, completion_tags, lost_artifacts
 from tests.support.memory_tracking import MemoryClient
 
 KEY = ReuseKey({"code": {"b": 1, "a": "ü"}, "image": None}, "dag.train")

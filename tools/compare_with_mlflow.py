@@ -82,7 +82,7 @@ class Comparison:
     def _look_at(self, root: Path) -> None:
         from mlflow.projects import _project_spec
 
-        from mlflow_projects.cli.lint import is_template
+        from mlflow_projects.cli.check_rules import is_template
         from mlflow_projects.exceptions import ProjectError
         from mlflow_projects.project.spec import load_project
 
@@ -154,7 +154,7 @@ class Comparison:
         return their_command is not None
 
     def _lint(self, root: Path, is_built: bool) -> None:
-        from mlflow_projects.cli.lint import lint_project
+        from mlflow_projects.cli.check_rules import lint_project
 
         errors = [finding for finding in lint_project(root).findings if finding.is_error]
         for finding in errors:
@@ -205,7 +205,7 @@ def _sets_of_values(entry: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _why(project: Any, name: str, kind: str, values: Values) -> str | None:
     """Return the reason of those above for which a command may differ, or None."""
-    from mlflow_projects.project import placeholders
+    from mlflow_projects.project import quoting
 
     entry_point = project.entry_points[name]
     types = {key: parameter.type for key, parameter in entry_point.parameters.items()}
@@ -222,7 +222,7 @@ def _why(project: Any, name: str, kind: str, values: Values) -> str | None:
         marks[key] = f"mlflowvalue{len(marks)}z" if shlex.quote(value) != value else value
     used = [mark for mark in marks.values() if mark.startswith("mlflowvalue")]
     filled = entry_point.command.format(**marks)
-    found = placeholders.places(filled, [mark for mark in used if filled.count(mark) == 1])
+    found = quoting.places(filled, [mark for mark in used if filled.count(mark) == 1])
     return "quoted or no place" if any(place.quoted for place in found) else None
 
 

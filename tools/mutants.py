@@ -39,10 +39,10 @@ MODULES = (
     "backends/local/output.py",
     "backends/local/withheld_variables.py",
     "project/command.py",
-    "project/shell.py",
+    "project/shell_syntax.py",
     "project/shell_variables.py",
     "project/interpreters.py",
-    "project/placeholders.py",
+    "project/quoting.py",
     "project/identity.py",
     "ui/reading.py",
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow_projects.cli.check_result import CheckResult, Level
 
 if TYPE_CHECKING:
-    from mlflow_projects.cli.lint import Report
+    from mlflow_projects.cli.check_rules import Report
 
 HELP = "check this environment, the tracking server and the MLproject files"
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found; return 1 if anything is an error."""
-    from mlflow_projects.cli.lint import is_template, lint_project
+    from mlflow_projects.cli.check_rules import is_template, lint_project
 
     found, results = _projects(arguments.paths)
     results += [CheckResult(Level.NOTE, f"{root} is a template, passed over.") for root in found if is_template(root)]
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _projects(paths: Sequence[Path]) -> tuple[list[Path], list[CheckResult]]:
     """Return the projects at or below paths, and what is to be said where there are none."""
-    from mlflow_projects.cli.lint import find_projects
+    from mlflow_projects.cli.check_rules import find_projects
 
     if not paths:
         found = find_projects(Path())

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import placeholders, shell
+from mlflow_projects.project import quoting, shell_syntax
 from mlflow_projects.project.paths import existing_path, local_path_of
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
@@ -129,7 +129,7 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
             continue
         name = re.split(r"[.\[]", field, maxsplit=1)[0]
         is_changed = name != field or spec or conversion
-        is_trusted = shell.is_plain(values[name]) or (is_changed and name in defaults)
+        is_trusted = shell_syntax.is_plain(values[name]) or (is_changed and name in defaults)
         if is_trusted and not isinstance(values[name], FilledLater):
             marked += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
         elif is_changed:
@@ -144,10 +144,10 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     texts: dict[str, str] = {}
     while len(texts) < len(marks):
         texts = {}
-        for (mark, name), place in zip(marks.items(), placeholders.places(marked, list(marks)), strict=True):
+        for (mark, name), place in zip(marks.items(), quoting.places(marked, list(marks)), strict=True):
             try:
                 texts[mark] = _written(place, values[name])
-            except placeholders.PlaceError as error:
+            except quoting.PlaceError as error:
                 if name not in defaults or isinstance(values[name], FilledLater):
                     raise ProjectError(_refusal(key, name, str(error))) from error
                 marked = marked.replace(mark, quoted[name])
@@ -156,18 +156,18 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     if not marks:
         return as_mlflow
     filled = re.sub("|".join(marks), lambda found: texts[found.group()], marked)
-    if shell.shape(filled) != shell.shape(marked):
+    if shell_syntax.shape(filled) != shell_syntax.shape(marked):
         if defaults >= {*marks.values()}:
             return as_mlflow
         raise ProjectError(_refusal(key, ", ".join(marks.values()), "where it would change the command"))
     return filled
 
 
-def _written(place: placeholders.Place, value: str) -> str:
+def _written(place: quoting.Place, value: str) -> str:
     if not isinstance(value, FilledLater):
         return place.write(value)
     if place.around is None:
-        raise placeholders.PlaceError("where no path can be filled in later")
+        raise quoting.PlaceError("where no path can be filled in later")
     return place.around[0] + value + place.around[1]
 
 
@@ -185,7 +185,7 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
     """
     if "\n" in command[len(command.rstrip()) :]:
         command = re.sub(r"(\s|\\\n)+$", "", command)
-    if not shell.takes_arguments(command):
+    if not shell_syntax.takes_arguments(command):
         raise ProjectError(
             f"{key} ends with something that takes no arguments, so the parameters {', '.join(map(repr, extra))} "
             "would be lost; declare them in the MLproject."

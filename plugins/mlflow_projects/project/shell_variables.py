@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell import around, parse, static, text_of, walk, words_of
+from mlflow_projects.project.shell_syntax import around, parse, static, text_of, walk, words_of
 
 if TYPE_CHECKING:
     from tree_sitter import Node

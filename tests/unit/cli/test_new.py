@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.cli import main
-from mlflow_projects.cli.lint import lint_project
+from mlflow_projects.cli.check_rules import lint_project
 from tests.conftest import HOME, ROOT
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell import (
+from mlflow_projects.project.shell_syntax import (
     WORDS,
     around,
     is_escaped,

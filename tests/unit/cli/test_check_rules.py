@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.cli import main
-from mlflow_projects.cli.lint import find_projects, lint_project
+from mlflow_projects.cli.check_rules import find_projects, lint_project
 from tests.conftest import ROOT
 
 Write = Callable[..., Path]

@@ -1,6 +1,6 @@
 """A shell command as bash reads it: its statements, its simple commands and their words.
 
-tree-sitter's grammar of bash parses it; nothing is run. What a value becomes in it is :mod:`.placeholders`' matter.
+tree-sitter's grammar of bash parses it; nothing is run. What a value becomes in it is :mod:`.quoting`' matter.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import interpreters, placeholders, shell
+from mlflow_projects.project import interpreters, quoting, shell_syntax
 from mlflow_projects.project.command import check_type, is_recordable
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.spec import (
@@ -257,7 +257,7 @@ class _Linter:
         mark = "mlflowvalue"
         for name in names:
             filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
-            if mark in filled and placeholders.places(filled, [mark])[0].quoted:
+            if mark in filled and quoting.places(filled, [mark])[0].quoted:
                 self._warn(
                     key,
                     f"{{{name}}} stands inside of quotes, or where the shell reads more than a word, so that MLflow "
@@ -327,7 +327,7 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
     whether it is a program itself.
     """
     is_first = True
-    for words, decides in shell.commands(command):
+    for words, decides in shell_syntax.commands(command):
         name = words[0] if words else None
         if name is None or name in _ELSEWHERE:
             return

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import FilledLater, build_command, check_parameters
-from mlflow_projects.project.shell import is_plain
+from mlflow_projects.project.shell_syntax import is_plain
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
 # Writes its arguments and, without any, its input: each ends with a NUL.

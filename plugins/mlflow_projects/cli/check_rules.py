@@ -154,6 +154,16 @@ class _Lines:
                     yield line, key.value, first[key.value]
 
 
+class _AnyVariable(dict[str, str]):
+    """The variables of a worker that is not this one: it may have any."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return "/any"
+
+
 class _Linter:
     def __init__(self, root: Path, file: Path, content: Mapping[str, Any]) -> None:
         self.root, self.file, self.content = root, file, content
@@ -278,6 +288,7 @@ class _Linter:
                 self._warn((name,), f"'{name}' is empty and counts for nothing; fill it in, or remove it.")
         if self.environment == "docker_env" and isinstance(docker_env, dict):
             self._unknown_keys(("docker_env",), docker_env, _DOCKER_KEYS)
+            self._docker_env(docker_env)
         if self.environment != "python_env" or file is None:
             return
         project = Project(self.root, self.file, None, {}, self.environment, file)
@@ -290,6 +301,16 @@ class _Linter:
         if not any(line.lower().startswith("mlflow") for line in wanted) and self._imports_mlflow():
             message = "'mlflow' is missing in 'dependencies', but a script of the project imports it."
             self.findings.append(Finding(file, 1, message, is_error=False))
+
+    def _docker_env(self, docker_env: Mapping[str, Any]) -> None:
+        from mlflow_projects.backends.local.docker_env import declared_variables, volumes_of
+
+        project = Project(self.root, self.file, None, {}, self.environment, None, dict(docker_env))
+        for key, look in (("volumes", volumes_of), ("environment", declared_variables)):
+            try:
+                look(project, _AnyVariable())
+            except ProjectError as error:
+                self._error(("docker_env", key), _without_place(error, self.file))
 
     def _imports_mlflow(self) -> bool:
         pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)

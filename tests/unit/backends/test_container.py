@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,12 @@ import pytest
 
 from mlflow_projects.backends.contract import Job, OpenRun
 from mlflow_projects.backends.local import container
-from mlflow_projects.backends.local.container import Mounts, declared_variables, volumes_of
+from mlflow_projects.backends.local.container import Mounts
 from mlflow_projects.backends.local.engine import engine_host
 from mlflow_projects.backends.local.settings import LocalSettings
-from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
-from mlflow_projects.project.spec import Project, load_project
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Any:
-    def make(**docker_env: Any) -> Project:
-        (tmp_path / "MLproject").write_text("entry_points: {main: {command: 'true'}}")
-        found = load_project(tmp_path)
-        return Project(
-            **{**vars(found), "environment_kind": "docker_env", "docker_env": {"image": "declared:1", **docker_env}}
-        )
-
-    return make
+from mlflow_projects.project.spec import Project
 
 
 def job(project: Project, workspace: Path, **changes: Any) -> Job:
@@ -42,24 +28,6 @@ def test_the_image_of_the_operator_wins_over_the_projects(project: Any) -> None:
     assert LocalSettings.of({"docker_image": "mine:2"}, project()).docker_image == "mine:2"
     assert LocalSettings.of({"docker_image": ""}, project()).docker_image == "declared:1"
     assert LocalSettings.of({}, Project(Path("/"), None, None, {})).docker_image == ""
-
-
-def test_declared_variables_are_set_or_copied(project: Any) -> None:
-    declared = project(environment=["COPIED", ["SET", 1], "MLFLOW_RUN_ID"])
-    assert declared_variables(declared, {"COPIED": "yes", "OTHER": "no"}) == {"COPIED": "yes", "SET": "1"}
-    with pytest.raises(ProjectError, match=r"MLproject: 'docker_env.environment' copies the variable 'COPIED'"):
-        declared_variables(declared, {})
-    with pytest.raises(ProjectError, match=re.escape("write [name, value]")):
-        declared_variables(project(environment=[["only a name"]]), {})
-
-
-def test_volumes(project: Any, tmp_path: Path) -> None:
-    binds, unnamed = volumes_of(project(volumes=["/a:/b:ro", "named:/c", "./data:/d", "/scratch"]))
-    assert binds == ["/a:/b:ro", "named:/c", f"{tmp_path}/data:/d"]
-    assert unnamed == ["/scratch"]
-    for wrong in ("/a:b", "name", "/a:/b:ro:z", ":/b"):
-        with pytest.raises(ProjectError, match=re.escape(f"'docker_env.volumes' has {wrong!r}")):
-            volumes_of(project(volumes=[wrong]))
 
 
 def test_what_may_be_written_stays_so_and_outer_folders_come_first() -> None:

@@ -135,6 +135,19 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
             "MLproject:1: error: 'docker_env' needs an 'image'.",
         ],
     ),
+    "docker_env that needs a shell": (
+        """\
+        docker_env:
+          image: x
+          volumes: [$(pwd):/a, ~/b:/b, $DATA:/c, $(id):/d]
+          environment: [ANY, [A, $ANY], [B, "`id`"]]
+        entry_points: {main: {command: x}}
+        """,
+        [
+            "MLproject:3: error: 'docker_env.volumes' has '$(id):/d', which no shell reads here",
+            "MLproject:4: error: 'docker_env.environment' has '`id`', which no shell reads here",
+        ],
+    ),
     "an empty key": (
         "docker_env:\nentry_points:\n",
         [

@@ -22,13 +22,13 @@ from typing import Any
 from mlflow_projects.backends.contract import Job, JobStatus, Launch, OpenRun, Running
 from mlflow_projects.backends.local import engine
 from mlflow_projects.backends.local.command import status_of
+from mlflow_projects.backends.local.docker_env import declared_variables, volumes_of
 from mlflow_projects.backends.local.path_download import downloader
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command, check_length
 from mlflow_projects.project.paths import existing_path, exists, local_path_of
-from mlflow_projects.project.spec import Project
 
 PROJECT_FOLDER = "/mlflow/projects/code"  # mlflow.projects.utils.MLFLOW_DOCKER_WORKDIR_PATH
 # Besides what the MLproject names, as MLflow does: how to reach artifacts, and which task this is.
@@ -96,8 +96,9 @@ class ContainerLaunch(Launch):
                 f"This step runs in the image {image!r}, where env_manager {job.env_manager!r} means nothing; leave "
                 "env_manager out, or the image."
             )
-        declared_variables(job.project, {**self.worker, **job.variables})
-        self.binds, self.unnamed_volumes = volumes_of(job.project)
+        environment = {**self.worker, **job.variables}
+        declared_variables(job.project, environment)
+        self.volumes = volumes_of(job.project, environment)
         self.tags = {"mlflow.project.env": "docker", "mlflow.docker.image.uri": image}  # MLflow's own
         with engine.connected(engine.engine_environment()) as client:
             client.ping()
@@ -110,11 +111,12 @@ class ContainerLaunch(Launch):
         """Pull the image if need be, then start the container below a program of ours that holds it."""
         job, settings = self.job, self.settings
         environment = {**self.worker, **job.variables, **run.variables}
-        mounts = Mounts()
-        mounts.add(job.project.root.resolve(), read_only=False, at=PROJECT_FOLDER)
+        mounts, root = Mounts(), job.project.root.resolve()
+        if not self.volumes.covers(PROJECT_FOLDER):  # else the MLproject mounts a folder there itself
+            mounts.add(root, read_only=False, at=PROJECT_FOLDER)
         variables = _variables(job, run, environment, mounts)
         _mount_stores(run, environment, mounts)
-        command = _command(job, downloader(job, environment), mounts)
+        command = _command(job, downloader(job, environment), mounts, PROJECT_FOLDER in mounts.folders)
         check_length(job.entry_point, command)
         with engine.connected(engine.engine_environment(), engine.PULL_SECONDS) as client:
             image_id = engine.ensure_image(client, settings.docker_image, self.log)
@@ -134,11 +136,11 @@ class ContainerLaunch(Launch):
                     "command": ["sh", "-c", _SCRIPT, "sh", command],
                     "environment": _with_home(variables, user),
                     "user": user,
-                    "volumes": self.unnamed_volumes,
-                    "working_dir": PROJECT_FOLDER,
+                    "volumes": self.volumes.unnamed,
+                    **({} if settings.docker_workdir == "image" else {"working_dir": PROJECT_FOLDER}),
                     "stop_signal": "SIGTERM",
                 },
-                "host": {**_host_config(settings), "binds": self.binds, "mounts": mounts.as_list()},
+                "host": {**_host_config(settings), "binds": self.volumes.binds, "mounts": mounts.as_list()},
             },
         )
         library = str(Path(__file__).resolve().parents[3])
@@ -210,57 +212,17 @@ def image_identity(image: str, log: Callable[[str], None]) -> str:
         return engine.ensure_image(client, image, log)
 
 
-def declared_variables(project: Project, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of ``docker_env.environment``: set there, or copied from the worker.
-
-    :raises ProjectError: the worker does not have one
-    """
-    found = {}
-    for item in (project.docker_env or {}).get("environment") or ():
-        if isinstance(item, list) and len(item) == 2:
-            found[str(item[0])] = str(item[1])
-        elif isinstance(item, list):
-            raise ProjectError(f"{project.file}: 'docker_env.environment' has {item!r}; write [name, value].")
-        elif item in environment:
-            found[item] = environment[item]
-        elif item not in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):  # these come with the run
-            raise ProjectError(
-                f"{project.file}: 'docker_env.environment' copies the variable {item!r}, which this worker does not "
-                "have (or keeps to itself); set it there, or write [name, value]."
-            )
-    return found
-
-
-def volumes_of(project: Project) -> tuple[list[str], list[str]]:
-    """Return the volumes of ``docker_env.volumes``: (binds in Docker's form, unnamed volumes).
-
-    :raises ProjectError: a volume has another form
-    """
-    binds, unnamed = [], []
-    for text in (project.docker_env or {}).get("volumes") or ():
-        source, *rest = text.split(":")
-        target = rest[0] if rest else source
-        if not target.startswith("/") or len(rest) > 2 or not source:
-            raise ProjectError(
-                f"{project.file}: 'docker_env.volumes' has {text!r}; write '/host/path:/container/path', with ':ro' "
-                "at its end for reading only."
-            )
-        if not rest:
-            unnamed.append(target)
-        elif source.startswith("."):
-            binds.append(":".join([str((project.root / source).resolve()), *rest]))
-        else:
-            binds.append(text)
-    return binds, unnamed
-
-
 def container_name(job: Job) -> str:
     """Return the container's name: readable, and unique for each attempt."""
     label = re.sub(r"[^a-zA-Z0-9]+", "-", job.label)[:60].strip("-")
     return f"mlflow-{label}-{re.sub(r'[^a-zA-Z0-9]', '', job.attempt_id)[-12:]}"
 
 
-def _command(job: Job, download: Callable[[str, str], str], mounts: Mounts) -> str:
+def _command(job: Job, download: Callable[[str, str], str], mounts: Mounts, is_mounted: bool) -> str:
+    """Return the command.
+
+    :param is_mounted: whether the project's own folder is at ``PROJECT_FOLDER``
+    """
     root = job.project.root.resolve()
 
     def fetched(uri: str, folder: str) -> str:
@@ -270,7 +232,7 @@ def _command(job: Job, download: Callable[[str, str], str], mounts: Mounts) -> s
 
     def localized(name: str, value: str) -> str:
         path = Path(existing_path(job.project.root, name, value)).resolve()
-        if path.is_relative_to(root):
+        if is_mounted and path.is_relative_to(root):
             return str(Path(PROJECT_FOLDER) / path.relative_to(root))
         mounts.add(path, read_only=True)
         return str(path)

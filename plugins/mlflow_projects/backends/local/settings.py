@@ -20,6 +20,7 @@ class LocalSettings:
 
     :param grace_seconds: between SIGTERM and SIGKILL; Airflow itself gives a task 5 seconds
     :param docker_image: default: ``docker_env.image`` of the project; "" runs the command on the worker itself
+    :param docker_workdir: where the command runs: in the ``project``, or in the ``image``'s own WORKDIR
     :param docker_network: default: the worker's own, where a tracking server on 127.0.0.1 is in reach
     :param docker_memory: a limit such as ``4g``; "" for none
     :param docker_shm_size: PyTorch's data loaders pass batches through shared memory; Docker's 64 MB are too little
@@ -28,6 +29,7 @@ class LocalSettings:
 
     grace_seconds: float = DEFAULT_GRACE
     docker_image: str = ""
+    docker_workdir: str = "project"
     docker_network: str = "host"
     docker_memory: str = ""
     docker_shm_size: str = "1g"
@@ -50,6 +52,10 @@ class LocalSettings:
         gpus = settings.docker_gpus
         if gpus and gpus != "all" and not gpus.isdigit():
             raise ProjectError(f"backend_config: 'docker_gpus' must be a number or 'all', not {gpus!r}.")
+        if settings.docker_workdir not in ("project", "image"):
+            raise ProjectError(
+                f"backend_config: 'docker_workdir' must be 'project' or 'image', not {settings.docker_workdir!r}."
+            )
         return settings
 
 

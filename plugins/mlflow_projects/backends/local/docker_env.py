@@ -1,0 +1,118 @@
+"""What an MLproject's ``docker_env`` says: volumes and variables.
+
+MLflow puts both into a ``docker run`` line that a shell reads in the project's folder, so that people write ``$PWD``,
+``$(pwd)``, ``${HOME}`` and ``~``. Here the same is read without a shell.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.spec import Project
+
+# A backslash takes the meaning of what follows it; then the project's folder, and a variable.
+_REPLACED = re.compile(r"\\(.)|(\$\(\s*pwd\s*\)|`\s*pwd\s*`)|\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
+_OTHER_SHELL = re.compile(r"\$[({]|`")
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][\w.-]*")
+# A connection (or the run) has said all that there is to say of these.
+_OURS = re.compile(r"MLFLOW_(TRACKING_|RUN_|EXPERIMENT_)")
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The volumes of a container.
+
+    :param binds: in Docker's form, ``source:target[:options]``
+    :param unnamed: paths in the container; the volumes go with it
+    """
+
+    binds: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
+
+    def covers(self, path: str) -> bool:
+        """Tell whether one of them is mounted at a path of the container."""
+        targets = [*self.unnamed, *(bind.split(":")[1] for bind in self.binds)]
+        return any(posixpath.normpath(target) == path for target in targets)
+
+
+def declared_variables(project: Project, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of ``docker_env.environment``: set there, or copied from the worker.
+
+    :param environment: the worker's variables that a command may see
+    :raises ProjectError: the worker does not have one, or a value needs a shell
+    """
+    key = f"{project.file}: 'docker_env.environment'"
+    found = {}
+    for item in (project.docker_env or {}).get("environment") or ():
+        if isinstance(item, list) and len(item) == 2:
+            found[str(item[0])] = expanded(key, str(item[1]), project, environment)
+        elif isinstance(item, list):
+            raise ProjectError(f"{key} has {item!r}; write [name, value].")
+        elif item in environment:
+            found[item] = environment[item]
+        elif not _OURS.match(item):
+            raise ProjectError(
+                f"{key} copies the variable {item!r}, which this worker does not have (or keeps to itself); set it "
+                "there, or write [name, value]."
+            )
+    return found
+
+
+def volumes_of(project: Project, environment: Mapping[str, str]) -> Volumes:
+    """Return the volumes of ``docker_env.volumes``.
+
+    :param environment: the worker's variables that a command may see
+    :raises ProjectError: a volume has another form, or needs a shell
+    """
+    key = f"{project.file}: 'docker_env.volumes'"
+    volumes = Volumes()
+    for text in (project.docker_env or {}).get("volumes") or ():
+        source, *rest = expanded(key, text, project, environment).split(":")
+        if re.match(r"~(/|$)", source):
+            source = (environment["HOME"] if "HOME" in environment else str(Path.home())) + source[1:]
+        if source.startswith("."):
+            source = str((project.root / source).resolve())
+        target = rest[0] if rest else source
+        is_source = source.startswith("/") or bool(rest and _VOLUME_NAME.fullmatch(source))
+        if not is_source or not target.startswith("/") or len(rest) > 2:
+            raise ProjectError(
+                f"{key} has {text!r}; write '/host/path:/container/path', with ':ro' at its end for reading only."
+            )
+        if rest:
+            volumes.binds.append(":".join([source, *rest]))
+        else:
+            volumes.unnamed.append(target)
+    return volumes
+
+
+def expanded(key: str, text: str, project: Project, environment: Mapping[str, str]) -> str:
+    """Return a text with the variables, and the project's folder, that a shell would put into it.
+
+    :param key: begins the error's sentence
+    :raises ProjectError: a variable that is not there, or more than that is asked of a shell
+    """
+
+    def replacement(found: re.Match[str]) -> str:
+        escaped, folder, *names = found.groups()
+        name = names[0] or names[1]
+        if escaped:
+            return escaped
+        if folder or name == "PWD":
+            return str(project.root.resolve())
+        if name not in environment:
+            raise ProjectError(
+                f"{key} has {text!r}, but this worker has no variable {name!r} (or keeps it to itself); set it, or write "
+                "what is meant."
+            )
+        return environment[name]
+
+    if _OTHER_SHELL.search(_REPLACED.sub("", text)):
+        raise ProjectError(
+            f"{key} has {text!r}, which no shell reads here; only ~, $NAME, ${{NAME}}, $PWD and $(pwd) are replaced."
+        )
+    return _REPLACED.sub(replacement, text)

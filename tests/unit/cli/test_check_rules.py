@@ -299,7 +299,7 @@ ENVIRONMENTS = {
         "python: 3.10\ndependencies: [mlflow]\n",
         "env.yaml:1: error: YAML reads 'python: 3.10' as the number 3.1; write it in quotes.",
     ),
-    "no YAML": ("python: [\n", "env.yaml:1: error: cannot be read as YAML: "),
+    "no YAML": ("python: [\n", "env.yaml:2: error: not valid YAML ("),
     "no list": ("dependencies: mlflow\n", "env.yaml:1: error: 'dependencies' must be a list of requirements."),
     "without mlflow": ("dependencies: [numpy]\n", "env.yaml:1: warning: 'mlflow' is missing in 'dependencies'"),
 }

@@ -106,8 +106,8 @@ def expanded(key: str, text: str, project: Project, environment: Mapping[str, st
             return str(project.root.resolve())
         if name not in environment:
             raise ProjectError(
-                f"{key} has {text!r}, but this worker has no variable {name!r} (or keeps it to itself); set it, or write "
-                "what is meant."
+                f"{key} has {text!r}, but this worker has no variable {name!r} (or keeps it to itself); set it, or "
+                "write what is meant."
             )
         return environment[name]
 

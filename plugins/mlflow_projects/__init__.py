@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MLflowRegisterModelOperator,
     )
     from mlflow_projects.operators.project import MLflowProjectOperator
+    from mlflow_projects.operators.references import artifact
     from mlflow_projects.operators.run_group import mlflow_run
     from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
     from mlflow_projects.sensors.model_version import MLflowModelVersionSensor
@@ -34,6 +35,7 @@ __all__ = [
     "MLflowRegisterModelOperator",
     "MLflowStartRunOperator",
     "ParameterGridOperator",
+    "artifact",
     "mlflow_run",
     "skip_unless",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "MLflowRegisterModelOperator": "mlflow_projects.operators.models",
     "MLflowStartRunOperator": "mlflow_projects.operators.runs",
     "ParameterGridOperator": "mlflow_projects.operators.grid",
+    "artifact": "mlflow_projects.operators.references",
     "mlflow_run": "mlflow_projects.operators.run_group",
     "skip_unless": "mlflow_projects.operators.conditions",
 }

@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.tracking.registration import WantedVersion, find_source, move_alias, number, register
+from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.tracking.registration import (
+    WantedVersion,
+    addresses_of_models,
+    find_source,
+    move_alias,
+    number,
+    register,
+)
 from tests.contract.store import Store
 
 
@@ -32,6 +39,21 @@ def test_the_newest_model_of_that_name_in_the_run_counts(store: Store) -> None:
     store.writer.log_model(run, "another")
     assert find_source(store.client, run, "model").model_id == newest
     assert find_source(store.client, other, "model").model_id != newest
+
+
+def test_the_models_of_a_run_have_addresses(store: Store) -> None:
+    run = store.run(None)
+    assert addresses_of_models(store.client, run) == {}
+    store.writer.log_model(run)
+    newest, other = store.writer.log_model(run), store.writer.log_model(run, "another")
+    addresses = {"model": f"models:/{newest}", "another": f"models:/{other}"}
+    assert addresses_of_models(store.client, store.client.get_run(run.run_id)) == addresses
+
+
+def test_a_logged_model_that_is_not_there_is_refused(store: Store) -> None:
+    with pytest.raises(TrackingError) as caught:
+        store.client.logged_model(f"m-{'0' * 32}")
+    assert caught.value.code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def test_a_model_among_the_artifacts_is_registered(store: Store) -> None:

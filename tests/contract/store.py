@@ -70,6 +70,9 @@ class MlflowWriter:
         self.delete_experiment = self.mlflow.delete_experiment
 
     def log_model(self, run: Run, name: str = "model", status: str = "READY") -> str:
+        from mlflow.entities import LoggedModelOutput
+
         model = self.mlflow.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
+        self.mlflow.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step=0)])  # as log_model does
         self.mlflow.finalize_logged_model(model.model_id, status)
         return str(model.model_id)

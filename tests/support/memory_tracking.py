@@ -202,6 +202,13 @@ class MemoryClient:
             held = (*kept, alias) if one.version == version else kept
             self._change_version(name, one.version, lambda one, held=held: replace(one, aliases=held))
 
+    def logged_model(self, model_id: str) -> LoggedModel:
+        self._called("logged_model", model_id)
+        for model, _, _ in self._models:
+            if model.model_id == model_id:
+                return model
+        raise TrackingError(f"Logged model {model_id} not found", "RESOURCE_DOES_NOT_EXIST")
+
     def logged_models(self, experiment_id: str, query: str) -> list[LoggedModel]:
         self._called("logged_models", experiment_id, query)
         matches = _matcher(query)
@@ -232,6 +239,8 @@ class MemoryClient:
         number = next(self._ids)
         model = LoggedModel(f"m-{number:032x}", name, run.run_id, f"memory://models/m-{number:032x}", number)
         self._models.append((model, run.experiment_id, status))
+        stored = self._stored(run.run_id)
+        stored.run = replace(stored.run, model_ids=(*stored.run.model_ids, model.model_id))
         return model.model_id
 
     def delete_run(self, run_id: str) -> None:

@@ -13,12 +13,12 @@ from mlflow_projects.attempt.life import Attempt
 from mlflow_projects.attempt.step import AttemptKilledError, Result, Step
 from mlflow_projects.backends.contract import Host
 from mlflow_projects.backends.registry import backend_of, handle_from, is_durable, link_names
+from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.hooks.git_credentials import git_credentials
 from mlflow_projects.links.job import JobLink
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.operators import earlier_tries
-from mlflow_projects.operators.artifact import ArtifactReference
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
@@ -31,11 +31,13 @@ from mlflow_projects.operators.base import (
 )
 from mlflow_projects.operators.enclosing import enclosing_parent
 from mlflow_projects.operators.masking import masked
+from mlflow_projects.operators.references import ArtifactReference, ModelReference
 from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.supervision import let_supervisor_notice_the_end, stop_without_supervisor
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.closing import withdraw
+from mlflow_projects.tracking.registration import addresses_of_models
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -50,9 +52,10 @@ class MLflowProjectOperator(MLflowRunOperator):
     The arguments are those of ``mlflow.projects.run``. Each try of the task is a run of its own; the
     command's exit status decides how both end.
 
-    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "mlflow_conn_id"}`` as
-    XCom, where ``metrics`` holds the last value of each metric. For a reused result this is the original's run, and
-    ``linked_run_id`` is the run of this DAG run that points to it.
+    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "models",
+    "mlflow_conn_id"}`` as XCom, where ``metrics`` holds the last value of each metric and ``models`` the address
+    (``models:/m-…``) of each model that the command logged, by its name. For a reused result this is the original's
+    run, and ``linked_run_id`` is the run of this DAG run that points to it.
 
     :param uri: folder, ``file://``, git URL or ``.zip``, each with an optional ``#sub/directory`` (templated)
     :param entry_point: an entry point of the MLproject, or a ``.py``, ``.sh`` or ``.R`` file of it (templated)
@@ -176,13 +179,15 @@ class MLflowProjectOperator(MLflowRunOperator):
         self.doc_md = self.doc_md or self._describe()
 
     def artifact(self, path: str = "") -> ArtifactReference:
-        """Return where this step's artifacts are, as a value for a later step's ``parameters``.
-
-        The later step is put downstream of this one. Inside an f-string it is a template.
-
-        :param path: below the run's artifact URI
-        """
+        """Return where this step's artifacts are; see :func:`mlflow_projects.artifact`."""
         return ArtifactReference(self, path)
+
+    def model(self, name: str) -> ModelReference:
+        """Return the address of a model that this step logs (``models:/m-…``), as a value for a later step.
+
+        :param name: what ``log_model(name=…)`` calls it; of several, the last one counts
+        """
+        return ModelReference(self, name)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Live the attempt's life; see :mod:`mlflow_projects.attempt.life`."""
@@ -196,15 +201,15 @@ class MLflowProjectOperator(MLflowRunOperator):
                 attempt = self._new_attempt(context, client, self._step_of(run, context))
                 if is_deferrable(self.deferrable):
                     self._hand_over(context, run, handle)
-                return self._finish(context, attempt, lambda: attempt.attach(run, handle))
+                return self._told(context, client, self._watched(attempt, lambda: attempt.attach(run, handle)))
             attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
             attempt.reuse = reuse_of(self.reuse, context, attempt)
             if is_deferrable(self.deferrable) and is_durable(self.backend):
                 result = self._watched(attempt, attempt.start)
                 if result.handle:
                     self._hand_over(context, result.run, result.handle)
-                return self._told(context, result)
-            return self._finish(context, attempt, attempt.run)
+                return self._told(context, client, result)
+            return self._told(context, client, self._watched(attempt, attempt.run))
 
     def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
         """Close the attempt whose job a trigger watched to its end, or to its deadline."""
@@ -214,17 +219,21 @@ class MLflowProjectOperator(MLflowRunOperator):
             run = client.get_run(run_id)
             self._show_links(context, client, run, handle)
             attempt = self._new_attempt(context, client, self._step_of(run, context))
-            return self._finish(context, attempt, lambda: attempt.conclude(run, handle))
+            return self._told(context, client, self._watched(attempt, lambda: attempt.conclude(run, handle)))
 
-    def _finish(self, context: Context, attempt: Attempt, work: Callable[[], Result]) -> dict[str, Any]:
-        return self._told(context, self._watched(attempt, work))
-
-    def _told(self, context: Context, result: Result) -> dict[str, Any]:
+    def _told(self, context: Context, client: TrackingClient, result: Result) -> dict[str, Any]:
         """Return the XCom of an attempt that ended well."""
         self._finished, self._state_before_report = result.run, own_state(context["ti"])
         if result.original:
-            return {**self.xcom_of(result.original, "FINISHED"), "linked_run_id": result.run.run_id}
-        return self.xcom_of(result.run, "FINISHED")
+            told = {**self.xcom_of(result.original, "FINISHED"), "linked_run_id": result.run.run_id}
+        else:
+            told = self.xcom_of(result.run, "FINISHED")
+        try:
+            maker = client.get_run(result.original.run_id) if result.original else result.run
+            return {**told, "models": addresses_of_models(client, maker)}
+        except TrackingError as error:  # the run has its end, and must keep it
+            self.log.warning("The models of run %s cannot be listed: %s", told["run_id"], error)
+            return told
 
     def _watched(self, attempt: Attempt, work: Callable[[], Result]) -> Result:
         """Do the work so that Airflow can stop it."""

@@ -27,6 +27,7 @@ class Run:
     :param start_time: milliseconds since 1970
     :param end_time: milliseconds since 1970, None while it runs
     :param metrics: the last value of each metric
+    :param model_ids: of the models that the run logged; () also where they were not asked for
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Run:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    model_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -189,4 +189,5 @@ def _run(run: Any) -> Run:
         tags=dict(run.data.tags),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
+        model_ids=tuple(output.model_id for output in run.outputs.model_outputs) if run.outputs else (),
     )

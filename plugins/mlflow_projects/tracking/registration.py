@@ -87,6 +87,15 @@ def register(
     return _ready(client, version, sleep, patience)
 
 
+def addresses_of_models(client: TrackingClient, run: Run) -> dict[str, str]:
+    """Return the address (``models:/m-…``) of each model that a run logged, by its name; the newest of a name counts.
+
+    :param run: as :meth:`TrackingClient.get_run` returns it
+    """
+    models = [client.logged_model(model_id) for model_id in dict.fromkeys(run.model_ids)]
+    return {model.name: f"models:/{model.model_id}" for model in sorted(models, key=lambda found: found.created)}
+
+
 def find_source(client: TrackingClient, run: Run, model: str) -> ModelSource:
     """Return where a run's model is: the newest logged model of that name, else a folder with an MLmodel file.
 

@@ -91,6 +91,9 @@ class ModelRegistry(Protocol):
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Move an alias to a version."""
 
+    def logged_model(self, model_id: str) -> LoggedModel:
+        """Return a logged model; code RESOURCE_DOES_NOT_EXIST if there is none."""
+
     def logged_models(self, experiment_id: str, query: str) -> list[LoggedModel]:
         """Return the logged models of an experiment that match a filter, failed uploads left out."""
 

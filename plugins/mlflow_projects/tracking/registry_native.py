@@ -76,6 +76,10 @@ class NativeRegistry:
         with translated():
             self._client.set_registered_model_alias(name, alias, str(version))
 
+    def logged_model(self, model_id: str) -> LoggedModel:
+        with translated():
+            return _logged_model(self._client.get_logged_model(model_id))
+
     def logged_models(self, experiment_id: str, query: str) -> list[LoggedModel]:
         found: list[LoggedModel] = []
         token = None

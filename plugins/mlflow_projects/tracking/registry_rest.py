@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
@@ -66,6 +67,9 @@ class RestRegistry:
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         self._call("POST", "registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
+
+    def logged_model(self, model_id: str) -> LoggedModel:
+        return _logged_model(self._call("GET", f"logged-models/{quote(model_id, safe='')}", {})["model"]["info"])
 
     def logged_models(self, experiment_id: str, query: str) -> list[LoggedModel]:
         request: dict[str, Any] = {"experiment_ids": [experiment_id], "filter": query, "max_results": 100}

@@ -290,4 +290,5 @@ def _run(content: Mapping[str, Any]) -> Run:
         tags={pair["key"]: pair.get("value", "") for pair in data.get("tags", [])},
         params={pair["key"]: pair.get("value", "") for pair in data.get("params", [])},
         metrics={pair["key"]: float(pair["value"]) for pair in data.get("metrics", [])},
+        model_ids=tuple(output["model_id"] for output in content.get("outputs", {}).get("model_outputs", [])),
     )

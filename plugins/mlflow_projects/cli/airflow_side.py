@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +13,10 @@ def database_is_made() -> bool:
     """Tell whether Airflow's database may be asked; ask no SQLite file into being."""
     from airflow.configuration import conf
 
-    uri = conf.get("database", "sql_alchemy_conn")
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///").partition("?")[0]).is_file()
+    from mlflow_projects.tracking.server import sqlite_file
+
+    file = sqlite_file(conf.get("database", "sql_alchemy_conn"))
+    return file is None or file.is_file()
 
 
 def read_connections_from_database() -> None:

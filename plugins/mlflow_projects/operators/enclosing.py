@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TaskGroup
 
+from mlflow_projects.exceptions import ProjectError, TrackingError
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
+
+    from mlflow_projects.operators.base import MLflowRunOperator
+    from mlflow_projects.tracking.client import TrackingClient
 
 
 class RunGroup(TaskGroup):
@@ -37,6 +42,29 @@ def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -
             return None
         return pulled
     return None
+
+
+def parent_on(
+    client: TrackingClient, task: MLflowRunOperator, context: Context, levels_up: int = 0
+) -> Mapping[str, Any] | None:
+    """Return the same, where the parent run is on the task's own tracking server.
+
+    :raises ProjectError: it is on another one, so that the tree would be split
+    """
+    parent = enclosing_parent(task, context, levels_up)
+    if not parent or parent.get("mlflow_conn_id", task.mlflow_conn_id) == task.mlflow_conn_id:
+        return parent
+    try:
+        client.get_run(str(parent["run_id"]))  # two connections may lead to one server
+    except TrackingError as error:
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ProjectError(
+            f"Task {task.task_id!r} uses the connection {task.mlflow_conn_id!r}, but the parent run of its "
+            f"mlflow_run is on the server of {parent['mlflow_conn_id']!r}; give both the same mlflow_conn_id, for "
+            "example in default_args."
+        ) from error
+    return parent
 
 
 def _enclosing_groups(task: BaseOperator) -> Iterator[RunGroup]:

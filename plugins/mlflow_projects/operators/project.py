@@ -29,7 +29,7 @@ from mlflow_projects.operators.base import (
     is_deferrable,
     texts,
 )
-from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.operators.enclosing import parent_on
 from mlflow_projects.operators.masking import masked
 from mlflow_projects.operators.references import ArtifactReference, ModelReference
 from mlflow_projects.operators.reuse_rules import reuse_of
@@ -276,7 +276,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         )
 
     def _first_step(self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None) -> Step:
-        parent = None if self.parent_run_id else enclosing_parent(self, context)
+        parent = None if self.parent_run_id else parent_on(client, self, context)
         return Step(
             uri=str(self.uri),
             entry_point=str(self.entry_point),

@@ -10,6 +10,14 @@ from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunO
 
 START_TASK = "start_run"
 END_TASK = "end_run"
+# Of default_args these are meant for the steps: a step's time-out, say, must not end the closing.
+_OF_STEPS_ONLY: Mapping[str, Any] = {
+    "trigger_rule": "all_success",
+    "execution_timeout": None,
+    "pool": None,
+    "pool_slots": 1,
+    "do_xcom_push": True,
+}
 
 
 class mlflow_run(RunGroup):
@@ -19,11 +27,15 @@ class mlflow_run(RunGroup):
     step runs both again, and the end's own success never turns a failed DAG run green. Groups may be
     nested: the inner parent run becomes a child of the outer one.
 
-    :param group_id: also the parent run's name
+    ``default_args`` of the group and of the DAG count for the start and the end task as for the steps
+    (``mlflow_conn_id`` and ``experiment_name`` among them), but for ``trigger_rule``, ``execution_timeout`` and
+    ``pool``.
+
+    :param group_id: also the parent run's name; in a mapped task group with its index, such as ``pipeline[2]``
     :param experiment_name: for the parent and, unless they name their own, its steps (templated)
     :param run_name: another name for the parent run (templated)
     :param tags: more tags for the parent run (templated)
-    :param mlflow_conn_id: Airflow connection to the tracking server
+    :param mlflow_conn_id: Airflow connection to the tracking server, for the steps too unless they name their own
     :param start_end_args: Airflow's own arguments for the start and the end task alone, over ``default_args``:
         ``{"queue": "default"}`` keeps them off the workers that the steps need
     """
@@ -35,17 +47,17 @@ class mlflow_run(RunGroup):
         experiment_name: str | None = None,
         run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
-        mlflow_conn_id: str = "mlflow_default",
+        mlflow_conn_id: str | None = None,
         start_end_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if mlflow_conn_id:
+            kwargs["default_args"] = {**(kwargs.get("default_args") or {}), "mlflow_conn_id": mlflow_conn_id}
         super().__init__(group_id=group_id, **kwargs)
-        self._of_both: dict[str, Any] = {**(start_end_args or {}), "mlflow_conn_id": mlflow_conn_id}
-        self._start_arguments: dict[str, Any] = {
-            "experiment_name": experiment_name,
-            "run_name": run_name or group_id,
-            "tags": tags,
-        }
+        self._of_both: dict[str, Any] = {**_OF_STEPS_ONLY, **(start_end_args or {})}
+        given = {"experiment_name": experiment_name, "run_name": run_name, "tags": tags}
+        # An argument that is passed as None would hide what default_args say.
+        self._start_arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def __enter__(self) -> mlflow_run:
         super().__enter__()

@@ -18,13 +18,13 @@ from mlflow_projects.operators.base import (
     identify,
     texts,
 )
-from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.operators.enclosing import RunGroup, enclosing_parent, parent_on
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.closing import close_open_descendants, end_run, withdraw
-from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, find_parent
+from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, find_parent
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class MLflowStartRunOperator(MLflowRunOperator):
 
     :param experiment_name: made if it does not exist; default: that of an enclosing ``mlflow_run``, else
         ``MLFLOW_EXPERIMENT_ID`` or ``MLFLOW_EXPERIMENT_NAME``, else Default (templated)
-    :param run_name: default: the DAG's id (templated)
+    :param run_name: default: the id of the enclosing ``mlflow_run``, or else of the DAG, with the index in a mapped
+        task group (templated)
     :param parent_run_id: a run to nest below: an id, or another start task's XCom; default: the parent of
         an enclosing ``mlflow_run`` (templated)
     :param tags: more tags for the run (templated)
@@ -74,7 +75,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
         """Find this DAG run's parent run, or create it."""
         task = identify(context)
         with self.tracking() as client:
-            parent = enclosing_parent(self, context, levels_up=1)
+            parent = parent_on(client, self, context, levels_up=1)
             experiment_id = experiment_id_for(client, self.experiment_name, parent)
             run = find_parent(client, experiment_id, task)
             params = _recordable(context["params"])
@@ -82,7 +83,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 record = RunRecord(
                     client=client,
                     experiment_id=experiment_id,
-                    name=text_or_none(self.run_name) or task.dag_id,
+                    name=text_or_none(self.run_name) or self._default_name(task),
                     task=task,
                     source=_dag_source(context),
                     role="parent",
@@ -98,6 +99,10 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 client.log_batch(run.run_id, params=missing)
             self.publish(context, client, run)
             return self.xcom_of(run, "RUNNING")
+
+    def _default_name(self, task: TaskIdentity) -> str:
+        name = str(self.task_group.label) if isinstance(self.task_group, RunGroup) else task.dag_id
+        return name if task.map_index < 0 else f"{name}[{task.map_index}]"
 
 
 class MLflowEndRunOperator(MLflowRunOperator):

@@ -15,7 +15,7 @@ from mlflow_projects.file_lock import file_lock
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
-from mlflow_projects.tracking.server import TrackingSettings
+from mlflow_projects.tracking.server import TrackingSettings, sqlite_file
 
 _BATCH = 100
 
@@ -133,7 +133,7 @@ class NativeClient(NativeRegistry):
     @contextmanager
     def _first_use(self) -> Iterator[None]:
         """Let one process at a time create a SQLite store; MLflow's migrations do not guard themselves."""
-        database = self._sqlite_file()
+        database = sqlite_file(self.settings.uri)
         if database is None:
             with translated():
                 yield
@@ -153,18 +153,12 @@ class NativeClient(NativeRegistry):
                 "the tracking URI."
             ) from error
 
-    def _sqlite_file(self) -> Path | None:
-        prefix = "sqlite:///"
-        if not self.settings.uri.startswith(prefix) or ":memory:" in self.settings.uri:
-            return None
-        return Path(self.settings.uri[len(prefix) :].partition("?")[0])
-
     def _artifact_location(self, name: str) -> str | None:
         """Return where a new experiment of an embedded database keeps its artifacts: beside the database.
 
         MLflow's own default is ``./mlruns`` below whatever folder the process happens to be in.
         """
-        database = self._sqlite_file()
+        database = sqlite_file(self.settings.uri)
         if database is None:
             return None
         folder = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)

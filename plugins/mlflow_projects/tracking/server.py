@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
 
@@ -57,10 +58,8 @@ class TrackingSettings:
 
     def missing_database(self) -> Path | None:
         """Return the SQLite file that the URI names if it is not there, or None; to connect would make it."""
-        if not self.uri.startswith("sqlite:///") or self.uri == "sqlite:///:memory:":
-            return None
-        file = Path(self.uri.removeprefix("sqlite:///"))
-        return None if file.exists() else file
+        file = sqlite_file(self.uri)
+        return None if file is None or file.exists() else file
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which MLflow's client in an entry point reaches the same server."""
@@ -87,6 +86,12 @@ class TrackingSettings:
     def _page(self, route: str) -> str:
         base = self.ui_url or (self.uri if self.is_http else "")
         return f"{base.rstrip('/')}/#/{route}" if base else ""
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file that a SQLite URI names, with its options left out; None for any other URI, and for memory."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri, re.DOTALL)
+    return Path(found[1]) if found and found[1] != ":memory:" else None
 
 
 def settings_from_environment(environment: Mapping[str, str] | None = None) -> TrackingSettings:
@@ -138,8 +143,9 @@ def normalized(settings: TrackingSettings) -> TrackingSettings:
     if parts.scheme in ("http", "https") and "@" in parts.netloc:
         settings = replace(
             settings,
-            username=settings.username or (parts.username or ""),
-            password=settings.password or (parts.password or ""),
+            # Percent-encoded, as MLflow's client (that is, requests) reads them too.
+            username=settings.username or unquote(parts.username or ""),
+            password=settings.password or unquote(parts.password or ""),
         )
         uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     elif uri.startswith("sqlite:///") and not uri.startswith(("sqlite:////", "sqlite:///:memory:")):

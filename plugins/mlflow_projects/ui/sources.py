@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -122,8 +121,7 @@ def tracking(conn_id: str) -> Iterator[TrackingClient]:
         raise PageProblem("Too many people look at MLflow pages right now, or the tracking server is slow.")
     try:
         settings = MLflowHook(conn_id).settings
-        database = Path(settings.uri.partition("sqlite:///")[2].partition("?")[0])
-        if settings.uri.startswith("sqlite:///") and not database.is_file():
+        if settings.missing_database():
             raise PageProblem(
                 f"There is no connection {conn_id}, and no MLFLOW_TRACKING_URI where Airflow's API server runs."
             )

@@ -70,7 +70,7 @@ def test_a_success_is_an_xcom_a_link_and_a_word_for_the_next_try(task: Task) -> 
     (run,) = task.runs
     assert found == {
         "run_id": run.run_id, "experiment_id": "0", "artifact_uri": run.artifact_uri, "status": "FINISHED",
-        "run_name": "step", "metrics": {}, "mlflow_conn_id": CONNECTION,
+        "run_name": "step", "metrics": {}, "mlflow_conn_id": CONNECTION, "models": {},
     }  # fmt: skip
     assert task.store == {
         "mlflow_run": {"run_id": run.run_id, "try_number": 1, "max_tries": 3, "handle": {}}

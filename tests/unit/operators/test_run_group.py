@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseOperator, task_group
 
-from mlflow_projects import mlflow_run
-from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects import MLflowProjectOperator, mlflow_run
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.operators.enclosing import enclosing_parent, parent_on
+from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import TaskInstance
 
 OUTER, INNER = {"run_id": "outer"}, {"run_id": "inner"}
@@ -59,8 +62,65 @@ def test_arguments_reach_the_start_and_what_both_share_the_end_too() -> None:
         assert (task.mlflow_conn_id, task.queue, task.retries, task.owner) == ("mine", "small", 3, "ada")
     assert (inside.queue, inside.owner, group.tooltip) == ("gpu", "ada", "a tip")
     plain: Any = dag.get_task("plain.start_run")
-    assert (plain.experiment_name, plain.run_name, plain.tags) == (None, "plain", None)
+    assert (plain.experiment_name, plain.run_name, plain.tags) == (None, None, None)
     assert (plain.mlflow_conn_id, plain.queue) == ("mlflow_default", "gpu")
+
+
+def test_default_args_count_for_the_start_and_the_end_as_for_the_steps() -> None:
+    def failed(context: Any) -> None:
+        """Tell somebody."""
+
+    shared = {
+        "mlflow_conn_id": "team", "experiment_name": "nightly", "retries": 2, "queue": "gpu", "owner": "ada",
+        "on_failure_callback": failed,
+    }  # fmt: skip
+    of_steps = {
+        "execution_timeout": timedelta(seconds=5),
+        "pool": "gpus",
+        "pool_slots": 2,
+        "trigger_rule": "all_done",
+    }
+    with DAG("dag", schedule=None, default_args={**shared, **of_steps, "do_xcom_push": False}) as dag:
+        with mlflow_run("pipeline"):
+            project = MLflowProjectOperator(task_id="step", uri="/p")
+            with mlflow_run("inner", mlflow_conn_id="other"):
+                below: Any = MLflowProjectOperator(task_id="step", uri="/p")
+    tasks: list[Any] = [dag.get_task(f"pipeline.{name}") for name in ("start_run", "end_run", "step")]
+    for task in tasks:
+        assert (task.mlflow_conn_id, task.retries, task.queue, task.owner) == ("team", 2, "gpu", "ada")
+        assert list(task.on_failure_callback) == [failed]
+    assert tasks[0].experiment_name == project.experiment_name == "nightly"
+    for task in tasks[:2]:
+        assert (task.execution_timeout, task.pool, task.pool_slots) == (None, "default_pool", 1)
+        assert task.do_xcom_push
+    assert [task.trigger_rule.value for task in tasks[:2]] == ["all_success", "all_done_setup_success"]
+    assert (project.execution_timeout, project.pool) == (of_steps["execution_timeout"], "gpus")
+    inner: Any = dag.get_task("pipeline.inner.start_run")
+    assert (inner.mlflow_conn_id, below.mlflow_conn_id) == ("other", "other")
+
+
+def test_what_only_start_and_end_get_is_said_apart() -> None:
+    both = {"execution_timeout": timedelta(minutes=1), "pool": "small"}
+    with DAG("dag", schedule=None, default_args={"pool": "gpus"}) as dag, mlflow_run("p", start_end_args=both):
+        step("a")
+    for name in ("p.start_run", "p.end_run"):
+        task = dag.get_task(name)
+        assert (task.execution_timeout, task.pool) == (timedelta(minutes=1), "small")
+
+
+def test_a_tree_is_not_split_over_two_servers() -> None:
+    with DAG("dag", schedule=None), mlflow_run("pipeline", mlflow_conn_id="here"):
+        inside = MLflowProjectOperator(task_id="step", uri="/p", mlflow_conn_id="there")
+    client = MemoryClient()
+    parent = client.create_run(client.create_experiment("e"), "pipeline", 0, {})
+    for run_id, is_there in ((parent.run_id, True), ("0" * 32, False)):
+        left = {("pipeline.start_run", -1): {"run_id": run_id, "mlflow_conn_id": "here"}}
+        context: Any = {"ti": TaskInstance("pipeline.step", map_index=-1, returned=left)}
+        if is_there:  # two connections to one server
+            assert parent_on(client, inside, context) == left["pipeline.start_run", -1]
+        else:
+            with pytest.raises(ProjectError, match="give both the same mlflow_conn_id"):
+                parent_on(client, inside, context)
 
 
 def test_a_mistake_inside_is_what_the_reader_sees() -> None:

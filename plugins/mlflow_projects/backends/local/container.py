@@ -29,6 +29,7 @@ from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command, check_length
 from mlflow_projects.project.paths import existing_path, exists, local_path_of
+from mlflow_projects.tracking.server import sqlite_file
 
 PROJECT_FOLDER = "/mlflow/projects/code"  # mlflow.projects.utils.MLFLOW_DOCKER_WORKDIR_PATH
 # Besides what the MLproject names, as MLflow does: how to reach artifacts, and which task this is.
@@ -264,8 +265,8 @@ def _variables(job: Job, run: OpenRun, environment: Mapping[str, str], mounts: M
 def _mount_stores(run: OpenRun, environment: Mapping[str, str], mounts: Mounts) -> None:
     """Mount a tracking database and an artifact folder of this worker at their own paths."""
     uri = environment.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith("sqlite:////"):
-        mounts.add(Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent, read_only=False)
+    if database := sqlite_file(uri):
+        mounts.add(database.parent, read_only=False)
     elif uri.startswith("file:"):
         mounts.add(local_path_of(uri) or "", read_only=False)
     if folder := local_path_of(run.artifact_uri) if run.artifact_uri else None:

@@ -126,6 +126,7 @@ class Stack(Observed):
                 for n, proxy in enumerate(self._ways)
             },
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",  # a race in it ends a project on a busy machine (a KeyError)
         }
         if self.with_sagemaker:
             self._add_sagemaker()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.tracking import kinds_missing_from
 from mlflow_projects.tracking.client import Run, now, quoted
 from mlflow_projects.tracking.closing import NOT_CLOSED, close_open_descendants
@@ -170,9 +170,13 @@ def test_a_deleted_experiment_is_named_with_the_remedy(store: Store) -> None:
     experiment = resolve_experiment(store.client, store.name)
     store.writer.delete_experiment(experiment)
     assert experiment not in store.client.experiment_ids()
-    with pytest.raises(TrackingError, match="was deleted; restore it") as caught:
+    with pytest.raises(ProjectError, match="was deleted, so this attempt has no run in MLflow; restore it"):
         resolve_experiment(store.client, store.name)
-    assert caught.value.code == "INVALID_STATE"
+    # An id may come from a parent run or from MLFLOW_EXPERIMENT_ID.
+    with pytest.raises(ProjectError, match=f"restore --experiment-id {experiment}\\)"):
+        replace(store.record(), experiment_id=experiment).open()
+    with pytest.raises(ProjectError, match="There is no experiment with the id '987654321'"):
+        replace(store.record(), experiment_id="987654321").open()
 
 
 def test_stragglers_below_a_run_are_killed_lowest_first(store: Store) -> None:

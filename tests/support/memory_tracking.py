@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_projects.exceptions import TrackingError
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion
 from mlflow_projects.tracking.server import TrackingSettings
 
@@ -64,9 +64,7 @@ class MemoryClient:
         self._called("experiment_id", name)
         for experiment_id, (known, active) in self._experiments.items():
             if known == name and not active:
-                raise TrackingError(
-                    f"The experiment {name!r} was deleted; restore it or choose another.", "INVALID_STATE"
-                )
+                raise deleted_experiment(name, experiment_id)
             if known == name:
                 return experiment_id
         return None
@@ -84,6 +82,11 @@ class MemoryClient:
         self._called("create_run", experiment_id, name, start_time, tags)
         if experiment_id not in self._experiments:
             raise TrackingError(f"No Experiment with id={experiment_id} exists", "RESOURCE_DOES_NOT_EXIST")
+        if not self._experiments[experiment_id][1]:
+            raise TrackingError(
+                f"The experiment {experiment_id} must be in the 'active' state. Current state is deleted.",
+                "INVALID_PARAMETER_VALUE",
+            )
         run_id = f"{next(self._ids):032x}"
         kept = {**_checked(tags), "mlflow.runName": name}
         uri = f"memory://{experiment_id}/{run_id}/artifacts"

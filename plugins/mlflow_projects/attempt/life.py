@@ -353,7 +353,7 @@ class Attempt:
         try:
             self.on_open(record.open(), None)
             record.close(outcome)
-        except TrackingError as error:
+        except (TrackingError, ProjectError) as error:
             self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
 
     def _source_tags(self, fetched: FetchedProject) -> SourceTags:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.tracking.registry import ModelRegistry
 from mlflow_projects.tracking.server import TrackingSettings
 
@@ -78,7 +79,10 @@ class TrackingClient(ModelRegistry, Protocol):
     settings: TrackingSettings
 
     def experiment_id(self, name: str) -> str | None:
-        """Return the id of the experiment of that name, or None."""
+        """Return the id of the experiment of that name, or None.
+
+        :raises ProjectError: it was deleted
+        """
 
     def create_experiment(self, name: str) -> str:
         """Make an experiment and return its id; code RESOURCE_ALREADY_EXISTS if there is one."""
@@ -124,6 +128,14 @@ class TrackingClient(ModelRegistry, Protocol):
 
     def close(self) -> None:
         """Give connections back."""
+
+
+def deleted_experiment(name: str, experiment_id: str) -> ProjectError:
+    """Return what to say where a run would go into an experiment that a person deleted."""
+    return ProjectError(
+        f"The experiment {name!r} was deleted, so this attempt has no run in MLflow; restore it (mlflow experiments "
+        f"restore --experiment-id {experiment_id}) or choose another experiment_name."
+    )
 
 
 def now() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.file_lock import file_lock
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
 from mlflow_projects.tracking.server import TrackingSettings, sqlite_file
@@ -44,11 +44,7 @@ class NativeClient(NativeRegistry):
         if experiment is None:
             return None
         if experiment.lifecycle_stage == "deleted":
-            raise TrackingError(
-                f"The experiment {name!r} was deleted; restore it (mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}) or choose another experiment_name.",
-                "INVALID_STATE",
-            )
+            raise deleted_experiment(name, experiment.experiment_id)
         return str(experiment.experiment_id)
 
     def create_experiment(self, name: str) -> str:

@@ -13,8 +13,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, now, quoted
+from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.tracking.client import (
+    OPEN_STATUSES,
+    Run,
+    RunStatus,
+    TrackingClient,
+    deleted_experiment,
+    now,
+    quoted,
+)
 from mlflow_projects.tracking.closing import end_run
 from mlflow_projects.tracking.tags import (
     ATTEMPT_ID,
@@ -173,7 +181,10 @@ class RunRecord:
     run: Run | None = None
 
     def open(self) -> Run:
-        """Create the run, exactly once even if an answer of the server is lost on the way."""
+        """Create the run, exactly once even if an answer of the server is lost on the way.
+
+        :raises ProjectError: its experiment was deleted, or never was
+        """
         for attempt in range(1, _CREATE_TRIES + 1):
             try:
                 self.run = self.client.create_run(self.experiment_id, self.name, now(), self._tags())
@@ -185,6 +196,15 @@ class RunRecord:
                     return found
                 if attempt == _CREATE_TRIES:
                     raise
+            except TrackingError as error:
+                if "must be in the 'active' state" in str(error):
+                    raise deleted_experiment(self.experiment_id, self.experiment_id) from error
+                if error.code == "RESOURCE_DOES_NOT_EXIST":
+                    raise ProjectError(
+                        f"There is no experiment with the id {self.experiment_id!r}, so this attempt has no run in "
+                        "MLflow; correct MLFLOW_EXPERIMENT_ID, or give experiment_name."
+                    ) from error
+                raise
         raise AssertionError("unreachable")
 
     def find(self) -> Run | None:

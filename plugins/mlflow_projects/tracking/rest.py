@@ -20,7 +20,7 @@ from mlflow_projects.exceptions import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
 from mlflow_projects.tracking.retries import TemporaryError, retrying
@@ -65,11 +65,7 @@ class RestClient(RestRegistry):
             raise
         experiment = answer["experiment"]
         if experiment.get("lifecycle_stage") == "deleted":
-            raise TrackingError(
-                f"The experiment {name!r} was deleted; restore it (mlflow experiments restore --experiment-id "
-                f"{experiment['experiment_id']}) or choose another experiment_name.",
-                "INVALID_STATE",
-            )
+            raise deleted_experiment(name, experiment["experiment_id"])
         return str(experiment["experiment_id"])
 
     def create_experiment(self, name: str) -> str:

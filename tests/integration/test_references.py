@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 
 import pytest
 
+from tests.conftest import HOME, ROOT
 from tests.support.dagruns import DagRunResult, run_dag
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
@@ -79,3 +81,28 @@ def test_a_logged_model_has_an_address(store: str) -> None:
     assert result.tasks["wrong_artifact"].state == result.tasks["wrong_model"].state == "failed"
     assert "MLflow 3 keeps models beside them. Use train.model('model')." in result.log
     assert "Task 'train' logged no model 'modle'; its run has: 'model', 'other'." in result.log
+
+
+def test_the_dag_of_the_page_on_mapping_does_what_the_page_says(store: str) -> None:
+    page = (ROOT / "docs" / "mapping.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    folder = HOME / "dags" / "mapping"
+    (folder / "dags").mkdir(parents=True)
+    (folder / "dags" / "mapping.py").write_text(text, encoding="utf-8")
+    (folder / "sample_projects").symlink_to(ROOT / "sample_projects")
+    result = run("mapping", store)
+    assert Counter(task.state for task in result.tasks.values()) == {"success": len(result.tasks)}
+    both = [f"{result.tasks[f'sweep.many[{n}]'].xcom['artifact_uri']}/downstream" for n in range(2)]
+    assert ast.literal_eval(params_of(result, "sweep.show_all", store)["text"]) == both
+    for index in range(2):
+        made = result.tasks[f"sweep.pair.make[{index}]"].xcom["artifact_uri"]
+        assert params_of(result, f"sweep.pair.read[{index}]", store)["text"] == f"{made}/downstream"
+        start, echo = (result.tasks[f"group.each.{name}[{index}]"].xcom for name in ("start_run", "echo"))
+        assert start["run_name"] == f"each[{index}]"
+        assert tags_of(echo, store)["mlflow.parentRunId"] == start["run_id"]
+
+
+def tags_of(xcom: dict[str, str], store: str) -> dict[str, str]:
+    from mlflow import MlflowClient
+
+    return dict(MlflowClient(store).get_run(xcom["run_id"]).data.tags)

@@ -54,7 +54,7 @@ class DagRunResult:
 
 
 def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | None = None) -> DagRunResult:
-    """Run a DAG of the repository, of tests/integration/dags or of docs/migrating.md in this process.
+    """Run a DAG of the repository, of tests/integration/dags or of a page in docs in this process.
 
     :param retries: of every task, instead of what the DAG says
     """
@@ -120,7 +120,7 @@ def load_dag(dag_id: str) -> Any:
 
 @functools.cache
 def _file_of(dag_id: str) -> Path:
-    for folder in ("repository", "tests", "migrating/dags"):
+    for folder in ("repository", "tests", "migrating/dags", "mapping/dags"):
         for file in sorted((HOME / "dags" / folder).glob("*.py")):
             if dag_id in _parsed(file).dags:
                 return file

@@ -21,7 +21,7 @@ entry_points:
     command: "python train.py --rows {rows} --noise {noise}"
   evaluate:
     parameters:
-      model: path
+      model: uri
     command: "python evaluate.py --model {model}"
 """
 
@@ -39,6 +39,19 @@ import argparse
 import random
 
 import mlflow
+
+
+
+class Line(mlflow.pyfunc.PythonModel):
+    """y = slope * x + offset."""
+
+    def __init__(self, slope: float, offset: float) -> None:
+        self.slope, self.offset = slope, offset
+
+    def predict(self, model_input: list[float]) -> list[float]:
+        """Return y for each x."""
+        return [self.slope * x + self.offset for x in model_input]
+
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--rows", type=int)
@@ -59,7 +72,7 @@ with mlflow.start_run():  # continues the run that Airflow opened
             slope, offset = slope - 0.1 * error * x, offset - 0.1 * error
         loss = sum((slope * x + offset - y) ** 2 for x, y in points) / len(points)
         mlflow.log_metric("loss", loss, step=epoch)
-    mlflow.log_dict({"slope": slope, "offset": offset}, "model/line.json")
+    mlflow.pyfunc.log_model(name="model", python_model=Line(slope, offset), pip_requirements=["mlflow"])
 print(f"y = {slope:.2f} x + {offset:.2f}")
 '''
 
@@ -67,17 +80,15 @@ _EVALUATE = '''\
 """Compare a model with the truth, y = 2 x + 1."""
 
 import argparse
-import json
-from pathlib import Path
 
 import mlflow
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--model", type=Path)
-line = json.loads((parser.parse_args().model / "line.json").read_text())
+parser.add_argument("--model")  # models:/m-…, from the step before
+model = mlflow.pyfunc.load_model(parser.parse_args().model)
 
 points = [step / 100 for step in range(101)]
-worst = max(abs(line["slope"] * x + line["offset"] - (2 * x + 1)) for x in points)
+worst = max(abs(y - (2 * x + 1)) for x, y in zip(points, model.predict(points), strict=True))
 with mlflow.start_run():
     mlflow.log_metric("worst_error", worst)
 print(f"off by {worst:.3f} at most")
@@ -121,7 +132,7 @@ with DAG(
             task_id="evaluate",
             uri=str(PROJECT),
             entry_point="evaluate",
-            parameters={"model": train.artifact("model")},  # so it waits for train
+            parameters={"model": train.model("model")},  # so it waits for train
         )
 '''
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -234,8 +235,9 @@ class _Linter:
     def _command(self, key: Key, entry_point: EntryPoint, declared: Sequence[str]) -> None:
         command = entry_point.command
         try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(command) if field is not None]
-            names = {re.split(r"[.\[]", field, maxsplit=1)[0] for field in fields}
+            parts = [*string.Formatter().parse(command)]
+            names = {re.split(r"[.\[]", field, maxsplit=1)[0] for _, field, _, _ in parts if field is not None}
+            names |= {name for _, _, form, _ in parts for name in re.findall(r"\{(\w+)", form or "")}
             command.format(**dict.fromkeys([*names, *declared], "1"))
         except (ValueError, LookupError, AttributeError, TypeError, MemoryError) as error:
             self._error(key, f"the command cannot be filled in ({error}); a literal brace is written twice.")
@@ -266,7 +268,10 @@ class _Linter:
     def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
         mark = "mlflowvalue"
         for name in names:
-            filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
+            try:
+                filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
+            except ValueError:  # a parameter is the format of another one
+                continue
             if mark in filled and quoting.places(filled, [mark])[0].quoted:
                 self._warn(
                     key,
@@ -349,6 +354,8 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
     """
     is_first = True
     for words, decides in shell_syntax.commands(command):
+        writes = words[:1] == [">"]
+        words = words[writes:]
         name = words[0] if words else None
         if name is None or name in _ELSEWHERE:
             return
@@ -359,8 +366,10 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
             script = words[1:][program[1]] if program and program[0] == "file" else None
         elif _SHELL.fullmatch(PurePath(name).name) and interpreters.script_index(words[1:]) is None:
             script = interpreters.first_argument(words[1:])
+            if script and "/" not in script and shutil.which(script):  # a shell looks there too
+                continue
         else:
-            is_first = is_first and name in _HARMLESS
+            is_first = is_first and name in _HARMLESS and not writes
             continue
         if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
             yield script, is_first and decides, script == name

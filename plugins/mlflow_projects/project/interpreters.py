@@ -1,12 +1,13 @@
 """Which programs run some of their words, or their input, as code: what a value there would become.
 
-A command's words come as they are in its text, None for one that only the shell knows.
+A command's words come as they are in its text, None for one that only the shell knows. A program that is not known
+here may run any text that is more than a word, and all of its input.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -20,7 +21,7 @@ _RUN_WORDS = ("timeit", "pdb")
 _WRAPPERS = frozenset(
     (
         "builtin", "command", "exec", "env", "time", "timeout", "nohup", "nice", "ionice", "stdbuf", "xargs", "sudo",
-        "setsid", "busybox",
+        "setsid", "busybox", "flock", "sshpass", "srun", "mpirun",
     )
 )  # fmt: skip
 # They give their words to a shell, here or elsewhere, or take them for names, each in a way of its own.
@@ -28,8 +29,22 @@ READ_WORDS = frozenset(
     (
         "eval", "ssh", "su", "runuser", "script", "watch", "parallel", "at", "batch", "tmux", "screen", "let",
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
+        "sbatch", "qsub", "bsub", "crontab", "ray",
     )
 )  # fmt: skip
+# What they are given is data to them, apart from the options below.
+_TAKE_DATA = frozenset(
+    (
+        ":", "[", "accelerate", "aws", "basename", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
+        "date", "deepspeed", "df", "diff", "dirname", "du", "echo", "egrep", "exit", "export", "false", "fgrep",
+        "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jq", "jupyter", "kaggle",
+        "kedro", "kill", "ln", "local", "ls", "mkdir", "mlflow", "mv", "nvidia-smi", "papermill", "pip", "pip3",
+        "popd", "printf", "pushd", "pwd", "readlink", "readonly", "realpath", "return", "rm", "rmdir", "seq", "set",
+        "shift", "sleep", "sort", "spark-submit", "split", "stat", "streamlit", "tail", "tar", "tee", "test",
+        "torchrun", "touch", "tr", "true", "uniq", "unzip", "uvicorn", "wait", "wc", "wget", "zip",
+    )
+)  # fmt: skip
+_MAKE = ("make", "gmake")
 _READ_AFTER_V = ("test", "printf")
 # They give what follows some of their options to a shell.
 _RUN_OPTIONS = {
@@ -41,7 +56,6 @@ _RUN_OPTIONS = {
     "sort": r"--compress-program",
     "rsync": r"-[a-zA-Z]*e|--rsh",
 }
-_SETTING = re.compile(r"[\w.]+[:+?!]*=", re.DOTALL)
 _SCRIPT_FILE = re.compile(r".*\.(pl|pm|rb|[cm]?js|ts|[rR]|jl|lua|php)", re.DOTALL)
 
 
@@ -81,7 +95,22 @@ def program_index(words: Words) -> int:
         index += 1
         while index < len(words) and re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or ""):
             index += 1
-    return index
+    if index == 0:
+        return 0
+    # What stands before a program that is known may be the value of a wrapper's option.
+    return next((later for later in range(index, len(words)) if _is_known(words[later])), index)
+
+
+def program_of(words: Words) -> str:
+    """Return the name of the program that a command runs in the end; "" if only the shell knows it."""
+    first = program_index(words)
+    return name_of(words[first]) if first < len(words) else ""
+
+
+def _is_known(word: str | None) -> bool:
+    name = name_of(word)
+    is_path = bool(re.fullmatch(r"[\w.?-]*(/[\w.-]+)+", word or ""))
+    return is_path or name in (*READ_WORDS, *_TAKE_DATA, *_MAKE, *_RUN_OPTIONS) or _is_interpreter(name)
 
 
 def script_index(words: Words) -> int | None:
@@ -93,6 +122,8 @@ def script_index(words: Words) -> int | None:
 
 def first_argument(words: Words) -> str | None:
     """Return the first of the words after a shell's name that is no option; None if none is, or it cannot be told."""
+    if any(re.fullmatch(r"-\w*s\w*", option or "") for option in words[: _argument_index(words)]):
+        return None  # it reads its script from its input
     return next(iter(words[_argument_index(words) :]), None)
 
 
@@ -142,6 +173,8 @@ def is_script(words: Words, at: int) -> bool:
 
 def may_be_code(words: Words, at: int) -> bool:
     """Tell whether a word of a command may hold code that one of the programs among the words before it runs."""
+    if any(name_of(word) in _MAKE for word in words):  # targets and settings alike come into its recipes
+        return True
     return any(
         at - start - 1 in _code_indexes(name_of(word), words[start + 1 :]) for start, word in enumerate(words[:at])
     )
@@ -150,39 +183,101 @@ def may_be_code(words: Words, at: int) -> bool:
 def reads_words(words: Words, at: int) -> bool:
     """Tell whether a command's program gives one of its words to a shell, or takes it for a name."""
     first = program_index(words[:at])
-    name = name_of(words[first]) if first < at else ""
+    if first == at:
+        return False
+    name = name_of(words[first])
     return name in (*READ_WORDS, "trap") or (name in _READ_AFTER_V and "-v" in words[:at])
+
+
+def opens_program(words: Words, at: int) -> bool:
+    """Tell whether an interpreter reads a word of its command before it has its code: as an option, perhaps."""
+    first = program_index(words[:at])
+    is_first = all(word is None or word.startswith("-") for word in words[first + 1 : at])
+    return first < at and is_first and _is_interpreter(name_of(words[first]))
+
+
+def takes_data(words: Words, functions: Container[str] = ()) -> bool:
+    """Tell whether a command's program takes its words, but for those of :func:`may_be_code`, and its input as data.
+
+    :param functions: of the script; what becomes of their arguments is told by the variables
+    """
+    first = program_index(words)
+    word, rest = (words[first], words[first + 1 :]) if first < len(words) else (None, ())
+    name = name_of(word)
+    if word is None or name in functions or name in _TAKE_DATA:
+        return word is not None
+    if SHELL.fullmatch(name):
+        return script_index(rest) is not None or first_argument(rest) not in (None, "-")
+    if PYTHON.fullmatch(name):
+        program = python_program(rest)
+        return program is not None and rest[program[1]] != "-"
+    if interpreter := _interpreter(name):
+        # Its code, or a file of it, is among the words; else it reads it.
+        code = rf"-(?!-)[\w.]*[{interpreter.code}{interpreter.file}]|--(eval|print|expression|file|source)\b"
+        return any(
+            re.match(code, found)
+            or _SCRIPT_FILE.fullmatch(found)
+            or (interpreter.takes_first and not found.startswith("-"))
+            for found in rest
+            if found is not None
+        )
+    return "/" in word and not word.startswith("/")  # a file of the project
 
 
 def runs_file(words: Words) -> bool:
     """Tell whether a command may run what is in a file that it is given."""
-    first = program_index(words)
-    name = name_of(words[first]) if first < len(words) else ""
-    return name in ("source", ".") or _is_interpreter(name)
+    name = program_of(words)
+    return name in ("source", ".") or _is_interpreter(name) or not takes_data(words)
 
 
-def runs_input(words: Words) -> bool:
-    """Tell whether a command may run what it reads from its input."""
-    if "/dev/stdin" in words or ("-f" in words and "-" in words):
+def runs_file_named(words: Words, name: str) -> bool:
+    """Tell whether a command runs a file of the project by its name.
+
+    :param name: with its suffix, without its folder
+    """
+    first, stem = program_index(words), name.partition(".")[0]
+    word, rest = (words[first], words[first + 1 :]) if first < len(words) else ("", ())
+    program = name_of(word)
+    if program == name:
+        return True
+    if program in _MAKE:
+        return name.lower() in ("makefile", "gnumakefile") or any(name in (found or name) for found in rest)
+    if PYTHON.fullmatch(program):
+        ran = python_program(rest)
+        return ran is None or stem in (rest[ran[1]] or stem)
+    if SHELL.fullmatch(program):
+        index = script_index(rest)
+        return name in ((rest[index] if index is not None else first_argument(rest)) or name)
+    if program in ("source", ".", "eval", *READ_WORDS) or _is_interpreter(program):
+        return any(stem in (found or stem) for found in rest)
+    return False
+
+
+def runs_input(words: Words, functions: Container[str] = ()) -> bool:
+    """Tell whether a command may run what it reads from its input.
+
+    :param functions: of the script
+    """
+    if "/dev/stdin" in words or ("-f" in words and "-" in words) or not takes_data(words, functions):
         return True
     for position, word in enumerate(words):
         name, rest = name_of(word), words[position + 1 :]
-        if SHELL.fullmatch(name):
+        if SHELL.fullmatch(name) and script_index(rest) is None:
             index = _argument_index(rest)
-            if script_index(rest) is None and (index >= len(rest) or rest[index] in (None, "-")):
+            if index >= len(rest) or rest[index] in (None, "-"):
                 return True
             if any(re.fullmatch(r"-\w*s\w*", option or "") for option in rest[:index]):
                 return True
-        elif PYTHON.fullmatch(name):
-            program = python_program(rest)
-            if program is None or (program[0] == "file" and rest[program[1]] == "-"):
-                return True
-        elif name == "xargs":
-            if any(SHELL.fullmatch(name_of(other)) for other in rest):
-                return True
-        elif _is_interpreter(name) and all(other is None or other.startswith("-") for other in rest):
+        elif name == "xargs" and (
+            program_of(rest) in (*READ_WORDS, *_MAKE)
+            or any(may_be_code(rest, at) or is_script(rest, at) for at in range(len(rest)))
+        ):
             return True
     return False
+
+
+def _interpreter(name: str) -> _Interpreter | None:
+    return next((found for pattern, found in _INTERPRETERS.items() if pattern.fullmatch(name)), None)
 
 
 def _is_interpreter(name: str) -> bool:
@@ -196,14 +291,10 @@ def _code_indexes(name: str, words: Words) -> Iterator[int]:
             if found := re.match(options, word or ""):
                 yield index
                 yield index + (found.end() == len(word or ""))
-    elif name in ("make", "gmake"):
-        yield from (index for index, word in enumerate(words) if word is None or _SETTING.match(word))
     elif PYTHON.fullmatch(name):
         yield from _python_indexes(words)
-    else:
-        for pattern, interpreter in _INTERPRETERS.items():
-            if pattern.fullmatch(name):
-                yield from _interpreter_indexes(interpreter, words)
+    elif interpreter := _interpreter(name):
+        yield from _interpreter_indexes(interpreter, words)
 
 
 def _python_indexes(words: Words) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,8 @@ def read_python_environment(project: Project) -> PythonEnvironment:
         raise ProjectError(f"{file}: 'python' must be a version in quotes, such as '3.11'.")
     python = str(content.get("python") or "")
     if isinstance(content.get("python"), float):
-        as_written = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)["python"]  # noqa: S506  (it makes texts only)
+        texts = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506  (it makes texts only)
+        as_written = texts.get("python", python)  # not there where it was merged in
         if as_written != python:
             number = f"YAML reads 'python: {as_written}' as the number {python}"
             raise ProjectError(f"{file}: {number}; write it in quotes.")
@@ -97,17 +100,30 @@ def _expanded(root: Path, file: Path, lines: Sequence[str], including: Sequence[
     """
     found: list[str] = []
     for line in lines:
-        text = line.strip()
-        if text.startswith(("-r ", "--requirement ")):
-            other = root / text.split(None, 1)[1]
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
+        if not named or re.search(r"://|\$\{", named[1]):  # what only the installer can read stays as it is
+            found += [text] if text else []
+            continue
+        other = root / named[1].strip("'\"")
+        try:
             if other.resolve() in including:
                 raise ProjectError(f"{file}: {text!r} makes {other.name} include itself; remove the line.")
-            try:
-                content = other.read_text(encoding="utf-8")
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ProjectError(f"{file}: {text!r} cannot be read: {reason}.") from error
-            found += _expanded(other.parent, other, content.splitlines(), (*including, other.resolve()))
-        elif text and not text.startswith("#"):
-            found.append(text)
+            content = _decoded(other.read_bytes())
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ProjectError(f"{file}: {text!r} cannot be read: {reason}.") from error
+        found += _expanded(other.parent, other, content.splitlines(), (*including, other.resolve()))
     return tuple(found)
+
+
+def _decoded(content: bytes) -> str:
+    """Return a requirements file's text; PowerShell's ``>`` writes UTF-16, with a mark at its beginning."""
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if content.startswith(mark):
+            return content.decode(encoding)
+    return content.decode()

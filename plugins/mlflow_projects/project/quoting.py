@@ -19,16 +19,19 @@ from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_syntax import (
     WORDS,
     around,
+    commands_in,
+    functions_in,
     is_escaped,
+    is_in_document,
     is_plain,
     parse,
     shape,
-    static,
+    statics,
     text_of,
     walk,
     words_of,
 )
-from mlflow_projects.project.shell_variables import ARITHMETIC, is_read_as_code
+from mlflow_projects.project.shell_variables import is_arithmetic, is_read_as_code, is_run_as_file
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -41,13 +44,12 @@ _KNOWN = frozenset(
         "do_group", "case_statement", "case_item", "function_definition", "negated_command", "variable_assignment",
         "variable_assignments", "declaration_command", "array", "concatenation", "string", "translated_string",
         "command_substitution", "process_substitution", "herestring_redirect", "heredoc_redirect", "test_command",
-        "binary_expression", "unary_expression", "parenthesized_expression",
+        "binary_expression", "unary_expression", "parenthesized_expression", "c_style_for_statement",
     )
 )  # fmt: skip
-# Where a command cannot be parsed, no value is safe beside these.
-_NOT_READ = re.compile(
-    rb"[\"'`\\$<(#|]|\[\[|\b(eval|trap|let|declare|typeset|make|test|\w*sh)\b|-(eq|ne|[lg][te]|v|R)\b"
-)
+_PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
+# A command that cannot be parsed is safe if there is nothing in it but words.
+_ONLY_WORDS = re.compile(r"[\w@%+=:,./\s{}-]*")
 
 
 class PlaceError(Exception):
@@ -89,11 +91,15 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
     node = root.descendant_for_byte_range(start, start + len(mark))
     before = source[:start]
     if node is None or root.has_error:
-        if _NOT_READ.search(source):
+        if not _ONLY_WORDS.fullmatch(source.decode()):
             raise PlaceError("in a command that cannot be parsed")
         return Place(shlex.quote, ("", ""), quoted=False)
     if is_read_as_code(root, node):
         raise PlaceError("in a variable that the command reads as code")
+    if is_run_as_file(root, node):
+        raise PlaceError("in a file that the command runs")
+    if node.type not in ("heredoc_body", "heredoc_content") and is_in_document(source.decode(), mark):
+        raise PlaceError("in a here-document that cannot be read")  # the grammar takes it for a command
     above = list(around(node))
     if node.type == "comment":
         return Place(_in_comment)
@@ -134,13 +140,18 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
     command = outer if kind == "command" else outer.parent and outer.parent.child_by_field_name("body")
     if command and command.type == "command" and (kind == "command" or inner in words_of(command)):
         return _in_command(place, command, inner, mark)
+    if kind == "file_redirect" and re.match(r"\d*[<>]&", text):  # the shell reads the name twice
+        raise PlaceError("behind '>&'")
     if kind == "command_substitution" and text.startswith("`"):
         return Place(functools.partial(_between_backquotes, place))
     if kind in ("binary_expression", "unary_expression"):
-        if any(text_of(child) in (*ARITHMETIC, "=~") for child in outer.children):
+        if is_arithmetic(outer) or (_operator(outer) == "=~" and inner == outer.child_by_field_name("right")):
+            raise PlaceError("in an arithmetic expression or a pattern")
+    elif kind == "c_style_for_statement":
+        if inner != outer.child_by_field_name("body"):
             raise PlaceError("in an arithmetic expression or a pattern")
     elif kind == "declaration_command":
-        if not re.match(r"(export|readonly|local)\s+[^-\s]", text) or inner.type != "variable_assignment":
+        if not _PLAIN_DECLARATION.match(text) or inner.type != "variable_assignment":
             raise PlaceError("in a declaration")
     elif kind == "array" and text_of(inner).startswith("["):
         raise PlaceError("in a subscript")
@@ -149,7 +160,7 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
             raise PlaceError("in a name")
     elif kind == "process_substitution":
         above = list(around(outer))
-        if any(interpreters.runs_file(_statics(node)) for node in above if node.type == "command") or any(
+        if any(interpreters.runs_file(statics(node)) for node in above if node.type == "command") or any(
             _runs_input(node) for node in above if node.type == "redirected_statement"
         ):
             raise PlaceError("in what another program reads as its script")
@@ -163,7 +174,8 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
     elif kind in ("heredoc_redirect", "herestring_redirect") and inner.type not in ("pipeline", "command"):
         owner = outer.parent
         readers = [owner.child_by_field_name("body") or owner] if owner else []
-        if any(map(_runs_input, [*readers, *outer.named_children])):
+        readers += [child for child in outer.named_children if child.type != "heredoc_body"]
+        if any(map(_runs_input, readers)):
             raise PlaceError("in what another program reads as its script")
     return place
 
@@ -173,7 +185,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     nodes = words_of(command)
     if inner not in nodes:  # a variable before it, or a redirection
         return place
-    words = [static(node) for node in nodes]
+    words = statics(command)
     at = nodes.index(inner)
     own = words[at]
     is_whole = own == mark
@@ -183,14 +195,16 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return place if is_whole else _in_script(place, own, mark)
     if interpreters.reads_words(words, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
-    if is_whole:
+    if is_whole and interpreters.program_of(words) not in ("make", "gmake"):
         return place
-    # A program that only the shell knows may be an interpreter, and a word of more than plain characters its code.
+    # A program that is not known may run any text in quotes that is more than a word.
     is_substitution = inner.type in ("command_substitution", "process_substitution")
-    is_unknown = words[interpreters.program_index(words[:at])] is None
-    is_unknown = is_unknown and not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
-    if is_unknown or interpreters.may_be_code(words, at):
+    is_text = not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
+    is_data = interpreters.takes_data(words, functions_in(command))
+    if interpreters.may_be_code(words, at) or (place.quoted and is_text and not is_data):
         raise PlaceError("inside of a program's code")
+    if (own or "").startswith(mark) and interpreters.opens_program(words, at):
+        return Place(functools.partial(_no_option, place))
     return place
 
 
@@ -244,14 +258,25 @@ def _after_dollar(value: str) -> str:
     return shlex.quote(value)
 
 
+def _no_option(place: Place, value: str) -> str:
+    if value.startswith("-"):
+        raise PlaceError("where it would be an option")
+    return place.write(value)
+
+
 def _refuse(error: PlaceError, value: str) -> str:  # noqa: ARG001
     raise error
 
 
+def _operator(expression: Node) -> str:
+    operator = expression.child_by_field_name("operator")
+    return text_of(operator) if operator else ""
+
+
 def _runs_input(node: Node) -> bool:
     """Tell whether one of a node's commands runs what it reads from its input."""
-    return any(interpreters.runs_input(_statics(found)) for found in walk(node) if found.type == "command")
-
-
-def _statics(command: Node) -> list[str | None]:
-    return [static(word) for word in words_of(command)]
+    functions = functions_in(node)
+    commands = [*commands_in(node)]
+    if any(interpreters.program_of(statics(command)) in functions for command in commands):  # which read it too
+        commands += [found for body in functions.values() for found in commands_in(body)]
+    return any(interpreters.runs_input(statics(command), functions) for command in commands)

@@ -6,6 +6,7 @@ tree-sitter's grammar of bash parses it; nothing is run. What a value becomes in
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _STATEMENTS = frozenset(
         "compound_statement", "ERROR",
     )
 )  # fmt: skip
+_DOCUMENT = re.compile(r"(?<![<(\d])<<(-?)[ \t]*(?:('[^'\n]*'|\"[^\"\n]*\")|([\\\w.-]+))")
 _CONTINUED_END = re.compile(r"(?<!\\)(\\\n\s*)+\Z")
 
 
@@ -42,7 +44,8 @@ def shape(command: str) -> list[str]:
 def commands(command: str) -> Iterator[tuple[list[str | None], bool]]:
     """Yield the words of each simple command, in the order of the text; None for one that only the shell knows.
 
-    Of ``[ … ]`` and ``[[ … ]]`` it is only the first. With each comes whether the whole fails if it fails.
+    Of ``[ … ]`` and ``[[ … ]]`` it is only the first; one that writes a file has ``>`` as its first. With each comes
+    whether the whole fails if it fails.
     """
     root = parse(command)
     statements = [child for child in root.named_children if child.type != "comment"]
@@ -50,7 +53,11 @@ def commands(command: str) -> Iterator[tuple[list[str | None], bool]]:
     goes_on = goes_on or any(child.type == "&" for child in root.children)
     for node in walk(root):
         if node.type == "command":
-            yield [static(word) for word in words_of(node)], not goes_on and all(map(_joins, around(node)))
+            writes = node.parent is not None and any(
+                child.type == "file_redirect" and re.match(r"\d*(&>|>)", text_of(child))
+                for child in node.parent.children
+            )
+            yield [*([">"] if writes else []), *statics(node)], not goes_on and all(map(_joins, around(node)))
         elif node.type == "test_command":
             yield ["["], False
 
@@ -75,7 +82,7 @@ def takes_arguments(command: str) -> bool:
     if node.type not in WORDS or parents[0] not in ("command", "file_redirect", "declaration_command"):
         return False
     owner = next((outer for outer in around(node) if outer.type == "command"), None)
-    words = [static(word) for word in words_of(owner)] if owner else []
+    words = statics(owner) if owner else []
     first = interpreters.program_index(words)
     return (
         not words or interpreters.name_of(words[first]) not in interpreters.READ_WORDS
@@ -92,6 +99,53 @@ def words_of(command: Node) -> list[Node]:
         is_closed = any(child.type.endswith("&-") for child in redirect.children)  # ">&-" has no destination
         words += [*redirect.children_by_field_name("argument"), *destinations[not is_closed :]]
     return words
+
+
+def statics(command: Node) -> list[str | None]:
+    """Return the words of a simple command, None for one that only the shell knows.
+
+    Of a program in a folder that only the shell knows (``"$HOME/bin/python"``) the name is known.
+    """
+    nodes = words_of(command)
+    words = [static(node) for node in nodes]
+    if words and words[0] is None and (found := re.search(r"/([\w.-]+)\"?$", text_of(nodes[0]))):
+        words[0] = f"?/{found[1]}"
+    return words
+
+
+def commands_in(node: Node) -> Iterator[Node]:
+    """Yield the simple commands of a node, but for those in a here-document, whose arithmetic looks like some."""
+    for found in walk(node):
+        if found.type == "command":
+            outside = itertools.takewhile(lambda outer: outer != node, around(found))
+            if not any(outer.type == "heredoc_body" for outer in outside):
+                yield found
+
+
+def functions_in(node: Node) -> dict[str, Node]:
+    """Return the functions of the script that a node is part of, by name."""
+    root = [node, *around(node)][-1]
+    return {
+        text_of(name): found
+        for found in walk(root)
+        if found.type == "function_definition" and (name := found.child_by_field_name("name"))
+    }
+
+
+def is_in_document(command: str, mark: str) -> bool:
+    """Tell whether a mark stands in a line of a here-document, read without the grammar, which loses some."""
+    ends: list[tuple[str, bool]] = []
+    for line in command.split("\n"):
+        if ends:
+            end, is_indented = ends[0]
+            if (line.lstrip("\t") if is_indented else line) == end:
+                ends.pop(0)
+            elif mark in line:
+                return True
+            continue
+        for dash, quoted, bare in _DOCUMENT.findall(line):
+            ends.append(((quoted or bare).strip("'\"").replace("\\", ""), bool(dash)))
+    return False
 
 
 def static(node: Node) -> str | None:

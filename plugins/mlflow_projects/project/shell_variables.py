@@ -11,117 +11,195 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell_syntax import around, parse, static, text_of, walk, words_of
+from mlflow_projects.project.shell_syntax import (
+    around,
+    commands_in,
+    functions_in,
+    parse,
+    static,
+    statics,
+    text_of,
+    walk,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R")
+_ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
+_OF_NAMES = ("-v", "-R")  # which read a subscript as code, also in [ … ]
 _ARGUMENTS = frozenset("123456789@*")  # of a function, of a script or of "set"
 _READ = ("read", "mapfile", "readarray")
 # The shell, or what it starts, runs what these hold.
-_RUN = frozenset(("BASH_ENV", "ENV", "PS4", "PROMPT_COMMAND", "IFS", "PATH", "LD_PRELOAD"))
+_RUN = frozenset(
+    (
+        "BASH_ENV", "ENV", "PS4", "PROMPT_COMMAND", "IFS", "LD_PRELOAD", "GIT_SSH_COMMAND", "GIT_SSH", "GIT_EDITOR",
+        "GIT_PAGER", "PAGER", "EDITOR", "VISUAL", "RSYNC_RSH", "PYTHONSTARTUP", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS",
+    )
+)  # fmt: skip
 
 
 def is_read_as_code(root: Node, node: Node) -> bool:
     """Tell whether what stands at a node of a script comes into a variable that the script reads as code."""
-    names = set(_variables_of(root, node))
+    names = set(_variables_of(node))
     if not names:
         return False
     commands = [found for found in walk(root) if found.type == "command"]
-    is_any = "" in names or any(_program(command) in _READ for command in commands)
-    if any(found.type == "function_definition" for found in walk(root)):
+    if functions_in(root) or any(_program(command) == "set" or _gives_arguments(command) for command in commands):
         names |= _ARGUMENTS
     known = 0
     while known < len(names):  # what is set from them holds them too
         known = len(names)
-        for name, value in _assignments(root):
-            if names & _names_in(text_of(value)):
+        for name, text in _assignments(root):
+            if names & _names_in(text):
                 names.add(name)
-    return bool(names & _RUN) or any(
-        found if is_any else found & names for found in map(_names_in, _read_as_code(root))
-    )
+    return bool(names & _RUN) or any(names & _names_in(text) for text in _read_as_code(root))
 
 
-def _variables_of(root: Node, node: Node) -> Iterator[str]:
-    """Yield the variables that hold what stands at a node; "" if it may be any."""
-    functions = {
-        text_of(name)
-        for found in walk(root)
-        if found.type == "function_definition" and (name := found.child_by_field_name("name"))
-    }
-    has_read = any(found.type == "command" and _program(found) in _READ for found in walk(root))
-    inner = node
+def is_run_as_file(root: Node, node: Node) -> bool:
+    """Tell whether what stands at a node of a script is written to a file that the script then runs."""
+    files: set[str] = set()
+    for outer in around(node):
+        if outer.type in ("redirected_statement", "pipeline"):
+            files |= set(_written_by(outer))
+    if not files:
+        return False
+    commands = [statics(found) for found in walk(root) if found.type == "command"]
+    statements = [found for found in walk(root) if found.type in ("redirected_statement", "pipeline")]
+    read = " ".join(text_of(found) for found in statements if _runs_input(found))
+    return any(file in read or any(interpreters.runs_file_named(words, file) for words in commands) for file in files)
+
+
+def is_arithmetic(expression: Node) -> bool:
+    """Tell whether a part of a test reads its words as arithmetic, or as names; ``[ … ]`` does only the latter."""
+    operators = {text_of(child) for child in expression.children}
+    test = next((outer for outer in around(expression) if outer.type == "test_command"), None)
+    is_double = test is None or text_of(test).startswith("[[")
+    return bool(operators & set(_OF_NAMES)) or (is_double and bool(operators & set(_ARITHMETIC)))
+
+
+def _runs_input(statement: Node) -> bool:
+    functions = functions_in(statement)
+    return any(interpreters.runs_input(statics(found), functions) for found in commands_in(statement))
+
+
+def _written_by(statement: Node) -> Iterator[str]:
+    """Yield the names of the files that a statement writes, without their folders."""
+    for found in walk(statement):
+        if found.type == "file_redirect" and re.match(r"\d*(&>|>)", text_of(found)):
+            for destination in found.children_by_field_name("destination")[:1]:
+                yield interpreters.name_of(static(destination)) or "?"
+        elif found.type == "command" and _program(found) == "tee":
+            yield from (
+                interpreters.name_of(word) for word in statics(found)[1:] if word and not word.startswith("-")
+            )
+
+
+def _variables_of(node: Node) -> Iterator[str]:
+    """Yield the variables that hold what stands at a node."""
+    functions, inner = functions_in(node), node
     for outer in around(node):
         is_value = inner in outer.children_by_field_name("value")
         if outer.type == "variable_assignment" or (outer.type == "for_statement" and is_value):
             yield _name(outer)
         elif outer.type == "command" and inner in words_of(outer):
-            before = [static(word) for word in words_of(outer)[: words_of(outer).index(inner)]]
-            is_argument = any(interpreters.is_script(before, index) for index in range(1, len(before)))
+            at = words_of(outer).index(inner)
+            before = statics(outer)[:at]
+            is_argument = any(interpreters.is_script(before, index) for index in range(1, at))
             if is_argument or _program(outer) in {*functions, "set", ".", "source"}:
-                yield ""
-        elif (
-            outer.type in ("pipeline", "redirected_statement", "herestring_redirect", "heredoc_redirect") and has_read
-        ):
-            yield ""
+                yield from _ARGUMENTS
+            if setting := re.match(r"(\w+)=", text_of(inner).lstrip("\"'")):  # env A=…, docker run -e A=…
+                yield setting[1]
+        elif outer.type in ("pipeline", "redirected_statement"):
+            yield from _read_in(outer)
+        elif outer.type in ("herestring_redirect", "heredoc_redirect"):
+            yield from _read_in(outer.parent or outer)
         inner = outer
 
 
-def _assignments(root: Node) -> Iterator[tuple[str, Node]]:
+def _read_in(statement: Node) -> Iterator[str]:
+    """Yield the variables that ``read`` sets in a statement."""
+    for found in walk(statement):
+        if found.type == "command" and _program(found) in _READ:
+            yield from (word for word in statics(found)[1:] if word and word.isidentifier())
+            yield from ("REPLY", "MAPFILE")
+
+
+def _assignments(root: Node) -> Iterator[tuple[str, str]]:
+    """Yield each variable that is set, with the text of what it is set to."""
     for found in walk(root):
+        text = text_of(found)
         if found.type in ("variable_assignment", "for_statement"):
             for value in found.children_by_field_name("value"):
-                yield _name(found), value
+                yield _name(found), text_of(value)
+        elif found.type == "expansion" and (default := re.match(r"\$\{(\w+):?=(.*)\}", text, re.DOTALL)):
+            yield default[1], default[2]
+        elif found.type in ("pipeline", "redirected_statement") or (found.type == "command" and "<<<" in text):
+            yield from ((name, text) for name in _read_in(found))
+
+
+def _gives_arguments(command: Node) -> bool:
+    """Tell whether a command is a shell's script with arguments."""
+    words = statics(command)
+    return any(interpreters.is_script(words, at) for at in range(1, len(words) - 1))
 
 
 def _read_as_code(root: Node) -> Iterator[str]:
     """Yield the parts of a script in which bash, or a program that it starts, reads variables as code."""
     for node in walk(root):
         text = text_of(node)
-        if node.type in ("arithmetic_expansion", "c_style_for_statement") or text.startswith("(("):
+        if node.type == "arithmetic_expansion" or text.startswith("(("):
             yield text
+        elif node.type == "c_style_for_statement":
+            for field in ("initializer", "condition", "update"):
+                yield from map(text_of, node.children_by_field_name(field))
         elif node.type in ("binary_expression", "unary_expression"):
-            if any(text_of(child) in ARITHMETIC for child in node.children):
+            if is_arithmetic(node):
                 yield text
         elif node.type == "subscript":
             yield from map(text_of, node.children_by_field_name("index"))
         elif node.type == "expansion":
-            if re.match(r"\$\{!|\$\{\w+(@|:[^-+=?])", text):
+            if offsets := re.match(r"\$\{[\w@*]+(?:\[[^]]*\])?:([^-+=?].*)\}", text, re.DOTALL):
+                yield offsets[1]
+            elif re.match(r"\$\{!|\$\{[\w@*]+(\[[^]]*\])?@", text):
                 yield text
         elif node.type == "declaration_command":
-            if re.match(r"\w+\s+-", text):
+            kinds = {child.type for child in node.named_children}
+            if kinds - {"variable_assignment", "variable_name", "word"} or re.match(r"\w+\s+-\w*[inaA]", text):
+                yield text
+        elif node.type == "file_redirect":
+            if re.match(r"\d*[<>]&", text):  # the shell reads the name twice
                 yield text
         elif node.type == "command":
             yield from _read_by_command(node)
 
 
 def _read_by_command(command: Node) -> Iterator[str]:
-    nodes = words_of(command)
-    words = [static(node) for node in nodes]
-    program = _program(command)
+    nodes, words = words_of(command), statics(command)
+    functions = functions_in(command)
     if words and words[0] is None:
         yield text_of(nodes[0])
-    if interpreters.runs_input(words):
+    if interpreters.runs_input(words, functions):
         readers = [text_of(node) for node in around(command) if node.type in ("pipeline", "redirected_statement")]
-        yield from readers or [text_of(command)]
-    if program in ("make", "gmake"):
-        yield text_of(command)
+        yield from readers or ([text_of(command)] if "<<" in text_of(command) else [])
+    if _program(command) in ("make", "gmake"):  # the whole environment comes into its recipes
+        yield text_of([command, *around(command)][-1])
+    is_data = interpreters.takes_data(words, functions)
     for at, (node, word) in enumerate(zip(nodes, words, strict=True)):
         if at == 0:
             continue
         if interpreters.is_script(words, at):
             yield from [text_of(node)] if word is None else _read_as_code(parse(word))
-        elif (word is None or program == "let") and (
-            interpreters.reads_words(words, at) or interpreters.may_be_code(words, at)
+        elif (word is None or _program(command) == "let") and (
+            interpreters.reads_words(words, at)
+            or interpreters.may_be_code(words, at)
+            or (not is_data and re.search(r"\s", text_of(node)))
         ):
             yield text_of(node)
 
 
 def _program(command: Node) -> str:
-    words = [static(word) for word in words_of(command)]
-    first = interpreters.program_index(words)
-    return interpreters.name_of(words[first]) if first < len(words) else ""
+    return interpreters.program_of(statics(command))
 
 
 def _name(node: Node) -> str:
@@ -130,4 +208,4 @@ def _name(node: Node) -> str:
 
 
 def _names_in(text: str) -> set[str]:
-    return {name.lstrip("${!#") for name in re.findall(r"[A-Za-z_]\w*|\$\{?[!#]?[\d@*]", text)}
+    return {name.lstrip("${!") for name in re.findall(r"[A-Za-z_]\w*|\$\{?!?[\d@*]", text)}

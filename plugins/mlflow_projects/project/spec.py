@@ -7,8 +7,9 @@ https://mlflow.org/docs/latest/ml/projects. A differential test runs both over t
 from __future__ import annotations
 
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,10 @@ from mlflow_projects.project.paths import is_file, is_folder
 # Those that mean something; any other type is text, as in MLflow.
 PARAMETER_TYPES = ("string", "float", "int", "path", "uri")
 EnvironmentKind = Literal["python_env", "conda_env", "docker_env"]
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_BITS = 1000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_BITS = 1000  # of a whole number
 _ENVIRONMENT_KEYS: tuple[EnvironmentKind, ...] = ("python_env", "conda_env", "docker_env")
 
 
@@ -177,9 +182,29 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise SpecError(f"{where}: not valid YAML ({problem}); mend this line.", line=line) from error
     if content is None:
         return {}
+    for scalar in _scalars(content):
+        if isinstance(scalar, str) and _SURROGATE.search(scalar):
+            raise SpecError(
+                f"{file}: {scalar[:100]!r} holds half a character; write it as it is, not as \\ud83d\\ude00."
+            )
+        if isinstance(scalar, int) and scalar.bit_length() > _MAX_BITS:
+            raise SpecError(f"{file}: a number has more than 300 digits; write it in quotes.")
     if not isinstance(content, dict):
         raise SpecError(f"{file}: the file must be a mapping, lines of 'key: value'.")
     return content
+
+
+def _scalars(content: Any) -> Iterator[Any]:
+    """Yield every key and value of what YAML gave, each mapping and list once."""
+    todo, seen = [content], set()
+    while todo:
+        found = todo.pop()
+        if isinstance(found, (dict, list)):
+            if id(found) not in seen:
+                seen.add(id(found))
+                todo += [*found, *found.values()] if isinstance(found, dict) else found
+        else:
+            yield found
 
 
 def mapping_of(file: Path | None, key: tuple[str, ...], value: Any) -> dict[Any, Any]:

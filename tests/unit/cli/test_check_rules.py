@@ -156,6 +156,19 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
             "MLproject:2: warning: 'entry_points' is empty and counts for nothing",
         ],
     ),
+    "a parameter that is the format of another one": (
+        "entry_points: {main: {parameters: {x: float, w: int}, command: 'echo {x:{w}}'}}",
+        [],
+    ),
+    "a script that is written before, by echo": (
+        """\
+        entry_points:
+          main: {command: 'echo "print(1)" > made.py && python made.py'}
+          shell: {command: 'bash -s a < run.sh'}
+          found: {command: 'bash ls --version'}
+        """,
+        ["MLproject:2: warning: the command runs 'made.py', but the project holds no such file; fine if"],
+    ),
     "placeholders inside of quotes": (
         """\
         entry_points:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.python_environment import read_python_environment
@@ -17,6 +18,7 @@ WRONG = {
     "a file that is not there": ("dependencies: [-r missing.txt]", "'-r missing.txt' cannot be read: No such file"),
     "a name that no file can have": (f"dependencies: [-r {'x' * 300}]", "cannot be read: File name too long"),
     "a file that is no text": ("dependencies: [-r binary.txt]", "'-r binary.txt' cannot be read: 'utf-8'"),
+    "a name with a NUL": ('dependencies: ["-r a\\0"]', "cannot be read: embedded null byte"),
     "a file that includes itself": ("dependencies: [-r self.txt]", "'-r ../self.txt' makes self.txt include itself"),
     "no YAML": ("python: '3.11'\ndependencies: [", "env.yaml:2: not valid YAML"),
     "no date": ("python: 2021-13-45", "not valid YAML"),
@@ -30,7 +32,7 @@ def test_a_wrong_definition_is_one_sentence_with_the_file(case: str, tmp_path: P
     content, words = WRONG[case]
     (tmp_path / "MLproject").write_text("python_env: env.yaml")
     (tmp_path / "env.yaml").write_text(content)
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xff")
     (tmp_path / "sub").mkdir()
     (tmp_path / "self.txt").write_text("-r sub/other.txt\n")
     (tmp_path / "sub" / "other.txt").write_text("-r ../self.txt\n")
@@ -44,6 +46,28 @@ def test_requirements_of_other_files_are_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "python_env.yaml").write_text("python: '3.11'\ndependencies: [-r a.txt, -r a.txt, six]")
     (tmp_path / "a.txt").write_text("# twice is no circle\ntiny\n")
     assert read_python_environment(load_project(tmp_path)).requirements == ("tiny", "tiny", "six")
+
+
+def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
+    lines = [
+        "-r a.txt  # a note",
+        "--requirement=b.txt",
+        "-r 'c d.txt'",
+        "-r https://h/r.txt",
+        "-r ${HOME}/r.txt",
+        "x # y",
+    ]
+    (tmp_path / "python_env.yaml").write_text(yaml.safe_dump({"dependencies": lines}))
+    (tmp_path / "a.txt").write_text("a\r\n", encoding="utf-16")  # by PowerShell
+    (tmp_path / "b.txt").write_text("b # why\n", encoding="utf-8-sig")
+    (tmp_path / "c d.txt").write_text("c@git+https://h/c#egg=c")
+    expected = ("a", "b", "c@git+https://h/c#egg=c", "-r https://h/r.txt", "-r ${HOME}/r.txt", "x")
+    assert read_python_environment(load_project(tmp_path)).requirements == expected
+
+
+def test_a_version_that_is_merged_in_is_read(tmp_path: Path) -> None:
+    (tmp_path / "python_env.yaml").write_text("b: &b {python: 3.11}\n<<: *b\n")
+    assert read_python_environment(load_project(tmp_path)).python == "3.11"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,12 @@ BROKEN = {
     "a Python tag": ("x: !!python/name:os.system\n", "FILE:1: not valid YAML", "mend this line"),
     "an alias without anchor": ("a: 1\nb: *c\n", "FILE:2: not valid YAML", "mend this line"),
     "a control character": ("name: \x01\n", "FILE", "not valid YAML"),
+    "half a character": ('a: {b: ["\\ud83d x"]}', "holds half a character", "write it as it is"),
+    "a number of 5000 digits": (
+        f"entry_points: {{main: {{parameters: {{a: {{default: 0x{'f' * 5000}}}}}}}}}",
+        "more than 300 digits",
+        "in quotes",
+    ),
     "a list": ("- a\n", "FILE: the file must be a mapping", "lines of 'key: value'"),
     "entry_points": ("entry_points: [main]", "FILE: 'entry_points' must be a mapping", "not list"),
     "entry point": ("entry_points: {main: x}", "FILE: 'entry_points.main' must be a mapping", "not str"),

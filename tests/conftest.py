@@ -175,11 +175,11 @@ def sagemaker(sagemaker_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(scope="session")
-def engine_server() -> Iterator[Any]:
-    """Run a container engine, or take the one that answers; see tests/support/engine.py."""
+def engine_server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Run a container engine ("podman", or "docker" as the parameter says); see tests/support/engine.py."""
     from tests.support.engine import running_engine
 
-    with running_engine() as engine:
+    with running_engine(getattr(request, "param", "podman")) as engine:
         yield engine
 
 

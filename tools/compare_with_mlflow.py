@@ -13,14 +13,19 @@ A command may differ, or be refused, for one of these:
   number      a value that the DAG passes is not of the type int or float
   extra       undeclared parameters follow a command that ends a line (MLflow makes them a line of their own)
   none        a parameter without a value (MLflow passes the word None)
+
+Of a docker_env with volumes or variables, those of MLflow's "docker run" line are compared too, as bash reads them; a
+text that asks more of a shell than $(pwd) is not given to one, but counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -28,7 +33,9 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from home import ROOT
 
@@ -60,7 +67,7 @@ def main() -> int:
 class Comparison:
     """What was counted, and where."""
 
-    WRONG = ("refused", "command refused", "command differs", "environment differs", "crash")
+    WRONG = ("docker_env differs", "refused", "command refused", "command differs", "environment differs", "crash")
     TO_AGREE = "lint error where MLflow builds the command"
 
     def __init__(self, folder: Path) -> None:
@@ -103,9 +110,35 @@ class Comparison:
         environment = str(ours.environment_file) if ours.environment_file else None
         same = environment == theirs.env_config_path and ours.docker_env == theirs.docker_env
         self._count("environment equal" if same else "environment differs", root)
+        if set(theirs.docker_env or ()) & {"volumes", "environment"}:
+            self._docker_env(root, ours)
         built = [self._entry_point(root, ours, theirs, name) for name in theirs._entry_points]
         if not is_template(root):
             self._lint(root, all(built))
+
+    def _docker_env(self, root: Path, ours: Any) -> None:
+        """Compare the volumes and variables of a container."""
+        from mlflow_projects.backends.local.docker_env import declared_variables, volumes_of
+        from mlflow_projects.exceptions import ProjectError
+
+        worker = {"HOME": "/home/worker", "PWD": str(root), **dict.fromkeys(_variables_in(ours.docker_env), "/value")}
+        try:
+            volumes = volumes_of(ours, worker)
+            mine = {"-v": [*volumes.binds, *volumes.unnamed], "-e": declared_variables(ours, worker)}
+        except ProjectError as error:
+            self._count("docker_env refused, in a sentence", root, str(error))
+            return
+        theirs = _docker_line(root, ours.docker_env, worker)
+        if theirs is None:
+            self._count("docker_env needs a shell", root)
+            return
+        # A relative folder is the project's; MLflow leaves it to docker, of which only new versions take one.
+        theirs["-v"] = [
+            f"{(root / v.split(':')[0]).resolve()}:{v.partition(':')[2]}" if v[0] == "." else v for v in theirs["-v"]
+        ]
+        theirs["-e"] = {name: value for name, value in theirs["-e"].items() if name in mine["-e"]}
+        same = mine == theirs
+        self._count("docker_env equal" if same else "docker_env differs", root, f"MLflow {theirs}, ours {mine}")
 
     def _entry_point(self, root: Path, ours: Any, theirs: Any, name: str) -> bool:
         """Compare an entry point's commands; return whether MLflow builds the one of plain values."""
@@ -177,6 +210,46 @@ class Comparison:
         print()
         for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in self.WRONG, item[0])):
             print(f"{kind:45} {count:7}")
+
+
+def _variables_in(docker_env: Mapping[str, Any]) -> list[str]:
+    """Return the variables of the worker that a docker_env names."""
+    texts = [*map(str, docker_env.get("volumes") or ())]
+    names = []
+    for item in docker_env.get("environment") or ():
+        (texts if isinstance(item, list) else names).append(str(item[-1] if isinstance(item, list) else item))
+    return [
+        *names,
+        *(name for text in texts for name in re.findall(r"\$\{?(\w+)", text) if name not in ("PWD", "HOME")),
+    ]
+
+
+def _docker_line(root: Path, docker_env: Mapping[str, Any], worker: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the volumes and variables of MLflow's ``docker run``, as bash reads that line in the project's folder."""
+    import mlflow
+    from mlflow.projects.backend import local
+
+    mlflow.set_tracking_uri("http://tracking.test")
+    info = SimpleNamespace(run_id="r", experiment_id="0", artifact_uri="mlflow-artifacts:/r")
+    with patch.dict(os.environ, worker):
+        line = " ".join(
+            local._get_docker_command(
+                SimpleNamespace(tags=["image"]), SimpleNamespace(info=info), None,
+                docker_env.get("volumes"), docker_env.get("environment"),
+            )
+        )  # fmt: skip
+    if re.search(r"[;&|<>()`]|\$[({]", re.sub(r"\$\(pwd\)|\$\{\w+\}", "", line)):
+        return None
+    command = ["bash", "-c", f"printf '%s\\0' {line}"]
+    done = subprocess.run(
+        command, cwd=root, env={"PATH": os.environ["PATH"], **worker}, capture_output=True, check=True
+    )
+    words = done.stdout.decode().split("\0")
+    after = [(word, words[index + 1]) for index, word in enumerate(words) if word in ("-v", "-e")]
+    return {
+        "-v": [value for option, value in after if option == "-v"],
+        "-e": dict(value.split("=", 1) for option, value in after if option == "-e"),
+    }
 
 
 def is_mlproject(file: Path) -> bool:

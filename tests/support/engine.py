@@ -109,8 +109,14 @@ def _everything(engine: Engine) -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def running_engine() -> Iterator[Engine]:
-    """Run podman's service on a private socket, or take the Docker engine that answers; else skip the test."""
+def running_engine(kind: str = "podman") -> Iterator[Engine]:
+    """Run podman's service or a dockerd on a private socket, or take the engine that answers; else skip the test."""
+    if kind == "docker":
+        if not (shutil.which("dockerd") and os.getuid() == 0):
+            pytest.skip("no Docker engine: install docker.io (and be root)")
+        with _running_docker() as engine:
+            yield engine
+        return
     if shutil.which("podman") and shutil.which("runc") and os.getuid() == 0:
         with _running_podman() as engine:
             yield engine
@@ -160,10 +166,43 @@ def _running_podman() -> Iterator[Engine]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((path for path in mounted if path.startswith(f"{folder}/")), reverse=True):
-            subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+        _unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running_docker() -> Iterator[Engine]:
+    """Run Docker's own engine; it makes no network and no firewall rules, so that it is in nobody's way."""
+    folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-docker-"))
+    engine = Engine({"DOCKER_HOST": f"unix://{folder}/engine.sock"})
+    command = [
+        "dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid",
+        "--host", engine.environment["DOCKER_HOST"], "--bridge=none", "--iptables=false", "--ip6tables=false",
+        "--default-ulimit", "nofile=1024:1024",
+    ]  # fmt: skip
+    with (folder / "service.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for_server(lambda: _answers(engine), process, "Docker's engine", folder / "service.log")
+        yield engine
+        with contextlib.closing(engine.client()) as client:
+            for container in client.containers.list(all=True, ignore_removed=True):
+                container.remove(force=True)
+    finally:
+        process.terminate()  # it ends its containerd too
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        _unmount_below(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unmount_below(folder: Path) -> None:
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((path for path in mounted if path.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
 
 
 @contextlib.contextmanager
@@ -237,6 +276,8 @@ def _has_base_image(engine: Engine) -> bool:
 
 
 def _make_base_image(engine: Engine) -> None:
+    if not engine.podman and shutil.which("podman") and _copied_from_podman(engine):
+        return
     with base_image_archive() as archive:
         if engine.podman:  # into the machine's own store, not into the test process's
             subprocess.run(["podman", "import", archive, BASE_IMAGE], check=True, capture_output=True, timeout=1800)
@@ -244,6 +285,17 @@ def _make_base_image(engine: Engine) -> None:
         repository, _, tag = BASE_IMAGE.rpartition(":")
         with contextlib.closing(engine.client()) as client:
             client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+
+
+def _copied_from_podman(engine: Engine) -> bool:
+    """Copy the base image from podman's own store; tell whether it is there."""
+    save = ["podman", "save", "--format", "docker-archive", BASE_IMAGE]
+    with tempfile.TemporaryFile() as archive, contextlib.closing(engine.client()) as client:
+        if subprocess.run(save, stdout=archive, stderr=subprocess.DEVNULL, check=False, timeout=1800).returncode:
+            return False
+        archive.seek(0)
+        client.images.load(archive)
+    return True
 
 
 @contextlib.contextmanager

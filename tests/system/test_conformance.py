@@ -16,6 +16,7 @@ from tests.support.sagemaker import SageMaker
 pytestmark = pytest.mark.nightly  # tests/system/test_containers.py and test_sagemaker.py are in test-all
 
 
+@pytest.mark.parametrize("engine_server", ["podman", "docker"], indirect=True, scope="session")
 class TestContainer(BackendConformance):
     backend = "local"
     config: ClassVar = {"grace_seconds": 1}

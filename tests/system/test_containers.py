@@ -41,6 +41,12 @@ with mlflow.start_run():
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on both engines, but for one that ends the engine itself."""
+    engines = ["podman"] if "goes_away" in metafunc.function.__name__ else ["podman", "docker"]
+    metafunc.parametrize("engine_server", engines, indirect=True, scope="session")
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(engine: Engine) -> Iterator[None]:
     yield

@@ -225,7 +225,7 @@ def _variables_in(docker_env: Mapping[str, Any]) -> list[str]:
 
 
 def _docker_line(root: Path, docker_env: Mapping[str, Any], worker: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the volumes and variables of MLflow's ``docker run``, as bash reads that line in the project's folder."""
+    """Return the volumes and variables of MLflow's ``docker run``, as bash reads it in the project's folder."""
     import mlflow
     from mlflow.projects.backend import local
 

@@ -93,6 +93,7 @@ def test_the_xcom_of_a_step_tells_later_tasks_all_they_need(result: DagRunResult
         "run_name": "echo",
         "metrics": run.data.metrics,
         "mlflow_conn_id": "mlflow_default",
+        "models": {},
     }
     assert result.runs(store)["zip"].data.params == {"upstream": f"{run.info.artifact_uri}/downstream"}
 

@@ -38,6 +38,7 @@ from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.closing import withdraw
 from mlflow_projects.tracking.registration import addresses_of_models
+from mlflow_projects.tracking.reuse_key import with_models
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -229,7 +230,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         else:
             told = self.xcom_of(result.run, "FINISHED")
         try:
-            maker = client.get_run(result.original.run_id) if result.original else result.run
+            maker = with_models(result.original) if result.original else result.run
             return {**told, "models": addresses_of_models(client, maker)}
         except TrackingError as error:  # the run has its end, and must keep it
             self.log.warning("The models of run %s cannot be listed: %s", told["run_id"], error)

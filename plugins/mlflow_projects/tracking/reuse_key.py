@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_projects.exceptions import TrackingError
@@ -113,6 +113,14 @@ def completion_tags(client: TrackingClient, run: Run) -> dict[str, str]:
         return {}
     listed = _shortened({file.path: file.size or 0 for file in files})
     return {**dict.fromkeys(keys, COMPLETE), ARTIFACTS: json.dumps({"files": listed, "models": models[:_MAX_FILES]})}
+
+
+def with_models(run: Run) -> Run:
+    """Return a result with the ids of its models, which its tags name: a search does not return them."""
+    try:
+        return replace(run, model_ids=tuple(map(str, json.loads(run.tags[ARTIFACTS])["models"])))
+    except (KeyError, ValueError, TypeError):
+        return run
 
 
 def lost_artifacts(client: TrackingClient, run: Run) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
-from mlflow_projects.tracking.reuse_key import ARTIFACTS, ReuseKey, completion_tags, lost_artifacts
+from mlflow_projects.tracking.reuse_key import ARTIFACTS, ReuseKey, completion_tags, lost_artifacts, with_models
 from tests.support.memory_tracking import MemoryClient
 
 KEY = ReuseKey({"code": {"b": 1, "a": "ü"}, "image": None}, "dag.train")
@@ -122,7 +122,11 @@ def test_a_run_with_a_key_becomes_a_result_with_the_list_of_what_it_made(client:
     model = client.log_model(run)
     client.log_model(client.create_run("0", "another", 1, {}))
     listed = {"files": {"b.txt": 5, "model/a.bin": 11}, "models": [model]}
-    assert completion_tags(client, run) == {TAG: "complete", ARTIFACTS: json.dumps(listed)}
+    tags = completion_tags(client, run)
+    assert tags == {TAG: "complete", ARTIFACTS: json.dumps(listed)}
+    # As a search returns it: the models are in the tags only.
+    assert with_models(replace(run, tags=tags, model_ids=())).model_ids == (model,)
+    assert with_models(replace(run, tags={ARTIFACTS: "cut"}, model_ids=())).model_ids == ()
 
 
 @pytest.mark.parametrize("state", ["waiting", "complete", "reused"])

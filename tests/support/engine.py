@@ -42,6 +42,10 @@ from mlflow_projects.file_lock import file_lock
 from tests.support.servers import free_port
 from tests.support.waiting import wait_for_server
 
+# A test that has it runs on podman, and in the night on Docker too.
+on_both_engines = pytest.mark.parametrize(
+    "engine_server", ["podman", pytest.param("docker", marks=pytest.mark.nightly)], indirect=True, scope="session"
+)
 BASE_IMAGE = "localhost/mlflow-projects-base:bookworm"
 BASE_IMAGE_LOCK = Path(tempfile.gettempdir()) / "mlflow-projects-base-image.lock"
 PACKAGES = sysconfig.get_paths()["purelib"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import HOME, ROOT
 from tests.support.dagruns import mlflow_runs, run_dag
-from tests.support.engine import Engine
+from tests.support.engine import Engine, on_both_engines
 
 SHELL = str(ROOT / "tests" / "projects" / "shell")
 # Counts its attempts in the checkpoint folder; each fails until WANTED were there before.
@@ -78,6 +78,7 @@ def test_by_default_it_is_below_airflows_home_and_a_step_without_one_leaves_noth
     assert list((HOME / "mlflow_projects_checkpoints").iterdir()) == []
 
 
+@on_both_engines
 def test_a_container_sees_it_too(engine: Engine, base_image: str) -> None:
     result = count("one_step", wanted=1, backend_config={"docker_image": base_image})
     assert result.state == "success", result.log[-3000:]

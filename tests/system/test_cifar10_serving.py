@@ -23,6 +23,7 @@ from mlflow.artifacts import download_artifacts
 
 from tests.support.cifar10 import PROJECTS, project_environment, project_python
 from tests.support.cifar10_serving import accuracy, make_model, make_pictures, predicted_directly, run_and_find
+from tests.support.engine import on_both_engines
 from tests.support.waiting import PATIENCE, wait
 
 pytestmark = pytest.mark.timeout(900)
@@ -237,6 +238,7 @@ def make_image(engine: Any, base_image: str, command: str) -> str:
 
 
 @pytest.mark.nightly
+@on_both_engines
 def test_a_container_that_ends_at_once_fails_with_its_last_lines(
     mlflow_server: str, packed: Any, pictures: Path, engine: Any, base_image: str
 ) -> None:
@@ -249,6 +251,7 @@ def test_a_container_that_ends_at_once_fails_with_its_last_lines(
 
 
 @pytest.mark.nightly
+@on_both_engines
 def test_a_killed_evaluate_leaves_no_container(
     mlflow_server: str, packed: Any, pictures: Path, engine: Any, base_image: str
 ) -> None:
@@ -290,6 +293,7 @@ def running(engine: Any, run_id: str) -> bool:
 
 
 @pytest.mark.nightly
+@on_both_engines
 def test_an_image_is_built_run_evaluated_and_removed(
     mlflow_server: str, model: Path, pictures: Path, engine: Any, base_image: str, tmp_path: Path
 ) -> None:

@@ -166,6 +166,14 @@ def test_an_experiment_is_made_once(store: Store) -> None:
     assert caught.value.code == "RESOURCE_ALREADY_EXISTS"
 
 
+def test_text_that_a_database_refuses_is_written_all_the_same(store: Store) -> None:
+    record = replace(store.record(more_tags={"odd": "a\0b"}), name="n\0m")
+    run = record.open()
+    store.client.log_batch(run.run_id, params={"p": "\ud83d|\0"}, tags={"late": "\0"})
+    kept = store.client.get_run(run.run_id)
+    assert (kept.name, kept.tags["odd"], kept.tags["late"], kept.params["p"]) == ("n␀m", "a␀b", "␀", "?|␀")
+
+
 def test_a_deleted_experiment_is_named_with_the_remedy(store: Store) -> None:
     experiment = resolve_experiment(store.client, store.name)
     store.writer.delete_experiment(experiment)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_projects.exceptions import TrackingError
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion
 from mlflow_projects.tracking.server import TrackingSettings
 
@@ -88,6 +88,7 @@ class MemoryClient:
                 "INVALID_PARAMETER_VALUE",
             )
         run_id = f"{next(self._ids):032x}"
+        name = storable(name)
         kept = {**_checked(tags), "mlflow.runName": name}
         uri = f"memory://{experiment_id}/{run_id}/artifacts"
         run = Run(run_id, experiment_id, name, "RUNNING", uri, start_time, None, kept)
@@ -282,7 +283,7 @@ def _checked(pairs: Mapping[str, str]) -> dict[str, str]:
         assert isinstance(key, str), f"{key!r} is no text"
         assert isinstance(value, str), f"{key}: {value!r} is no text"
         assert len(value) <= 8000, f"{key} has {len(value)} characters"
-    return dict(pairs)
+    return {key: storable(value) for key, value in pairs.items()}
 
 
 def _run_fields(run: Run) -> dict[tuple[str, str], str | int]:

@@ -138,6 +138,11 @@ def deleted_experiment(name: str, experiment_id: str) -> ProjectError:
     )
 
 
+def storable(text: str) -> str:
+    """Return a text as every store of MLflow takes it: PostgreSQL refuses a NUL, JSON half a character."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+
+
 def now() -> int:
     """Return the current time in milliseconds since 1970, as MLflow counts it."""
     return int(time.time() * 1000)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.file_lock import file_lock
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
 from mlflow_projects.tracking.server import TrackingSettings, sqlite_file
@@ -53,7 +53,8 @@ class NativeClient(NativeRegistry):
 
     def create_run(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> Run:
         with translated():
-            return _run(self._client.create_run(experiment_id, start_time, dict(tags), name))
+            kept = {key: storable(value) for key, value in tags.items()}
+            return _run(self._client.create_run(experiment_id, start_time, kept, storable(name)))
 
     def get_run(self, run_id: str) -> Run:
         with translated():
@@ -90,8 +91,8 @@ class NativeClient(NativeRegistry):
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        every_param = [Param(key, value) for key, value in (params or {}).items()]
-        every_tag = [RunTag(key, value) for key, value in (tags or {}).items()]
+        every_param = [Param(key, storable(value)) for key, value in (params or {}).items()]
+        every_tag = [RunTag(key, storable(value)) for key, value in (tags or {}).items()]
         with translated():
             for start in range(0, len(every_param), _BATCH):
                 self._client.log_batch(run_id, params=every_param[start : start + _BATCH])

@@ -20,7 +20,7 @@ from mlflow_projects.exceptions import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment
+from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
 from mlflow_projects.tracking.retries import TemporaryError, retrying
@@ -78,7 +78,7 @@ class RestClient(RestRegistry):
             "runs/create",
             {
                 "experiment_id": experiment_id,
-                "run_name": name,
+                "run_name": storable(name),
                 "start_time": start_time,
                 "tags": _pairs(first),
             },
@@ -207,10 +207,8 @@ class RestClient(RestRegistry):
             content = answer.json()
         except ValueError:
             content = None
-        if not isinstance(content, dict):
-            raise TrackingError(
-                f"{self.settings.uri} answers, but not as an MLflow tracking server; check the tracking URI."
-            )
+        if not isinstance(content, dict):  # a proxy's page, while the server is being mended, or a wrong address
+            raise TemporaryError("it answers, but not as an MLflow tracking server; is this its address?", retries=2)
         return content
 
 
@@ -270,7 +268,7 @@ def _as_json(value: float) -> float | str:
 
 
 def _pairs(mapping: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"key": key, "value": value} for key, value in mapping.items()]
+    return [{"key": key, "value": storable(value)} for key, value in mapping.items()]
 
 
 def _run(content: Mapping[str, Any]) -> Run:

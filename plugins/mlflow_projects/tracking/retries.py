@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 
 import tenacity
@@ -14,22 +15,28 @@ class TemporaryError(Exception):
     """An answer (or the lack of one) after which it makes sense to ask again.
 
     :param retry_after: seconds that the server asks for
+    :param retries: how often at most, where more of them would hardly help
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, retries: int = sys.maxsize) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.retries = retry_after, retries
 
 
 def retrying(max_retries: int, sleep: Callable[[float], None]) -> tenacity.Retrying:
     """Return what calls a function again as long as it raises :class:`TemporaryError`."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TemporaryError),
-        stop=tenacity.stop_after_attempt(max_retries + 1),
+        stop=lambda state: state.attempt_number > min(max_retries, _retries(state)),
         wait=_pause,
         sleep=sleep,
         reraise=True,
     )
+
+
+def _retries(state: tenacity.RetryCallState) -> int:
+    error = state.outcome.exception() if state.outcome else None
+    return error.retries if isinstance(error, TemporaryError) else 0
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

@@ -69,7 +69,6 @@ def test_a_server_that_stays_away_is_named_after_the_retries() -> None:
     ("fault", "words"),
     [
         (answer(401), "refuses a request without user or token"),
-        (answer(200, body=b"<html>a login page</html>"), "not as an MLflow tracking server"),
         (answer(404, body=b"nothing here"), "HTTP 404"),
     ],
 )
@@ -79,6 +78,19 @@ def test_a_lasting_refusal_is_not_repeated(proxy: FlakyProxy, fault: object, wor
     with pytest.raises(TrackingError, match=words):
         client.get_run("x")
     assert proxy.requests == ["runs/get"]
+
+
+def test_a_page_of_a_proxy_is_asked_again_a_few_times(proxy: FlakyProxy) -> None:
+    pauses: list[float] = []
+    client = RestClient(TrackingSettings(uri=proxy.url), sleep=pauses.append)
+    page = answer(200, body=b"<html>a maintenance page</html>")
+    proxy.faults["runs/get"] = [page, page]  # type: ignore[list-item]
+    run = client.create_run("0", "page", 1, {})
+    assert client.get_run(run.run_id).run_id == run.run_id
+    proxy.faults["runs/get"] = [page] * 9  # type: ignore[list-item]
+    with pytest.raises(TrackingUnavailableError, match="not as an MLflow tracking server; is this its address"):
+        client.get_run(run.run_id)
+    assert len(pauses) == 2 + 2
 
 
 def test_the_credentials_go_into_the_header_and_nowhere_else(proxy: FlakyProxy) -> None:

@@ -29,7 +29,7 @@ from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, Source, fetch
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.record import MAX_PARAM, Outcome, RunRecord, SourceTags, TaskIdentity
+from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse_key import completion_tags
 from mlflow_projects.tracking.tags import JOB, PARAMETERS, REASON
 
@@ -165,6 +165,8 @@ class Attempt:
         step = self.step
         backend_class(step.backend)
         check_config_keys(step.backend_config)
+        if len(step.run_name) > MAX_RUN_NAME:
+            raise ProjectError(f"'run_name' has {len(step.run_name)} characters; MLflow takes {MAX_RUN_NAME}.")
         with self._interruptible():
             fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials, step.bundle)
         entry_point = fetched.project.entry_point(step.entry_point)
@@ -350,6 +352,7 @@ class Attempt:
     def _record_unstarted(self, source: SourceTags, outcome: Outcome) -> None:
         """Leave a closed run that says why nothing was started; the tree shows the attempt all the same."""
         record = self._record(replace(source, name=self.redact(source.name)), {})
+        record.name = record.name[:MAX_RUN_NAME]
         try:
             self.on_open(record.open(), None)
             record.close(outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow_projects.tracking.client import Run, TrackingClient
 
 DEFAULT_CONN_ID = MLflowHook.default_conn_name
+_OUR_TAGS = re.compile(r"airflow\.|mlflow_projects\.|mlflow\.parentRunId$")
 DEFAULT_EXPERIMENT_ID = "0"
 
 
@@ -147,6 +149,17 @@ def as_run_id(value: Any) -> str | None:
     if isinstance(value, Mapping):
         value = value.get("run_id")
     return text_or_none(value)
+
+
+def own_tags(values: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the tags that a DAG's author gives a run.
+
+    :raises ProjectError: one of them is the library's, which decides by it what happened
+    """
+    tags = texts(values)
+    if taken := [key for key in tags if _OUR_TAGS.match(key)]:
+        raise ProjectError(f"'tags' sets {taken[0]!r}, which this library writes itself; take another name.")
+    return tags
 
 
 def texts(values: Mapping[str, Any] | None) -> dict[str, str]:

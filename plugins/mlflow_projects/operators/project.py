@@ -27,7 +27,7 @@ from mlflow_projects.operators.base import (
     experiment_id_for,
     identify,
     is_deferrable,
-    texts,
+    own_tags,
 )
 from mlflow_projects.operators.enclosing import parent_on
 from mlflow_projects.operators.masking import masked
@@ -37,6 +37,7 @@ from mlflow_projects.operators.supervision import let_supervisor_notice_the_end,
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.closing import withdraw
+from mlflow_projects.tracking.record import MAX_RUN_NAME
 from mlflow_projects.tracking.registration import addresses_of_models
 from mlflow_projects.tracking.reuse_key import with_models
 
@@ -80,7 +81,8 @@ class MLflowProjectOperator(MLflowRunOperator):
     :param git_conn_id: Airflow connection with user and token (or, in its extra, ``private_key`` or
         ``key_file``) for a private repository
     :param aws_conn_id: Airflow connection for backends on AWS
-    :param tags: more tags for the run; they win over ours (templated)
+    :param tags: more tags for the run; not ``airflow.*``, ``mlflow_projects.*`` or
+        ``mlflow.parentRunId`` (templated)
     :param reuse: True takes over the result of a FINISHED run of the same content instead of running again;
         ``"wait"`` also waits for one that is being made now; see docs/reuse.md (templated)
     :param deferrable: whether waiting for a SageMaker job leaves the worker slot free; default: Airflow's
@@ -290,7 +292,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             experiment_id=experiment_id_for(client, self.experiment_name, parent),
             parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
             supersedes=self._close_previous_try(context, client, previous),
-            tags=texts(self._mapping("tags")),
+            tags=own_tags(self._mapping("tags")),
             git_credentials=git_credentials(self.git_conn_id) if self.git_conn_id else None,
             bundle=bundle_checkout(context),
         )
@@ -380,7 +382,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     def _default_run_name(self, context: Context) -> str:
         index = context["ti"].map_index
         label = str(self.label)
-        return label if index is None or index < 0 else f"{label}[{index}]"
+        return label[:MAX_RUN_NAME] if index is None or index < 0 else f"{label[: MAX_RUN_NAME - 10]}[{index}]"
 
     def _describe(self) -> str:
         rows = [("project", self.uri), ("entry point", self.entry_point), ("backend", self.backend)]

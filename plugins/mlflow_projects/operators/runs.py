@@ -16,7 +16,7 @@ from mlflow_projects.operators.base import (
     bundle_checkout,
     experiment_id_for,
     identify,
-    texts,
+    own_tags,
 )
 from mlflow_projects.operators.enclosing import RunGroup, enclosing_parent, parent_on
 from mlflow_projects.operators.templates import text_or_none
@@ -24,7 +24,7 @@ from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.closing import close_open_descendants, end_run, withdraw
-from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, find_parent
+from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, RunRecord, SourceTags, TaskIdentity, find_parent
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
         task group (templated)
     :param parent_run_id: a run to nest below: an id, or another start task's XCom; default: the parent of
         an enclosing ``mlflow_run`` (templated)
-    :param tags: more tags for the run (templated)
+    :param tags: more tags for the run, as of a step (templated)
     :param mlflow_conn_id: Airflow connection to the tracking server
     """
 
@@ -89,7 +89,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
                     role="parent",
                     parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
                     parameters=params,
-                    more_tags=texts(self.tags),
+                    more_tags=own_tags(self.tags),
                 )
                 run = record.open()
             else:
@@ -102,7 +102,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
 
     def _default_name(self, task: TaskIdentity) -> str:
         name = str(self.task_group.label) if isinstance(self.task_group, RunGroup) else task.dag_id
-        return name if task.map_index < 0 else f"{name}[{task.map_index}]"
+        return name[:MAX_RUN_NAME] if task.map_index < 0 else f"{name[: MAX_RUN_NAME - 10]}[{task.map_index}]"
 
 
 class MLflowEndRunOperator(MLflowRunOperator):

@@ -44,6 +44,7 @@ from mlflow_projects.tracking.tags import (
 
 _MAX_TAG = 8000
 MAX_PARAM = 6000
+MAX_RUN_NAME = 250  # a column of MLflow's database
 _CREATE_TRIES = 3
 
 
@@ -163,7 +164,7 @@ class RunRecord:
     :param parent_run_id: the run to nest below, if any
     :param supersedes: the run of the try before this one, if any
     :param parameters: what the DAG passes, as text
-    :param more_tags: the user's own; they win over ours
+    :param more_tags: the user's own; they win over MLflow's
     :param success_tags: called with the run when it is about to be FINISHED; returns more tags
     """
 
@@ -183,8 +184,10 @@ class RunRecord:
     def open(self) -> Run:
         """Create the run, exactly once even if an answer of the server is lost on the way.
 
-        :raises ProjectError: its experiment was deleted, or never was
+        :raises ProjectError: its experiment was deleted, or never was; its name is too long
         """
+        if len(self.name) > MAX_RUN_NAME:
+            raise ProjectError(f"'run_name' has {len(self.name)} characters; MLflow takes {MAX_RUN_NAME}.")
         for attempt in range(1, _CREATE_TRIES + 1):
             try:
                 self.run = self.client.create_run(self.experiment_id, self.name, now(), self._tags())

@@ -115,6 +115,20 @@ def test_what_a_template_leaves_empty_counts_as_not_given(nothing: Any, task: Ta
     assert "mlflow.parentRunId" not in task.runs[0].tags
 
 
+@pytest.mark.parametrize("tag", ["airflow.dag_id", "mlflow_projects.reason", "mlflow.parentRunId"])
+def test_tags_of_the_library_are_not_the_authors(tag: str, task: Task) -> None:
+    with pytest.raises(AirflowFailException, match=f"'tags' sets '{tag}', which this library writes itself"):
+        task.run(tags={"team": "red", tag: "x"})
+    assert task.runs == []
+
+
+def test_a_run_name_that_no_database_takes_is_one_sentence(task: Task) -> None:
+    with pytest.raises(AirflowFailException, match="'run_name' has 300 characters; MLflow takes 250"):
+        task.run(run_name="n" * 300)
+    (run,) = task.runs
+    assert (run.status, run.name) == ("FAILED", "n" * 250)
+
+
 def test_names_groups_and_parents(task: Task) -> None:
     with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)), TaskGroup("group"):
         grouped = MLflowProjectOperator(

@@ -7,7 +7,9 @@ closed with what really happened; the exit status of the command decides, not wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +29,7 @@ from mlflow_projects.backends.registry import backend_class, backend_of, check_c
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
-from mlflow_projects.project.fetch import FetchedProject, Source, fetch
+from mlflow_projects.project.fetch import FetchedProject, fetch
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
 from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse_key import completion_tags
@@ -38,6 +40,7 @@ _TAIL_CHARACTERS = 4000
 _LAST_LINE_CHARACTERS = 300
 _CANCEL_SECONDS = 60.0
 _KILLED_SECONDS = 4.0  # Airflow gives a task that it stops 5 s
+_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended it
 
 
@@ -105,9 +108,10 @@ class Attempt:
         refused = SourceTags(name=step.uri, entry_point=step.entry_point, backend=step.backend)
         with contextlib.ExitStack() as stack:
             try:
-                source, job = self._checked(stack.enter_context(self.cache.workspace()))
-                launch = backend_class(step.backend)(self._host).prepare(job)
-                folder = None if is_durable(step.backend) else stack.enter_context(self._kept_checkpoint(job))
+                with self._disk_in_words():
+                    source, job = self._checked(stack.enter_context(self.cache.workspace()))
+                    launch = backend_class(step.backend)(self._host).prepare(job)
+                    folder = None if is_durable(step.backend) else stack.enter_context(self._kept_checkpoint(job))
                 if self.reuse:
                     with self._interruptible():
                         self.reuse.identify(launch, step.backend, job)
@@ -189,6 +193,20 @@ class Attempt:
             if len(value) > MAX_PARAM:
                 self.log(f"Parameter {name!r} has {len(value)} characters; MLflow records the first {MAX_PARAM}.")
         return self._source_tags(fetched), job
+
+    @contextlib.contextmanager
+    def _disk_in_words(self) -> Iterator[None]:
+        """Say in a sentence that the disk is full or may not be written, which another try cannot mend."""
+        try:
+            yield
+        except OSError as error:
+            said = error.strerror or str(error)  # shutil's own error has a list of many
+            if error.errno not in _NO_DISK and not re.search("No space left|Read-only file system", said):
+                raise
+            raise ProjectError(
+                f"The cache folder {self.cache.root} cannot be written ({said[:200]}); make room there, or name "
+                "another one in [mlflow_projects] cache_dir of Airflow's configuration."
+            ) from error
 
     @contextlib.contextmanager
     def _kept_checkpoint(self, job: Job) -> Iterator[Path | None]:
@@ -360,7 +378,7 @@ class Attempt:
             self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
 
     def _source_tags(self, fetched: FetchedProject) -> SourceTags:
-        source: Source = fetched.source
+        source = fetched.source
         return SourceTags(
             name=self.redact(source.name),
             entry_point=self.step.entry_point,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -575,3 +578,18 @@ def test_the_backend_works_with_the_attempts_settings(life: Life, jobs: MemoryJo
     attempt.aws_conn_id, attempt.poll_interval = "aws_team", 3.0
     attempt.run()
     assert jobs.hosts == [Host(attempt.log, "aws_team", 3.0)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), shutil.Error([("a", "b", "[Errno 28] No space left")])],
+)
+def test_a_full_disk_is_a_sentence_and_no_retry(error: OSError, life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(ProjectError, match="The cache folder .* cannot be written .*No space left.* make room there"):
+        life.attempt().run()
+    assert life.only_run.status == "FAILED"
+    assert "make room there" in life.only_run.tags[REASON]

@@ -589,7 +589,9 @@ def test_a_full_disk_is_a_sentence_and_no_retry(error: OSError, life: Life, monk
         raise error
 
     monkeypatch.setattr(tempfile, "mkdtemp", full)
-    with pytest.raises(ProjectError, match="The cache folder .* cannot be written .*No space left.* make room there"):
+    with pytest.raises(
+        ProjectError, match=r"The cache folder .* cannot be written .*No space left.* make room there"
+    ):
         life.attempt().run()
     assert life.only_run.status == "FAILED"
     assert "make room there" in life.only_run.tags[REASON]

@@ -204,7 +204,7 @@ class Attempt:
             if error.errno not in _NO_DISK and not re.search("No space left|Read-only file system", said):
                 raise
             raise ProjectError(
-                f"The cache folder {self.cache.root} cannot be written ({said[:200]}); make room there, or set cache_dir."
+                f"The cache folder {self.cache.root} cannot be written ({said[:200]}); make room, or set cache_dir."
             ) from error
 
     @contextlib.contextmanager

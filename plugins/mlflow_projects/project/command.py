@@ -190,6 +190,18 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
             f"{key} ends with something that takes no arguments, so the parameters {', '.join(map(repr, extra))} "
             "would be lost; declare them in the MLproject."
         )
+    mark = "mlflowextra"
+    while mark in command:
+        mark += "x"
+    for name, value in extra.items():
+        if not shell_syntax.is_plain(str(value)):  # a function's argument, say, may come to eval
+            try:
+                quoting.places(f"{command} --{shlex.quote(str(name))} {mark}", [mark])[0].write(str(value))
+            except quoting.PlaceError as error:
+                raise ProjectError(
+                    f"{key}: the value of the undeclared parameter {name!r} cannot be passed safely at its end, as "
+                    f"it stands {error}; take letters, digits and @%+=:,./-_ only, or declare it."
+                ) from error
     return command
 
 

@@ -16,7 +16,7 @@ Words = Sequence[str | None]
 SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
 PYTHON = re.compile(r"(python|pypy)[\d.]*")
 # Modules of Python that run the words after their name.
-_RUN_WORDS = ("timeit", "pdb")
+_RUN_WORDS = ("timeit", "pdb", "IPython", "ptpython", "bpython")
 # They run the program that their words name, after options, settings and numbers of their own.
 _WRAPPERS = frozenset(
     (
@@ -24,6 +24,8 @@ _WRAPPERS = frozenset(
         "setsid", "busybox", "flock", "sshpass", "srun", "mpirun",
     )
 )  # fmt: skip
+# The same, after the word "run".
+_LAUNCHERS = ("conda", "hatch", "mamba", "micromamba", "pdm", "pipenv", "poetry", "pixi", "uv")
 # They give their words to a shell, here or elsewhere, or take them for names, each in a way of its own.
 READ_WORDS = frozenset(
     (
@@ -35,19 +37,23 @@ READ_WORDS = frozenset(
 # What they are given is data to them, apart from the options below.
 _TAKE_DATA = frozenset(
     (
-        ":", "[", "accelerate", "aws", "basename", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
+        ":", "[", "accelerate", "basename", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
         "date", "deepspeed", "df", "diff", "dirname", "du", "echo", "egrep", "exit", "export", "false", "fgrep",
-        "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jq", "jupyter", "kaggle",
+        "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jupyter", "kaggle",
         "kedro", "kill", "ln", "local", "ls", "mkdir", "mlflow", "mv", "nvidia-smi", "papermill", "pip", "pip3",
         "popd", "printf", "pushd", "pwd", "readlink", "readonly", "realpath", "return", "rm", "rmdir", "seq", "set",
         "shift", "sleep", "sort", "spark-submit", "split", "stat", "streamlit", "tail", "tar", "tee", "test",
         "torchrun", "touch", "tr", "true", "uniq", "unzip", "uvicorn", "wait", "wc", "wget", "zip",
     )
 )  # fmt: skip
+# They take what they read as data, though their words are names.
+_READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
-_READ_AFTER_V = ("test", "printf")
+_EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
+_READ_AFTER_V = (["test"], ["printf"])
 # They give what follows some of their options to a shell.
 _RUN_OPTIONS = {
+    "find": r"-(exec|ok)(dir)?$",
     "tar": r"-[a-zA-Z]*I|--(use-compress-program|to-command|checkpoint-action|(info|new-volume)-script|rsh-command)",
     "git": r"-[cux]|--(exec|upload-pack|receive-pack)",
     "flock": r"-c|--command",
@@ -85,18 +91,21 @@ _INTERPRETERS = {
 
 def name_of(word: str | None) -> str:
     """Return the name of the program that a word names, without its folder."""
-    return PurePath(word or "").name
+    return PurePath(word or "").name or (word or "")  # of "." there is none
 
 
 def program_index(words: Words) -> int:
     """Return which word names the program, behind those that run another one."""
     index = 0
-    while index < len(words) and name_of(words[index]) in _WRAPPERS:
-        index += 1
+    while index < len(words) and (
+        name_of(words[index]) in _WRAPPERS
+        or (name_of(words[index]) in _LAUNCHERS and list(words[index + 1 : index + 2]) == ["run"])
+    ):
+        index += 1 + (name_of(words[index]) in _LAUNCHERS)
         while index < len(words) and re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or ""):
             index += 1
-    if index == 0:
-        return 0
+    if index == 0 or index == len(words):
+        return min(index, len(words) - 1) if words else 0
     # What stands before a program that is known may be the value of a wrapper's option.
     return next((later for later in range(index, len(words)) if _is_known(words[later])), index)
 
@@ -151,12 +160,21 @@ def python_program(words: Words) -> tuple[str, int] | None:
             return None
         if option := re.match(r"-[a-zA-Z]*?([cmWX])(.?)", word, re.DOTALL):
             if option[1] in "cm":
-                return option[1], index + (not option[2])
+                found = index + (not option[2])
+                return (option[1], found) if found < len(words) else None
             index += not option[2]  # the value of -W or -X is a word of its own
         elif word == "-" or not word.startswith("-"):
             return "file", index
         index += 1 + (word == "--check-hash-based-pycs")
     return None
+
+
+def _positions(words: Words) -> Sequence[int]:
+    """Return which of a command's words may name a program that gets the words behind it."""
+    first = program_index(words)
+    if words and name_of(words[first]) == "find":
+        return [first, *(at + 1 for at, word in enumerate(words[:-1]) if word in _EXEC)]
+    return range(first + 1) if takes_data(words) else range(len(words))  # with what runs it
 
 
 def is_script(words: Words, at: int) -> bool:
@@ -166,18 +184,25 @@ def is_script(words: Words, at: int) -> bool:
     if at == first + 1 and (name == "trap" or (name == "eval" and len(words) == at + 1)):
         return True
     return any(
-        SHELL.fullmatch(name_of(word)) and script_index(words[start + 1 :]) == at - start - 1
-        for start, word in enumerate(words[:at])
+        SHELL.fullmatch(name_of(words[start])) and script_index(words[start + 1 :]) == at - start - 1
+        for start in _positions(words)
     )
 
 
 def may_be_code(words: Words, at: int) -> bool:
-    """Tell whether a word of a command may hold code that one of the programs among the words before it runs."""
-    if any(name_of(word) in _MAKE for word in words):  # targets and settings alike come into its recipes
+    """Tell whether a word of a command may hold code that one of its programs runs."""
+    if may_be_made(words):
         return True
+    if program_of(words) == "find" and any("{}" in (word or "") and word != "{}" for word in words):
+        return True  # the names that it finds come into a script
     return any(
-        at - start - 1 in _code_indexes(name_of(word), words[start + 1 :]) for start, word in enumerate(words[:at])
+        at - start - 1 in _code_indexes(name_of(words[start]), words[start + 1 :]) for start in _positions(words)
     )
+
+
+def may_be_made(words: Words) -> bool:
+    """Tell whether a command may be ``make``, whose targets and settings alike come into its recipes."""
+    return any(name_of(words[start]) in _MAKE for start in _positions(words))
 
 
 def reads_words(words: Words, at: int) -> bool:
@@ -185,15 +210,33 @@ def reads_words(words: Words, at: int) -> bool:
     first = program_index(words[:at])
     if first == at:
         return False
-    name = name_of(words[first])
-    return name in (*READ_WORDS, "trap") or (name in _READ_AFTER_V and "-v" in words[:at])
+    names = [name_of(words[start]) for start in _positions(words) if start < at]
+    return bool({*READ_WORDS, "trap"} & set(names)) or (names[:1] in _READ_AFTER_V and "-v" in words[:at])
+
+
+def reads_options(words: Words) -> bool:
+    """Tell whether a command's program runs what some of its options say."""
+    return program_of(words) in _RUN_OPTIONS
 
 
 def opens_program(words: Words, at: int) -> bool:
-    """Tell whether an interpreter reads a word of its command before it has its code: as an option, perhaps."""
-    first = program_index(words[:at])
-    is_first = all(word is None or word.startswith("-") for word in words[first + 1 : at])
-    return first < at and is_first and _is_interpreter(name_of(words[first]))
+    """Tell whether a program may read a word of its command as an option that has code run."""
+    if reads_options(words):
+        return True
+    for start in _positions(words):
+        name, between = name_of(words[start]), words[start + 1 : at]
+        if start >= at:
+            continue
+        if PYTHON.fullmatch(name):
+            program = python_program([*between, "x"])
+            if program is None or program[1] == len(between):
+                return True
+        elif interpreter := _interpreter(name):
+            if interpreter.takes_first or not any(_SCRIPT_FILE.fullmatch(word or "") for word in between):
+                return True
+        elif SHELL.fullmatch(name) and _argument_index([*between, "x"]) == len(between):
+            return True
+    return False
 
 
 def takes_data(words: Words, functions: Container[str] = ()) -> bool:
@@ -235,21 +278,26 @@ def runs_file_named(words: Words, name: str) -> bool:
 
     :param name: with its suffix, without its folder
     """
-    first, stem = program_index(words), name.partition(".")[0]
-    word, rest = (words[first], words[first + 1 :]) if first < len(words) else ("", ())
-    program = name_of(word)
-    if program == name:
-        return True
-    if program in _MAKE:
-        return name.lower() in ("makefile", "gnumakefile") or any(name in (found or name) for found in rest)
-    if PYTHON.fullmatch(program):
-        ran = python_program(rest)
-        return ran is None or stem in (rest[ran[1]] or stem)
-    if SHELL.fullmatch(program):
-        index = script_index(rest)
-        return name in ((rest[index] if index is not None else first_argument(rest)) or name)
-    if program in ("source", ".", "eval", *READ_WORDS) or _is_interpreter(program):
-        return any(stem in (found or stem) for found in rest)
+    if may_be_made(words):
+        return name.lower() in ("makefile", "gnumakefile") or any(name in (word or "") for word in words)
+    for start in _positions(words):
+        program, rest = name_of(words[start]), words[start + 1 :]
+        if program == name:
+            return True
+        if PYTHON.fullmatch(program):
+            ran = python_program(rest)
+            code = (rest[ran[1]] or name) if ran else name
+            stem = re.escape(name.partition(".")[0])
+            if name_of(code) == name or (ran and ran[0] != "file" and re.search(rf"\b{stem}\b", code)):
+                return True
+        elif SHELL.fullmatch(program):
+            index = script_index(rest)
+            if name in ((rest[index] if index is not None else first_argument(rest)) or ""):
+                return True
+        elif name in map(name_of, rest):
+            found = _interpreter(program)
+            if program in ("source", ".", *READ_WORDS) or (found and not found.takes_first):
+                return True
     return False
 
 
@@ -258,7 +306,11 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
 
     :param functions: of the script
     """
-    if "/dev/stdin" in words or ("-f" in words and "-" in words) or not takes_data(words, functions):
+    if "/dev/stdin" in words or ("-f" in words and "-" in words):
+        return True
+    if program_of(words) in _READ:
+        return False
+    if not takes_data(words, functions):
         return True
     for position, word in enumerate(words):
         name, rest = name_of(word), words[position + 1 :]
@@ -269,7 +321,7 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
             if any(re.fullmatch(r"-\w*s\w*", option or "") for option in rest[:index]):
                 return True
         elif name == "xargs" and (
-            program_of(rest) in (*READ_WORDS, *_MAKE)
+            program_of(rest) in (*READ_WORDS, *_MAKE, *_RUN_OPTIONS)
             or any(may_be_code(rest, at) or is_script(rest, at) for at in range(len(rest)))
         ):
             return True

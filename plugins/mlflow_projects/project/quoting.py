@@ -76,7 +76,7 @@ def places(command: str, marks: Sequence[str]) -> list[Place]:
     :param command: it holds each mark once
     :param marks: words of letters and digits, none of them a part of another
     """
-    root, source = parse(command), command.encode()
+    root, source = parse(command), command.encode("utf-8", "replace")
     found = []
     for mark in marks:
         try:
@@ -195,13 +195,14 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return place if is_whole else _in_script(place, own, mark)
     if interpreters.reads_words(words, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
-    if is_whole and interpreters.program_of(words) not in ("make", "gmake"):
+    if is_whole and not interpreters.may_be_made(words):
         return place
     # A program that is not known may run any text in quotes that is more than a word.
     is_substitution = inner.type in ("command_substitution", "process_substitution")
     is_text = not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
     is_data = interpreters.takes_data(words, functions_in(command))
-    if interpreters.may_be_code(words, at) or (place.quoted and is_text and not is_data):
+    is_split = is_substitution and interpreters.reads_options(words)
+    if is_split or interpreters.may_be_code(words, at) or (place.quoted and is_text and not is_data):
         raise PlaceError("inside of a program's code")
     if (own or "").startswith(mark) and interpreters.opens_program(words, at):
         return Place(functools.partial(_no_option, place))

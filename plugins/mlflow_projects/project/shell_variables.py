@@ -7,7 +7,7 @@ value like ``a[$(…)]``, and ``A={x}; bash -c "show $A"`` any.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 _ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
 _OF_NAMES = ("-v", "-R")  # which read a subscript as code, also in [ … ]
-_ARGUMENTS = frozenset("123456789@*")  # of a function, of a script or of "set"
+_ARGUMENTS = frozenset("0123456789@*")  # of a function, of a script or of "set"
 _READ = ("read", "mapfile", "readarray")
+_CODE_FILE = re.compile(r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile")
+_WRITES_TEXT = ("echo", "printf", "cat", "tee", "sed", "awk", "envsubst", "tr", "cut", "head", "tail", "sort", "grep")
 # The shell, or what it starts, runs what these hold.
 _RUN = frozenset(
     (
@@ -57,17 +59,26 @@ def is_read_as_code(root: Node, node: Node) -> bool:
 
 
 def is_run_as_file(root: Node, node: Node) -> bool:
-    """Tell whether what stands at a node of a script is written to a file that the script then runs."""
-    files: set[str] = set()
-    for outer in around(node):
-        if outer.type in ("redirected_statement", "pipeline"):
-            files |= set(_written_by(outer))
-    if not files:
+    """Tell whether what stands at a node of a script is written, as text, to a file of code or one that is run."""
+    return any(
+        _writes_code(root, outer) for outer in around(node) if outer.type in ("redirected_statement", "pipeline")
+    )
+
+
+def _writes_code(root: Node, statement: Node) -> bool:
+    """Tell whether a statement writes text to a file of code, or to one that the script runs."""
+    written = {*_written_by(statement)}
+    if not written:
         return False
     commands = [statics(found) for found in walk(root) if found.type == "command"]
     statements = [found for found in walk(root) if found.type in ("redirected_statement", "pipeline")]
-    read = " ".join(text_of(found) for found in statements if _runs_input(found))
-    return any(file in read or any(interpreters.runs_file_named(words, file) for words in commands) for file in files)
+    read = " ".join(text_of(found) for found in statements if found != statement and _runs_input(found))
+    return any(
+        _CODE_FILE.fullmatch(file)
+        or file in read
+        or any(interpreters.runs_file_named(words, file) for words in commands)
+        for file in written
+    )
 
 
 def is_arithmetic(expression: Node) -> bool:
@@ -84,15 +95,15 @@ def _runs_input(statement: Node) -> bool:
 
 
 def _written_by(statement: Node) -> Iterator[str]:
-    """Yield the names of the files that a statement writes, without their folders."""
+    """Yield the names of the files to which a statement writes text, without their folders."""
+    if not any(_program(found) in _WRITES_TEXT for found in commands_in(statement)):
+        return
     for found in walk(statement):
         if found.type == "file_redirect" and re.match(r"\d*(&>|>)", text_of(found)):
             for destination in found.children_by_field_name("destination")[:1]:
                 yield interpreters.name_of(static(destination)) or "?"
         elif found.type == "command" and _program(found) == "tee":
-            yield from (
-                interpreters.name_of(word) for word in statics(found)[1:] if word and not word.startswith("-")
-            )
+            yield from (interpreters.name_of(word) for word in statics(found)[1:] if word and word[0] != "-")
 
 
 def _variables_of(node: Node) -> Iterator[str]:
@@ -100,21 +111,43 @@ def _variables_of(node: Node) -> Iterator[str]:
     functions, inner = functions_in(node), node
     for outer in around(node):
         is_value = inner in outer.children_by_field_name("value")
+        if outer.type == "file_redirect" and inner.type != "process_substitution":
+            return  # a file's name
         if outer.type == "variable_assignment" or (outer.type == "for_statement" and is_value):
             yield _name(outer)
+        elif outer.type == "binary_expression" and "=~" in map(text_of, outer.children):
+            yield "BASH_REMATCH"
         elif outer.type == "command" and inner in words_of(outer):
-            at = words_of(outer).index(inner)
-            before = statics(outer)[:at]
-            is_argument = any(interpreters.is_script(before, index) for index in range(1, at))
-            if is_argument or _program(outer) in {*functions, "set", ".", "source"}:
-                yield from _ARGUMENTS
-            if setting := re.match(r"(\w+)=", text_of(inner).lstrip("\"'")):  # env A=…, docker run -e A=…
-                yield setting[1]
-        elif outer.type in ("pipeline", "redirected_statement"):
+            yield from _set_by(outer, words_of(outer).index(inner), functions)
+        elif outer.type == "pipeline":
+            for child in outer.children:
+                if child.start_byte >= inner.end_byte:
+                    yield from _read_in(child)
+        elif outer.type == "redirected_statement" and inner != outer.child_by_field_name("body"):
             yield from _read_in(outer)
         elif outer.type in ("herestring_redirect", "heredoc_redirect"):
             yield from _read_in(outer.parent or outer)
         inner = outer
+
+
+def _set_by(command: Node, at: int, functions: Container[str]) -> Iterator[str]:
+    """Yield the variables that a command sets to one of its words."""
+    before, program = statics(command)[:at], _program(command)
+    if program == "cd":
+        yield from ("PWD", "OLDPWD")
+    if any(interpreters.is_script(statics(command), index) for index in range(1, at)) or program in (
+        "set",
+        ".",
+        "source",
+    ):
+        yield from _ARGUMENTS
+    elif program in functions:
+        is_shifted = any(
+            _program(found) == "shift" for body in functions_in(command).values() for found in commands_in(body)
+        )
+        yield from _ARGUMENTS if is_shifted else (str(len(before)), "@", "*")
+    if setting := re.match(r"(\w+)=", text_of(words_of(command)[at]).lstrip("\"'")):  # env A=…, docker run -e A=…
+        yield setting[1]
 
 
 def _read_in(statement: Node) -> Iterator[str]:
@@ -134,8 +167,21 @@ def _assignments(root: Node) -> Iterator[tuple[str, str]]:
                 yield _name(found), text_of(value)
         elif found.type == "expansion" and (default := re.match(r"\$\{(\w+):?=(.*)\}", text, re.DOTALL)):
             yield default[1], default[2]
-        elif found.type in ("pipeline", "redirected_statement") or (found.type == "command" and "<<<" in text):
-            yield from ((name, text) for name in _read_in(found))
+        elif found.type == "binary_expression" and "=~" in text:
+            yield "BASH_REMATCH", text
+        elif found.type == "redirected_statement":
+            redirects = " ".join(map(text_of, found.children_by_field_name("redirect")))
+            yield from ((name, redirects) for name in _read_in(found))
+        elif found.type == "pipeline":
+            sources = " ".join(map(text_of, found.named_children[:-1]))
+            yield from ((name, sources) for name in _read_in(found.named_children[-1]))
+        elif found.type == "command":
+            if "<<<" in text:
+                yield from ((name, text) for name in _read_in(found))
+            if _program(found) == "getopts":
+                yield "OPTARG", "$@ $1"
+            elif _program(found) == "cd":
+                yield "PWD", text
 
 
 def _gives_arguments(command: Node) -> bool:
@@ -165,7 +211,7 @@ def _read_as_code(root: Node) -> Iterator[str]:
                 yield text
         elif node.type == "declaration_command":
             kinds = {child.type for child in node.named_children}
-            if kinds - {"variable_assignment", "variable_name", "word"} or re.match(r"\w+\s+-\w*[inaA]", text):
+            if kinds - {"variable_assignment", "variable_name", "word"} or re.match(r"\w+\s+-\w*[in]", text):
                 yield text
         elif node.type == "file_redirect":
             if re.match(r"\d*[<>]&", text):  # the shell reads the name twice
@@ -177,13 +223,19 @@ def _read_as_code(root: Node) -> Iterator[str]:
 def _read_by_command(command: Node) -> Iterator[str]:
     nodes, words = words_of(command), statics(command)
     functions = functions_in(command)
-    if words and words[0] is None:
+    if words and words[0] is None and not text_of(nodes[0]).startswith('"'):  # it is split into words
         yield text_of(nodes[0])
+    statements = [node for node in around(command) if node.type in ("pipeline", "redirected_statement")]
     if interpreters.runs_input(words, functions):
-        readers = [text_of(node) for node in around(command) if node.type in ("pipeline", "redirected_statement")]
+        readers = list(map(_expanded_text, statements))
         yield from readers or ([text_of(command)] if "<<" in text_of(command) else [])
-    if _program(command) in ("make", "gmake"):  # the whole environment comes into its recipes
-        yield text_of([command, *around(command)][-1])
+    root = [command, *around(command)][-1]
+    for statement in statements[:1]:
+        if _writes_code(root, statement):
+            yield _expanded_text(statement)
+    if interpreters.may_be_made(words):
+        exported = (found for found in walk(root) if re.match("(export|declare -x) ", text_of(found)))
+        yield " ".join(map(text_of, (command, *exported)))
     is_data = interpreters.takes_data(words, functions)
     for at, (node, word) in enumerate(zip(nodes, words, strict=True)):
         if at == 0:
@@ -194,8 +246,20 @@ def _read_by_command(command: Node) -> Iterator[str]:
             interpreters.reads_words(words, at)
             or interpreters.may_be_code(words, at)
             or (not is_data and re.search(r"\s", text_of(node)))
+            or (interpreters.reads_options(words) and not text_of(node).startswith('"'))  # it is split into words
         ):
             yield text_of(node)
+
+
+def _expanded_text(statement: Node) -> str:
+    """Return the text of a statement without here-documents in which nothing is expanded."""
+    text = text_of(statement)
+    for found in walk(statement):
+        if found.type == "heredoc_redirect":
+            parts = {child.type: text_of(child) for child in found.children}
+            if set(parts.get("heredoc_start", "")) & set("\"'\\"):
+                text = text.replace(parts.get("heredoc_body", ""), "")
+    return text
 
 
 def _program(command: Node) -> str:

@@ -589,9 +589,7 @@ def test_a_full_disk_is_a_sentence_and_no_retry(error: OSError, life: Life, monk
         raise error
 
     monkeypatch.setattr(tempfile, "mkdtemp", full)
-    with pytest.raises(
-        ProjectError, match=r"The cache folder .* cannot be written .*No space left.* make room"
-    ):
+    with pytest.raises(ProjectError, match=r"The cache folder .* cannot be written .*No space left.* make room"):
         life.attempt().run()
     assert life.only_run.status == "FAILED"
     assert "make room" in life.only_run.tags[REASON]

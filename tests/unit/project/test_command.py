@@ -269,3 +269,19 @@ def test_names_and_values_are_cut_to_a_hundred_characters_where_they_are_said(lo
         with pytest.raises(ProjectError) as caught:
             check_parameters(*loaded, given)
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'main() {{ eval "python train.py $*"; }}; main',
+        """bash -c 'eval "x $*"' _""",
+        'f() {{ bash -c "echo $2"; }}; f',
+    ],
+)
+def test_an_undeclared_parameter_that_would_be_run_is_refused(command, project):
+    found = load_project(project(f"entry_points: {{main: {{command: {command!r}}}}}".replace("\\'", "''")))
+    entry = found.entry_point("main")
+    with pytest.raises(ProjectError, match="the undeclared parameter 'lr' cannot be passed safely at its end"):
+        build_command(found, entry, check_parameters(found, entry, {"lr": "$(touch EVIL)"}), lambda *_: "")
+    assert build_command(found, entry, check_parameters(found, entry, {"lr": "1"}), lambda *_: "").endswith(" --lr 1")

@@ -76,6 +76,22 @@ UNCHANGED = {
     "a declaration": ('declare X="{x}"; declare -r Y="{x}"; ./show "$X" "$Y"', ["V", "V"]),
     "a text of a part of a variable": ('X="{x}"; Z="${{X:0:8}}"; ./show "$X"', ["V"]),
     "a file of settings": ('echo "a: {x}" > a.yaml; ./show < a.yaml', ["a: V\n"]),
+    "beside a log that is written": (
+        'python3() {{ ./show "$@"; }}; python3 t.py --x {x} | tee t.log', ["t.py", "--x", "V"],
+    ),
+    "a file that is worked on": ('cat {x} 2>/dev/null > clean.csv; sed -i 1d clean.csv; ./show "{x}"', ["V"]),
+    "settings beside what is sourced": (
+        'echo "n: {x}" > env.yaml; echo > a; source ./a; ./show < env.yaml', ["n: V\n"],
+    ),
+    "a list of words as the command": ('C=(./show --x {x}); "${{C[@]}}"', ["--x", "V"]),
+    "a function that runs its arguments": ('run() {{ "$@"; }}; run ./show --x {x}', ["--x", "V"]),
+    "a loop over a file": (
+        'echo 1 > l; i=0; while read -r f; do i=$((i + 1)); ./show "$i$f" --x {x}; done < l', ["11", "--x", "V"],
+    ),
+    "a count of lines": ('N=$(cat < /dev/null | wc -l); ./show $((N + 1)) {x}', ["1", "V"]),
+    "a field of a table": ('declare -A m; m[a]="{x}"; ./show "${{m[a]}}"', ["V"]),
+    "options of a project's program": ('./show --lang sh -c "cfg {x}"', ["--lang", "sh", "-c", "cfg V"]),
+    "behind uv": ('uv() {{ shift 2; ./show "$@"; }}; uv run python t.py --t "run {x}"', ["t.py", "--t", "run V"]),
     "a variable of env": ("""env A="{x}" bash -c './show "$A"'""", ["V"]),
 }  # fmt: skip
 
@@ -190,6 +206,25 @@ GUARDED = {
     "what xargs hands to Python": 'echo "{x}" | xargs -I% python3 -c "print(%)"',
     "a command for git": 'GIT_SSH_COMMAND="bash -c {x}" git ls-remote ssh://git@127.0.0.1:1/a',
     "sed that cannot be parsed": "[ a b ]; echo a | sed s/a/{x}/",
+    "a file that a dot reads": 'echo "export A={x}" >> env.sh; . ./env.sh',
+    "a variable in a file that is run": 'C="./show {x}"; echo "$C" > run; bash run',
+    "the name of a script": """bash -c 'eval "$0"' "{x}" """,
+    "Python behind a launcher": "uv() {{ shift; $@; }}; uv run python3 {x}.py",
+    "Python behind options with a value": "python3 -W ignore {x}.py",
+    "perl behind options with a value": "perl -I lib {x}.pl",
+    "ssh behind a launcher": 'conda() {{ "${{@:4}}"; }}; ssh() {{ bash -c "$2"; }}; conda run -n e ssh h "a {x}"',
+    "ssh behind find": "find . -maxdepth 0 -exec ssh host \"./show {x}\" ';'",
+    "words of find": 'D={x}; find $D -name a; find . -name $D',
+    "a substitution in find": 'find $(echo "{x}") -maxdepth 0',
+    "words that xargs hands to find": 'echo "{x}" | xargs find',
+    "words of tar": 'E="--exclude={x}"; tar cf /dev/null $E show',
+    "an option of sed": "sed -s 1d show {x}.csv",
+    "a match": '[[ "{x}" =~ ^a(.*)$ ]] && bash -c "./show ${{BASH_REMATCH[1]}}"',
+    "an option of a function": 'm() {{ while getopts x: o; do A="$OPTARG"; done; eval "./show $A"; }}; m -x "{x}"',
+    "the working folder": 'mkdir -p "./{x}" && cd "./{x}" && bash -c "cd $PWD"',
+    "what find puts into a script": "mkdir -p \"a{x}\"; find \"a{x}\" -exec sh -c 'echo {{}}' ';'",
+    "code of IPython": "python3 -m IPython -c \"print('{x}')\"",
+    "a module that is imported": "cat > config.py <<END\na = \"{x}\"\nEND\npython3 -c 'import config'",
     "a test that cannot be parsed": "[ a b ]; [[ {x} -eq 1 ]] || ./show a",
 }  # fmt: skip
 
@@ -285,6 +320,8 @@ def test_a_default_is_the_authors_and_never_refused(case):
         entry = EntryPoint("main", command, {"x": Parameter("x", default=default)})
         project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
         line = build_command(project, entry, check_parameters(project, entry, {}), lambda *_: "")
+        if command.count("{x}") > 1:  # of which one may stand in a safe place
+            continue
         try:
             assert line == built(command, default)
         except ProjectError:

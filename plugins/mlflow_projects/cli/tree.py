@@ -11,7 +11,7 @@ from mlflow_projects.exceptions import TrackingError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlflow_projects.tracking.client import Artifact, TrackingClient
+    from mlflow_projects.tracking.client import Artifact, Run, TrackingClient
     from mlflow_projects.tracking.tree import RunNode
 
 HELP = "show the MLflow runs of a DAG run as a table"
@@ -97,10 +97,17 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
                 seconds,
                 escape("\n".join(f"{key}={_short(value)}" for key, value in sorted(run.params.items()))),
                 escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()) if _is_shown(key))),
-                escape("\n".join(_shown_files(node.artifacts))),
+                escape("\n".join([*_shown_models(client, run), *_shown_files(node.artifacts)])),
                 run.run_id,
             )
     return table
+
+
+def _shown_models(client: TrackingClient, run: Run) -> list[str]:
+    """Name the models that a run logged; MLflow 3 keeps them beside its artifacts."""
+    from mlflow_projects.tracking.registration import addresses_of_models
+
+    return [f"{name} ({address})" for name, address in addresses_of_models(client, run).items()]
 
 
 def _shown_files(files: Sequence[Artifact]) -> list[str]:

@@ -35,3 +35,20 @@ def test_a_check_names_what_records_lack(monkeypatch: pytest.MonkeyPatch, capsys
     arguments.check = False
     assert tree.run(arguments) == 0
     assert "lacks" not in capsys.readouterr().out
+
+
+def test_logged_models_stand_beside_the_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connected(monkeypatch)
+    monkeypatch.setattr("mlflow_projects.cli.airflow_side.tracking_settings", lambda: client.settings)
+    task = TaskIdentity("dag", "run", "train", 1, "attempt")
+    record = RunRecord(client, "0", "train", task, SourceTags("src"), parameters={"rows": "50", "noise": "0.1"})
+    made = record.open()
+    client.log_model(made)
+    client.log_text(made.run_id, "x", "a/file.txt")
+    record.close(Outcome("FINISHED", metrics={"loss": 0.00994}))
+    assert tree.run(argparse.Namespace(dag_id="dag", run_id="run", check=False)) == 0
+    shown = [line.split("│")[6].strip() for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert "model (models:/m-" in shown[0]
+    assert "a/file.txt (1 B)" in shown

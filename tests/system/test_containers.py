@@ -184,6 +184,30 @@ def test_variables_are_there_and_secrets_only_there(
     assert SECRET not in f"{inspected}{ps}"
 
 
+@pytest.mark.usefixtures("tracking_uri")
+def test_volumes_are_read_as_mlflows_shell_reads_them(
+    base_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("home", "data", "project"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "here.txt").write_text(f"this is {folder}\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    volumes = ["~/:/h:ro", "${DATA}:/d", "$(pwd):/mlflow/projects/code"]
+    project = tracked_project(
+        tmp_path / "project", base_image, "cat /h/here.txt /d/here.txt here.txt; pwd; echo $WHERE > /d/made.txt",
+        volumes=volumes, environment=["MLFLOW_TRACKING_TOKEN", ["WHERE", "$PWD/x"]],
+    )  # fmt: skip
+    result = run_dag("one_step", {"uri": str(project)})
+    assert result.state == "success", result.log[-3000:]
+    for words in ("this is home", "this is data", "this is project", "/mlflow/projects/code"):
+        assert words in result.log
+    assert (tmp_path / "data" / "made.txt").read_text() == f"{project}/x\n"
+    result = run_dag("one_step", {"uri": str(project), "backend_config": {"docker_workdir": "image"}})
+    assert result.state == "failed", "the image's own folder has no here.txt"
+    assert "cat: here.txt: No such file" in result.log
+
+
 @pytest.mark.parametrize("store", ["http", "sqlite"])
 def test_the_container_logs_into_the_run(
     store: str, base_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_server: str

@@ -12,7 +12,7 @@ from airflow.sdk import Connection
 from mlflow_projects import MLflowHook, get_provider_info
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.hooks.mlflow_hook import settings_from_connection
-from mlflow_projects.tracking.server import TrackingSettings, settings_from_environment
+from mlflow_projects.tracking.server import TrackingSettings, settings_from_environment, sqlite_file
 
 
 def connection(**fields: Any) -> Connection:
@@ -113,3 +113,36 @@ def test_a_relative_store_means_the_same_from_every_folder(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert settings_from_environment({}).uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings_from_environment({"MLFLOW_TRACKING_URI": "./mlruns"}).uri == f"file://{tmp_path}/mlruns"
+
+
+@pytest.mark.parametrize("host", ["http://m%65:p%40ss%3A@mlflow:5000", "https://me:p%40ss%3A@mlflow"])
+def test_a_login_in_the_address_is_decoded_as_mlflows_client_does(host: str) -> None:
+    from requests.utils import get_auth_from_url
+
+    settings = settings_from_environment({"MLFLOW_TRACKING_URI": host})
+    assert (settings.username, settings.password) == get_auth_from_url(host) == ("me", "p@ss:")
+    assert "@" not in settings.uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:////a/b.db", "/a/b.db"),
+        ("sqlite:////a/b.db?timeout=60&mode=rw", "/a/b.db"),
+        ("sqlite+pysqlite:////a/b.db", "/a/b.db"),
+        ("sqlite:///b.db?timeout=60", "b.db"),
+        ("sqlite:///:memory:", None),
+        ("sqlite:///:memory:?cache=shared", None),
+        ("postgresql://u@h/b.db", None),
+        ("http://h/sqlite:///b.db", None),
+    ],
+)
+def test_the_file_of_a_sqlite_address(uri: str, file: str | None) -> None:
+    assert sqlite_file(uri) == (Path(file) if file else None)
+
+
+def test_a_database_that_is_not_there_is_told_with_options_too(tmp_path: Path) -> None:
+    settings = TrackingSettings(f"sqlite:///{tmp_path}/m.db?timeout=60")
+    assert settings.missing_database() == tmp_path / "m.db"
+    (tmp_path / "m.db").touch()
+    assert settings.missing_database() is None

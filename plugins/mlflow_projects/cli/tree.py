@@ -107,7 +107,7 @@ def _shown_models(client: TrackingClient, run: Run) -> list[str]:
     """Name the models that a run logged; MLflow 3 keeps them beside its artifacts."""
     from mlflow_projects.tracking.registration import addresses_of_models
 
-    return [f"{name} ({address})" for name, address in addresses_of_models(client, run).items()]
+    return [f"{name} (model)" for name in addresses_of_models(client, run)]
 
 
 def _shown_files(files: Sequence[Artifact]) -> list[str]:

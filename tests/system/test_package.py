@@ -118,7 +118,7 @@ def test_from_an_empty_folder_to_the_first_green_run(installation: Installation,
         ("demo", "FINISHED"), ("└ train", "FINISHED"), ("└ evaluate", "FINISHED"),
     ]  # fmt: skip
     assert "rows=50" in table
-    assert top["└ train"][5]== "model (model)"
+    assert top["└ train"][5] == "model (model)"
     assert "0 run(s) closed." in run("mlflow-projects", "janitor")
 
 

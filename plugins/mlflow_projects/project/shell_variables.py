@@ -132,10 +132,10 @@ def _variables_of(node: Node) -> Iterator[str]:
 
 def _set_by(command: Node, at: int, functions: Container[str]) -> Iterator[str]:
     """Yield the variables that a command sets to one of its words."""
-    before, program = statics(command)[:at], _program(command)
+    words, program = statics(command), _program(command)
     if program == "cd":
         yield from ("PWD", "OLDPWD")
-    if any(interpreters.is_script(statics(command), index) for index in range(1, at)) or program in (
+    if any(interpreters.is_script(words, index) for index in range(1, at)) or program in (
         "set",
         ".",
         "source",
@@ -145,7 +145,7 @@ def _set_by(command: Node, at: int, functions: Container[str]) -> Iterator[str]:
         is_shifted = any(
             _program(found) == "shift" for body in functions_in(command).values() for found in commands_in(body)
         )
-        yield from _ARGUMENTS if is_shifted else (str(len(before)), "@", "*")
+        yield from _ARGUMENTS if is_shifted else (str(at), "@", "*")
     if setting := re.match(r"(\w+)=", text_of(words_of(command)[at]).lstrip("\"'")):  # env A=…, docker run -e A=…
         yield setting[1]
 

@@ -204,8 +204,7 @@ def test_volumes_are_read_as_mlflows_shell_reads_them(
         assert words in result.log
     assert (tmp_path / "data" / "made.txt").read_text() == f"{project}/x\n"
     result = run_dag("one_step", {"uri": str(project), "backend_config": {"docker_workdir": "image"}})
-    assert result.state == "failed", "the image's own folder has no here.txt"
-    assert "cat: here.txt: No such file" in result.log
+    assert "cat: here.txt: No such file" in result.log, "the image has another folder"
 
 
 @pytest.mark.parametrize("store", ["http", "sqlite"])

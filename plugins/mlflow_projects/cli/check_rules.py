@@ -222,6 +222,8 @@ class _Linter:
             kind, name = parameter.type.lower(), ".".join(key)
             known = _MEANT.get(kind) or next(iter(difflib.get_close_matches(kind, PARAMETER_TYPES, n=1)), "string")
             self._warn(key, f"'{name}' has the unknown type {parameter.type!r}, which counts as text; use '{known}'.")
+        if isinstance(declaration, dict) and "default" in declaration and parameter.default is None:
+            self._warn((*key, "default"), "a default of null is none; write '' for an empty text, or leave it out.")
         if parameter.default is not None:
             self._default((*key, "default"), parameter)
 
@@ -272,12 +274,16 @@ class _Linter:
                 filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
             except ValueError:  # a parameter is the format of another one
                 continue
-            if mark in filled and quoting.places(filled, [mark])[0].quoted:
-                self._warn(
-                    key,
-                    f"{{{name}}} stands inside of quotes, or where the shell reads more than a word, so that MLflow "
-                    f"quotes are wrong and some values are refused; write {{{name}}} as a word of its own.",
+            if mark not in filled or not (place := quoting.places(filled, [mark])[0]).quoted:
+                continue
+            try:
+                place.write("it's $(date)")
+                problem = (
+                    "inside of quotes, where plain `mlflow run` (not this library) lets a value such as $(…) run"
                 )
+            except quoting.PlaceError as error:
+                problem = f"{error}, so that only values of letters, digits and @%+=:,./-_ are taken"
+            self._warn(key, f"{{{name}}} stands {problem}; write {{{name}}} as a word of its own, without quotes.")
 
     def _environment(self) -> None:
         from mlflow_projects.project.python_environment import read_python_environment

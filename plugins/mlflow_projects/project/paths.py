@@ -44,6 +44,7 @@ def existing_path(root: Path, name: str, value: str) -> str:
     if not local or not exists(Path(path)):  # "" would mean the project's folder
         raise ProjectError(
             f"Parameter {name!r} is the path {value!r}, but no such file or folder exists"
-            + (f" in {root}." if local and not Path(local).is_absolute() else ".")
+            + (f" in {root}" if local and not Path(local).is_absolute() else "")
+            + "; make it, or pass another path."
         )
     return path

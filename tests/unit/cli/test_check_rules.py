@@ -144,8 +144,8 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         entry_points: {main: {command: x}}
         """,
         [
-            "MLproject:3: error: 'docker_env.volumes' has '$(id):/d', which no shell reads here",
-            "MLproject:4: error: 'docker_env.environment' has '`id`', which no shell reads here",
+            "MLproject:3: error: 'docker_env.volumes' has '$(id):/d', which asks for a shell; write it out",
+            "MLproject:4: error: 'docker_env.environment' has '`id`', which asks for a shell; write it out",
         ],
     ),
     "an empty key": (

@@ -148,7 +148,7 @@ def test_a_relative_path_is_in_the_project_and_nowhere_else(loaded, tmp_path, mo
     (tmp_path / "worker" / "params.yaml").touch()
     monkeypatch.chdir(tmp_path / "worker")
     checked = check_parameters(found, replace(entry, command="x {data}"), {"text": 1, "data": "params.yaml"})
-    with pytest.raises(ProjectError, match=rf"'data' is the path 'params.yaml', but .* exists in {found.root}\."):
+    with pytest.raises(ProjectError, match=rf"'data' is the path 'params.yaml', but .* exists in {found.root};"):
         build_command(found, entry, checked, lambda *_: "")
     (found.root / "params.yaml").touch()
     assert build_command(found, replace(entry, command="x {data}"), checked, lambda *_: "") == (

@@ -113,6 +113,7 @@ def expanded(key: str, text: str, project: Project, environment: Mapping[str, st
 
     if _OTHER_SHELL.search(_REPLACED.sub("", text)):
         raise ProjectError(
-            f"{key} has {text!r}, which no shell reads here; only ~, $NAME, ${{NAME}}, $PWD and $(pwd) are replaced."
+            f"{key} has {text!r}, which asks for a shell; write it out: only ~, $NAME, ${{NAME}}, $PWD and $(pwd) "
+            "are replaced here."
         )
     return _REPLACED.sub(replacement, text)

@@ -256,7 +256,7 @@ def shown(command: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("case", UNCHANGED)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=values)
 def test_the_program_gets_the_value_unchanged(case, value, tmp_path):
     command, expected = UNCHANGED[case]
@@ -316,7 +316,7 @@ def test_after_a_dollar_sign_in_quotes_only_a_plain_value_names_a_variable(tmp_p
 @pytest.mark.parametrize("case", GUARDED)
 def test_a_default_is_the_authors_and_never_refused(case):
     command = GUARDED[case]
-    for default in EVIL:
+    for default in EVIL[::4]:
         entry = EntryPoint("main", command, {"x": Parameter("x", default=default)})
         project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
         line = build_command(project, entry, check_parameters(project, entry, {}), lambda *_: "")

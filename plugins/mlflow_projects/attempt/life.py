@@ -169,8 +169,7 @@ class Attempt:
         step = self.step
         backend_class(step.backend)
         check_config_keys(step.backend_config)
-        if len(step.run_name) > MAX_RUN_NAME:
-            raise ProjectError(f"'run_name' has {len(step.run_name)} characters; MLflow takes {MAX_RUN_NAME}.")
+        RunRecord.check_name(step.run_name)
         with self._interruptible():
             fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials, step.bundle)
         entry_point = fetched.project.entry_point(step.entry_point)

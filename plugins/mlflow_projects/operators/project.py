@@ -37,7 +37,7 @@ from mlflow_projects.operators.supervision import let_supervisor_notice_the_end,
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.closing import withdraw
-from mlflow_projects.tracking.record import MAX_RUN_NAME
+from mlflow_projects.tracking.record import indexed_name
 from mlflow_projects.tracking.registration import addresses_of_models
 from mlflow_projects.tracking.reuse_key import with_models
 
@@ -380,9 +380,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         return value
 
     def _default_run_name(self, context: Context) -> str:
-        index = context["ti"].map_index
-        label = str(self.label)
-        return label[:MAX_RUN_NAME] if index is None or index < 0 else f"{label[: MAX_RUN_NAME - 10]}[{index}]"
+        return indexed_name(str(self.label), context["ti"].map_index)
 
     def _describe(self) -> str:
         rows = [("project", self.uri), ("entry point", self.entry_point), ("backend", self.backend)]

@@ -24,7 +24,7 @@ from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.closing import close_open_descendants, end_run, withdraw
-from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, RunRecord, SourceTags, TaskIdentity, find_parent
+from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, find_parent, indexed_name
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
 
     def _default_name(self, task: TaskIdentity) -> str:
         name = str(self.task_group.label) if isinstance(self.task_group, RunGroup) else task.dag_id
-        return name[:MAX_RUN_NAME] if task.map_index < 0 else f"{name[: MAX_RUN_NAME - 10]}[{task.map_index}]"
+        return indexed_name(name, task.map_index)
 
 
 class MLflowEndRunOperator(MLflowRunOperator):

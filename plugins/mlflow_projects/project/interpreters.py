@@ -47,7 +47,7 @@ _TAKE_DATA = frozenset(
     )
 )  # fmt: skip
 # They take what they read as data, though their words are names.
-_READ = ("read", "mapfile", "readarray")
+READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
 _READ_AFTER_V = (["test"], ["printf"])
@@ -308,7 +308,7 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
     """
     if "/dev/stdin" in words or ("-f" in words and "-" in words):
         return True
-    if program_of(words) in _READ:
+    if program_of(words) in READ:
         return False
     if not takes_data(words, functions):
         return True

@@ -19,12 +19,14 @@ from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_syntax import (
     WORDS,
     around,
-    commands_in,
     functions_in,
     is_escaped,
     is_in_document,
+    is_literal,
     is_plain,
+    is_read_twice,
     parse,
+    runs_input,
     shape,
     statics,
     text_of,
@@ -140,7 +142,7 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
     command = outer if kind == "command" else outer.parent and outer.parent.child_by_field_name("body")
     if command and command.type == "command" and (kind == "command" or inner in words_of(command)):
         return _in_command(place, command, inner, mark)
-    if kind == "file_redirect" and re.match(r"\d*[<>]&", text):  # the shell reads the name twice
+    if is_read_twice(outer):
         raise PlaceError("behind '>&'")
     if kind == "command_substitution" and text.startswith("`"):
         return Place(functools.partial(_between_backquotes, place))
@@ -161,21 +163,21 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
     elif kind == "process_substitution":
         above = list(around(outer))
         if any(interpreters.runs_file(statics(node)) for node in above if node.type == "command") or any(
-            _runs_input(node) for node in above if node.type == "redirected_statement"
+            runs_input(node) for node in above if node.type == "redirected_statement"
         ):
             raise PlaceError("in what another program reads as its script")
     elif kind == "pipeline":
         after = [child for child in outer.children if child.start_byte >= inner.end_byte]
-        if any(map(_runs_input, after)):
+        if any(map(runs_input, after)):
             raise PlaceError("in what another program reads as its script")
     elif kind == "redirected_statement":
-        if any(_runs_input(node) for node in walk(outer) if node.type == "process_substitution"):
+        if any(runs_input(node) for node in walk(outer) if node.type == "process_substitution"):
             raise PlaceError("in what another program reads as its script")
     elif kind in ("heredoc_redirect", "herestring_redirect") and inner.type not in ("pipeline", "command"):
         owner = outer.parent
         readers = [owner.child_by_field_name("body") or owner] if owner else []
         readers += [child for child in outer.named_children if child.type != "heredoc_body"]
-        if any(map(_runs_input, readers)):
+        if any(map(runs_input, readers)):
             raise PlaceError("in what another program reads as its script")
     return place
 
@@ -224,15 +226,14 @@ def _in_script(place: Place, script: str | None, mark: str) -> Place:
 
 
 def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
-    start = next(text_of(child) for child in redirect.children if child.type == "heredoc_start")
-    is_literal = bool(set(start) & set("\"'\\"))
-    if not is_literal and ("`" in text_of(body) or is_escaped(before) or before.endswith(b"$")):
+    literal = is_literal(redirect)
+    if not literal and ("`" in text_of(body) or is_escaped(before) or before.endswith(b"$")):
         raise PlaceError("in a here-document, beside what the shell replaces")
 
     def write(value: str) -> str:
         if re.search(r"(^|\n)\t", value) and text_of(redirect).startswith("<<-"):
             raise PlaceError("in a here-document that loses the tabs of its lines")
-        return value if is_literal else re.sub(r"[\\$`]", r"\\\g<0>", value)
+        return value if literal else re.sub(r"[\\$`]", r"\\\g<0>", value)
 
     return Place(write)
 
@@ -272,12 +273,3 @@ def _refuse(error: PlaceError, value: str) -> str:  # noqa: ARG001
 def _operator(expression: Node) -> str:
     operator = expression.child_by_field_name("operator")
     return text_of(operator) if operator else ""
-
-
-def _runs_input(node: Node) -> bool:
-    """Tell whether one of a node's commands runs what it reads from its input."""
-    functions = functions_in(node)
-    commands = [*commands_in(node)]
-    if any(interpreters.program_of(statics(command)) in functions for command in commands):  # which read it too
-        commands += [found for body in functions.values() for found in commands_in(body)]
-    return any(interpreters.runs_input(statics(command), functions) for command in commands)

@@ -1,6 +1,6 @@
 """A shell command as bash reads it: its statements, its simple commands and their words.
 
-tree-sitter's grammar of bash parses it; nothing is run. What a value becomes in it is :mod:`.quoting`' matter.
+tree-sitter's grammar of bash parses it; nothing is run. What a value becomes in it is the matter of :mod:`.quoting`.
 """
 
 from __future__ import annotations
@@ -53,10 +53,7 @@ def commands(command: str) -> Iterator[tuple[list[str | None], bool]]:
     goes_on = goes_on or any(child.type == "&" for child in root.children)
     for node in walk(root):
         if node.type == "command":
-            writes = node.parent is not None and any(
-                child.type == "file_redirect" and re.match(r"\d*(&>|>)", text_of(child))
-                for child in node.parent.children
-            )
+            writes = node.parent is not None and any(map(writes_file, node.parent.children))
             yield [*([">"] if writes else []), *statics(node)], not goes_on and all(map(_joins, around(node)))
         elif node.type == "test_command":
             yield ["["], False
@@ -83,10 +80,7 @@ def takes_arguments(command: str) -> bool:
         return False
     owner = next((outer for outer in around(node) if outer.type == "command"), None)
     words = statics(owner) if owner else []
-    first = interpreters.program_index(words)
-    return (
-        not words or interpreters.name_of(words[first]) not in interpreters.READ_WORDS
-    )  # which would make shell of them
+    return interpreters.program_of(words) not in interpreters.READ_WORDS  # which would make shell of them
 
 
 def words_of(command: Node) -> list[Node]:
@@ -124,12 +118,36 @@ def commands_in(node: Node) -> Iterator[Node]:
 
 def functions_in(node: Node) -> dict[str, Node]:
     """Return the functions of the script that a node is part of, by name."""
-    root = [node, *around(node)][-1]
     return {
         text_of(name): found
-        for found in walk(root)
+        for found in walk(root_of(node))
         if found.type == "function_definition" and (name := found.child_by_field_name("name"))
     }
+
+
+def runs_input(node: Node) -> bool:
+    """Tell whether one of a node's commands runs what it reads from its input."""
+    functions = functions_in(node)
+    commands = [*commands_in(node)]
+    if any(interpreters.program_of(statics(command)) in functions for command in commands):  # which read it too
+        commands += [found for body in functions.values() for found in commands_in(body)]
+    return any(interpreters.runs_input(statics(command), functions) for command in commands)
+
+
+def writes_file(redirect: Node) -> bool:
+    """Tell whether a node sends output to a file."""
+    return redirect.type == "file_redirect" and bool(re.match(r"\d*(&>|>)", text_of(redirect)))
+
+
+def is_read_twice(redirect: Node) -> bool:
+    """Tell whether a node is a redirection such as ``>&``, of which the shell expands the name twice."""
+    return redirect.type == "file_redirect" and bool(re.match(r"\d*[<>]&", text_of(redirect)))
+
+
+def is_literal(redirect: Node) -> bool:
+    """Tell whether nothing is expanded in a here-document: its end stands in quotes."""
+    start = next((text_of(child) for child in redirect.children if child.type == "heredoc_start"), "")
+    return bool(set(start) & set("\"'\\"))
 
 
 def is_in_document(command: str, mark: str) -> bool:
@@ -178,6 +196,11 @@ def around(node: Node) -> Iterator[Node]:
     while node.parent is not None:
         node = node.parent
         yield node
+
+
+def root_of(node: Node) -> Node:
+    """Return the whole script that a node is part of."""
+    return [node, *around(node)][-1]
 
 
 def walk(node: Node) -> Iterator[Node]:

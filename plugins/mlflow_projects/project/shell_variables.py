@@ -7,7 +7,7 @@ value like ``a[$(…)]``, and ``A={x}; bash -c "show $A"`` any.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
@@ -15,12 +15,17 @@ from mlflow_projects.project.shell_syntax import (
     around,
     commands_in,
     functions_in,
+    is_literal,
+    is_read_twice,
     parse,
+    root_of,
+    runs_input,
     static,
     statics,
     text_of,
     walk,
     words_of,
+    writes_file,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 _ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
 _OF_NAMES = ("-v", "-R")  # which read a subscript as code, also in [ … ]
 _ARGUMENTS = frozenset("0123456789@*")  # of a function, of a script or of "set"
-_READ = ("read", "mapfile", "readarray")
 _CODE_FILE = re.compile(r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile")
 _WRITES_TEXT = ("echo", "printf", "cat", "tee", "sed", "awk", "envsubst", "tr", "cut", "head", "tail", "sort", "grep")
 # The shell, or what it starts, runs what these hold.
@@ -72,7 +76,7 @@ def _writes_code(root: Node, statement: Node) -> bool:
         return False
     commands = [statics(found) for found in walk(root) if found.type == "command"]
     statements = [found for found in walk(root) if found.type in ("redirected_statement", "pipeline")]
-    read = " ".join(text_of(found) for found in statements if found != statement and _runs_input(found))
+    read = " ".join(text_of(found) for found in statements if found != statement and runs_input(found))
     return any(
         _CODE_FILE.fullmatch(file)
         or file in read
@@ -89,17 +93,12 @@ def is_arithmetic(expression: Node) -> bool:
     return bool(operators & set(_OF_NAMES)) or (is_double and bool(operators & set(_ARITHMETIC)))
 
 
-def _runs_input(statement: Node) -> bool:
-    functions = functions_in(statement)
-    return any(interpreters.runs_input(statics(found), functions) for found in commands_in(statement))
-
-
 def _written_by(statement: Node) -> Iterator[str]:
     """Yield the names of the files to which a statement writes text, without their folders."""
     if not any(_program(found) in _WRITES_TEXT for found in commands_in(statement)):
         return
     for found in walk(statement):
-        if found.type == "file_redirect" and re.match(r"\d*(&>|>)", text_of(found)):
+        if writes_file(found):
             for destination in found.children_by_field_name("destination")[:1]:
                 yield interpreters.name_of(static(destination)) or "?"
         elif found.type == "command" and _program(found) == "tee":
@@ -130,21 +129,17 @@ def _variables_of(node: Node) -> Iterator[str]:
         inner = outer
 
 
-def _set_by(command: Node, at: int, functions: Container[str]) -> Iterator[str]:
+def _set_by(command: Node, at: int, functions: Mapping[str, Node]) -> Iterator[str]:
     """Yield the variables that a command sets to one of its words."""
-    words, program = statics(command), _program(command)
+    words = statics(command)
+    program = interpreters.program_of(words)
     if program == "cd":
         yield from ("PWD", "OLDPWD")
-    if any(interpreters.is_script(words, index) for index in range(1, at)) or program in (
-        "set",
-        ".",
-        "source",
-    ):
+    is_argument = any(interpreters.is_script(words, index) for index in range(1, at))
+    if is_argument or program in ("set", ".", "source"):
         yield from _ARGUMENTS
     elif program in functions:
-        is_shifted = any(
-            _program(found) == "shift" for body in functions_in(command).values() for found in commands_in(body)
-        )
+        is_shifted = any(_program(found) == "shift" for body in functions.values() for found in commands_in(body))
         yield from _ARGUMENTS if is_shifted else (str(at), "@", "*")
     if setting := re.match(r"(\w+)=", text_of(words_of(command)[at]).lstrip("\"'")):  # env A=…, docker run -e A=…
         yield setting[1]
@@ -153,7 +148,7 @@ def _set_by(command: Node, at: int, functions: Container[str]) -> Iterator[str]:
 def _read_in(statement: Node) -> Iterator[str]:
     """Yield the variables that ``read`` sets in a statement."""
     for found in walk(statement):
-        if found.type == "command" and _program(found) in _READ:
+        if found.type == "command" and _program(found) in interpreters.READ:
             yield from (word for word in statics(found)[1:] if word and word.isidentifier())
             yield from ("REPLY", "MAPFILE")
 
@@ -213,26 +208,24 @@ def _read_as_code(root: Node) -> Iterator[str]:
             kinds = {child.type for child in node.named_children}
             if kinds - {"variable_assignment", "variable_name", "word"} or re.match(r"\w+\s+-\w*[in]", text):
                 yield text
-        elif node.type == "file_redirect":
-            if re.match(r"\d*[<>]&", text):  # the shell reads the name twice
-                yield text
+        elif is_read_twice(node):
+            yield text
         elif node.type == "command":
             yield from _read_by_command(node)
 
 
 def _read_by_command(command: Node) -> Iterator[str]:
     nodes, words = words_of(command), statics(command)
-    functions = functions_in(command)
+    functions, is_let = functions_in(command), interpreters.program_of(words) == "let"
     if words and words[0] is None and not text_of(nodes[0]).startswith('"'):  # it is split into words
         yield text_of(nodes[0])
     statements = [node for node in around(command) if node.type in ("pipeline", "redirected_statement")]
     if interpreters.runs_input(words, functions):
         readers = list(map(_expanded_text, statements))
         yield from readers or ([text_of(command)] if "<<" in text_of(command) else [])
-    root = [command, *around(command)][-1]
-    for statement in statements[:1]:
-        if _writes_code(root, statement):
-            yield _expanded_text(statement)
+    root = root_of(command)
+    if statements and _writes_code(root, statements[0]):
+        yield _expanded_text(statements[0])
     if interpreters.may_be_made(words):
         exported = (found for found in walk(root) if re.match("(export|declare -x) ", text_of(found)))
         yield " ".join(map(text_of, (command, *exported)))
@@ -242,7 +235,7 @@ def _read_by_command(command: Node) -> Iterator[str]:
             continue
         if interpreters.is_script(words, at):
             yield from [text_of(node)] if word is None else _read_as_code(parse(word))
-        elif (word is None or _program(command) == "let") and (
+        elif (word is None or is_let) and (
             interpreters.reads_words(words, at)
             or interpreters.may_be_code(words, at)
             or (not is_data and re.search(r"\s", text_of(node)))
@@ -255,10 +248,9 @@ def _expanded_text(statement: Node) -> str:
     """Return the text of a statement without here-documents in which nothing is expanded."""
     text = text_of(statement)
     for found in walk(statement):
-        if found.type == "heredoc_redirect":
-            parts = {child.type: text_of(child) for child in found.children}
-            if set(parts.get("heredoc_start", "")) & set("\"'\\"):
-                text = text.replace(parts.get("heredoc_body", ""), "")
+        if found.type == "heredoc_redirect" and is_literal(found):
+            for body in (child for child in found.children if child.type == "heredoc_body"):
+                text = text.replace(text_of(body), "")
     return text
 
 

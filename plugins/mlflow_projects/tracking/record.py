@@ -48,6 +48,11 @@ MAX_RUN_NAME = 250  # a column of MLflow's database
 _CREATE_TRIES = 3
 
 
+def indexed_name(name: str, index: int | None) -> str:
+    """Return the name of a mapped task's run, such as ``train[2]``; without an index, the name itself."""
+    return name[:MAX_RUN_NAME] if index is None or index < 0 else f"{name[: MAX_RUN_NAME - 10]}[{index}]"
+
+
 @dataclass(frozen=True)
 class TaskIdentity:
     """The Airflow task instance behind a run.
@@ -181,13 +186,21 @@ class RunRecord:
     success_tags: Callable[[Run], Mapping[str, str]] | None = None
     run: Run | None = None
 
+    @staticmethod
+    def check_name(name: str) -> None:
+        """Refuse a run's name that MLflow's database does not take.
+
+        :raises ProjectError: it is too long
+        """
+        if len(name) > MAX_RUN_NAME:
+            raise ProjectError(f"'run_name' has {len(name)} characters; MLflow takes {MAX_RUN_NAME}.")
+
     def open(self) -> Run:
         """Create the run, exactly once even if an answer of the server is lost on the way.
 
         :raises ProjectError: its experiment was deleted, or never was; its name is too long
         """
-        if len(self.name) > MAX_RUN_NAME:
-            raise ProjectError(f"'run_name' has {len(self.name)} characters; MLflow takes {MAX_RUN_NAME}.")
+        self.check_name(self.name)
         for attempt in range(1, _CREATE_TRIES + 1):
             try:
                 self.run = self.client.create_run(self.experiment_id, self.name, now(), self._tags())

@@ -116,7 +116,7 @@ def completion_tags(client: TrackingClient, run: Run) -> dict[str, str]:
 
 
 def with_models(run: Run) -> Run:
-    """Return a result with the ids of its models, which its tags name: a search does not return them."""
+    """Return a result with the ids of its models, which its tags name, without another request."""
     try:
         return replace(run, model_ids=tuple(map(str, json.loads(run.tags[ARTIFACTS])["models"])))
     except (KeyError, ValueError, TypeError):

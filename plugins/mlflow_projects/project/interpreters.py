@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 Words = Sequence[str | None]
 
@@ -38,8 +37,8 @@ READ_WORDS = frozenset(
 _TAKE_DATA = frozenset(
     (
         ":", "[", "accelerate", "basename", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
-        "date", "deepspeed", "df", "diff", "dirname", "du", "echo", "egrep", "exit", "export", "false", "fgrep",
-        "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jupyter", "kaggle",
+        "date", "deepspeed", "df", "diff", "dirname", "du", "echo", "egrep", "envsubst", "exit", "export", "false",
+        "fgrep", "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jupyter", "kaggle",
         "kedro", "kill", "ln", "local", "ls", "mkdir", "mlflow", "mv", "nvidia-smi", "papermill", "pip", "pip3",
         "popd", "printf", "pushd", "pwd", "readlink", "readonly", "realpath", "return", "rm", "rmdir", "seq", "set",
         "shift", "sleep", "sort", "spark-submit", "split", "stat", "streamlit", "tail", "tar", "tee", "test",
@@ -91,7 +90,7 @@ _INTERPRETERS = {
 
 def name_of(word: str | None) -> str:
     """Return the name of the program that a word names, without its folder."""
-    return PurePath(word or "").name or (word or "")  # of "." there is none
+    return (word or "").rstrip("/").rpartition("/")[2]
 
 
 def program_index(words: Words) -> int:

@@ -95,6 +95,7 @@ def words_of(command: Node) -> list[Node]:
     return words
 
 
+@functools.lru_cache(maxsize=256)  # asked for each place of a script
 def statics(command: Node) -> list[str | None]:
     """Return the words of a simple command, None for one that only the shell knows.
 

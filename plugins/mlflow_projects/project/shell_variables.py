@@ -1,13 +1,15 @@
-"""Whether a script reads as code what one of its variables holds.
+"""Whether a script reads as code what one of its variables, or a file that it writes, holds.
 
 A value that is safe where it stands may come to such a place later: ``A={x}; [[ $A -gt 5 ]]`` runs the commands in a
-value like ``a[$(…)]``, and ``A={x}; bash -c "show $A"`` any.
+value like ``a[$(…)]``, and ``A={x}; bash -c "show $A"`` any. A file is a variable here, named by a slash and its name
+without the folder.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
@@ -35,6 +37,7 @@ _ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
 _OF_NAMES = ("-v", "-R")  # which read a subscript as code, also in [ … ]
 _ARGUMENTS = frozenset("0123456789@*")  # of a function, of a script or of "set"
 _CODE_FILE = re.compile(r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile")
+_RENAMES = ("cp", "install", "ln", "mv")
 _WRITES_TEXT = ("echo", "printf", "cat", "tee", "sed", "awk", "envsubst", "tr", "cut", "head", "tail", "sort", "grep")
 # The shell, or what it starts, runs what these hold.
 _RUN = frozenset(
@@ -44,39 +47,74 @@ _RUN = frozenset(
     )
 )  # fmt: skip
 
+_once = functools.lru_cache(maxsize=4)  # the same for each place of a script
+
 
 def is_read_as_code(root: Node, node: Node) -> bool:
     """Tell whether what stands at a node of a script comes into a variable that the script reads as code."""
-    names = set(_variables_of(node))
-    if not names:
-        return False
-    commands = [found for found in walk(root) if found.type == "command"]
-    if functions_in(root) or any(_program(command) == "set" or _gives_arguments(command) for command in commands):
-        names |= _ARGUMENTS
-    known = 0
-    while known < len(names):  # what is set from them holds them too
-        known = len(names)
-        for name, text in _assignments(root):
-            if names & _names_in(text):
-                names.add(name)
-    return bool(names & _RUN) or any(names & _names_in(text) for text in _read_as_code(root))
+    names = _holders(root, node)
+    return bool(names & _RUN) or (bool(names) and not names.isdisjoint(_code_names(root)))
 
 
 def is_run_as_file(root: Node, node: Node) -> bool:
     """Tell whether what stands at a node of a script is written, as text, to a file of code or one that is run."""
-    return any(
-        _writes_code(root, outer) for outer in around(node) if outer.type in ("redirected_statement", "pipeline")
-    )
+    written = {*_files_of(node), *(name[1:] for name in _holders(root, node) if name.startswith("/"))}
+    return _are_code(root, written, {outer.id for outer in around(node)})
 
 
-def _writes_code(root: Node, statement: Node) -> bool:
-    """Tell whether a statement writes text to a file of code, or to one that the script runs."""
-    written = {*_written_by(statement)}
-    if not written:
-        return False
+@_once
+def _holders(root: Node, node: Node) -> set[str]:
+    """Return the variables and files of a script that hold what stands at a node, by the end of the script."""
+    names = {*_variables_of(node), *(f"/{file}" for file in _files_of(node))}
+    if not names:
+        return names
+    known, (has_arguments, assignments) = 0, _assigned(root)
+    if has_arguments:
+        names |= _ARGUMENTS
+    while known < len(names):  # what is set from them holds them too
+        known = len(names)
+        names |= {name for name, sources in assignments if names & sources}
+    return names
+
+
+@_once
+def _assigned(root: Node) -> tuple[bool, list[tuple[str, set[str]]]]:
+    """Return whether a script sets its arguments, and each variable and file that it sets with its sources."""
+    commands = [found for found in walk(root) if found.type == "command"]
+    sets = functions_in(root) or any(_program(found) == "set" or _gives_arguments(found) for found in commands)
+    return bool(sets), [(name, _names_in(text)) for name, text in _assignments(root)]
+
+
+@_once
+def _code_names(root: Node) -> set[str]:
+    """Return the variables and files that a script reads as code."""
+    return set().union(*map(_names_in, _read_as_code(root)))
+
+
+@_once
+def _commands_and_readers(root: Node) -> tuple[list[list[str | None]], list[tuple[int, str]]]:
+    """Return the words of a script's commands, and id and text of each statement that runs what it reads."""
     commands = [statics(found) for found in walk(root) if found.type == "command"]
     statements = [found for found in walk(root) if found.type in ("redirected_statement", "pipeline")]
-    read = " ".join(text_of(found) for found in statements if found != statement and runs_input(found))
+    return commands, [(found.id, text_of(found)) for found in statements if runs_input(found)]
+
+
+def _files_of(node: Node) -> Iterator[str]:
+    """Yield the files to which what stands at a node is written."""
+    for outer in around(node):
+        if outer.type in ("redirected_statement", "pipeline"):
+            yield from _written_by(outer)
+
+
+def _are_code(root: Node, written: set[str], writers: Container[int]) -> bool:
+    """Tell whether one of the files that a script writes is a file of code, or run by it.
+
+    :param writers: ids of the statements that write them
+    """
+    if not written:
+        return False
+    commands, readers = _commands_and_readers(root)
+    read = " ".join(text for found, text in readers if found not in writers)
     return any(
         _CODE_FILE.fullmatch(file)
         or file in read
@@ -167,9 +205,11 @@ def _assignments(root: Node) -> Iterator[tuple[str, str]]:
         elif found.type == "redirected_statement":
             redirects = " ".join(map(text_of, found.children_by_field_name("redirect")))
             yield from ((name, redirects) for name in _read_in(found))
+            yield from ((f"/{file}", _with_exported(found)) for file in _written_by(found))
         elif found.type == "pipeline":
             sources = " ".join(map(text_of, found.named_children[:-1]))
             yield from ((name, sources) for name in _read_in(found.named_children[-1]))
+            yield from ((f"/{file}", _with_exported(found)) for file in _written_by(found))
         elif found.type == "command":
             if "<<<" in text:
                 yield from ((name, text) for name in _read_in(found))
@@ -177,6 +217,8 @@ def _assignments(root: Node) -> Iterator[tuple[str, str]]:
                 yield "OPTARG", "$@ $1"
             elif _program(found) == "cd":
                 yield "PWD", text
+            elif _program(found) in _RENAMES:
+                yield f"/{interpreters.name_of(statics(found)[-1])}", text
 
 
 def _gives_arguments(command: Node) -> bool:
@@ -221,15 +263,15 @@ def _read_by_command(command: Node) -> Iterator[str]:
         yield text_of(nodes[0])
     statements = [node for node in around(command) if node.type in ("pipeline", "redirected_statement")]
     if interpreters.runs_input(words, functions):
-        readers = list(map(_expanded_text, statements))
+        readers = list(map(_with_exported, statements))
         yield from readers or ([text_of(command)] if "<<" in text_of(command) else [])
     root = root_of(command)
-    if statements and _writes_code(root, statements[0]):
+    if statements and _are_code(root, {*_written_by(statements[0])}, {statements[0].id}):
         yield _expanded_text(statements[0])
     if interpreters.may_be_made(words):
-        exported = (found for found in walk(root) if re.match("(export|declare -x) ", text_of(found)))
-        yield " ".join(map(text_of, (command, *exported)))
+        yield f"{text_of(command)} {_exported(root)}"
     is_data = interpreters.takes_data(words, functions)
+    unsplit = len(words) if interpreters.reads_options(words) else interpreters.program_index(words) + 1
     for at, (node, word) in enumerate(zip(nodes, words, strict=True)):
         if at == 0:
             continue
@@ -239,7 +281,7 @@ def _read_by_command(command: Node) -> Iterator[str]:
             interpreters.reads_words(words, at)
             or interpreters.may_be_code(words, at)
             or (not is_data and re.search(r"\s", text_of(node)))
-            or (interpreters.reads_options(words) and not text_of(node).startswith('"'))  # it is split into words
+            or (at < unsplit and not text_of(node).startswith('"'))  # it is split into words
         ):
             yield text_of(node)
 
@@ -254,6 +296,16 @@ def _expanded_text(statement: Node) -> str:
     return text
 
 
+def _with_exported(statement: Node) -> str:
+    """Return :func:`_expanded_text`, and what is exported if one of its programs puts that into its output."""
+    reads = any(_program(found) == "envsubst" for found in commands_in(statement))
+    return f"{_expanded_text(statement)} {_exported(root_of(statement)) if reads else ''}"
+
+
+def _exported(root: Node) -> str:
+    return " ".join(text_of(found) for found in walk(root) if re.match("(export|declare -x) ", text_of(found)))
+
+
 def _program(command: Node) -> str:
     return interpreters.program_of(statics(command))
 
@@ -264,4 +316,5 @@ def _name(node: Node) -> str:
 
 
 def _names_in(text: str) -> set[str]:
-    return {name.lstrip("${!") for name in re.findall(r"[A-Za-z_]\w*|\$\{?!?[\d@*]", text)}
+    variables = {name.lstrip("${!") for name in re.findall(r"[A-Za-z_]\w*|\$\{?!?[\d@*]", text)}
+    return variables | {f"/{word}" for word in re.findall(r"[\w.%+@,:-]+", text)}

@@ -180,6 +180,81 @@ def test_the_command_and_its_children_die_with_a_watchdog_that_is_killed(tmp_pat
     wait_until_gone(tmp_path)
 
 
+# A child that no name, environment or session tells from others, and one below it; neither heeds SIGTERM.
+HIDDEN = r"""
+echo 'trap "" TERM; echo $$ >grandchild.tmp; mv grandchild.tmp grandchild; while :; do sleep 300; done' >hidden.sh
+env -i setsid bash -c 'trap "" TERM; bash hidden.sh; true' &
+until [ -s grandchild ]; do sleep 0.02; done
+echo started
+sleep 300; true
+"""
+
+
+def watchdogs(command: ProcessTree) -> tuple[psutil.Process, psutil.Process]:
+    upper = psutil.Process(command.pid)
+    [lower] = upper.children()
+    return upper, lower
+
+
+def hidden(cwd: Path) -> Callable[[], bool]:
+    """Return what tells whether the hidden grandchild lives."""
+    process = psutil.Process(int((cwd / "grandchild").read_text()))
+    return lambda: process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the group is all that is reached")
+@pytest.mark.parametrize("which", [0, 1], ids=["the upper", "the lower"])
+def test_a_hidden_child_dies_with_either_watchdog(tmp_path: Path, which: int) -> None:
+    with tree(HIDDEN, tmp_path, grace=0.2) as command:
+        lines = command.lines()
+        assert next(lines) == "started"
+        lives = hidden(tmp_path)
+        watchdogs(command)[which].kill()
+        assert list(lines) == []
+        assert command.returncode == 137
+    wait_until(lambda: not lives(), tmp_path)
+    wait_until_gone(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the group is all that is reached")
+@pytest.mark.parametrize("which", [0, 1], ids=["the upper", "the lower"])
+def test_a_watchdog_that_was_stopped_does_not_keep_the_command_alive(tmp_path: Path, which: int) -> None:
+    with tree(HIDDEN, tmp_path, grace=0.2) as command:
+        assert next(command.lines()) == "started"
+        lives = hidden(tmp_path)
+        watchdogs(command)[which].send_signal(signal.SIGSTOP)
+    wait_until(lambda: not lives(), tmp_path)
+    wait_until_gone(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the group is all that is reached")
+@pytest.mark.parametrize("which", [0, 1], ids=["the upper", "the lower"])
+def test_nothing_survives_the_task_process_and_a_watchdog_killed_together(tmp_path: Path, which: int) -> None:
+    owner = f"""
+        import os, sys, time
+        from pathlib import Path
+        from mlflow_projects.backends.local.process import ProcessTree
+
+        environment = {{**os.environ, "MARK": {str(tmp_path)!r}}}
+        cwd = Path({str(tmp_path)!r})
+        command = ProcessTree(["bash", "-c", {HIDDEN!r}], cwd=cwd, environment=environment, grace=0.2)
+        for line in command.lines():
+            print(line, command.pid, flush=True)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(owner)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    upper = psutil.Process(int(process.stdout.readline().removeprefix("started ")))
+    lives = hidden(tmp_path)
+    victims = (psutil.Process(process.pid), (upper, *upper.children())[which])
+    for victim in victims:
+        victim.suspend()
+    for victim in victims:
+        victim.kill()
+    process.wait()
+    wait_until(lambda: not lives(), tmp_path)
+    wait_until_gone(tmp_path)
+
+
 def test_leaving_the_block_early_stops_the_command(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), tree("sleep 300", tmp_path):
         raise RuntimeError

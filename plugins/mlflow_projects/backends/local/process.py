@@ -25,8 +25,8 @@ _CHUNK = 2**16
 class ProcessTree:
     """A running command; leaving the ``with`` block stops whatever is left of it.
 
-    The command runs below a small watchdog process of our own (see :mod:`mlflow_projects.backends.local.watchdog`)
-    that stops the whole tree when this process closes a pipe or dies, even by SIGKILL: the kernel closes
+    The command runs below two small watchdog processes of our own (:mod:`mlflow_projects.backends.local.watchdog`)
+    that stop the whole tree when this process closes a pipe or dies, even by SIGKILL: the kernel closes
     the pipe of a dead process.
 
     :param argv: the command, never a shell's text unless it starts with a shell
@@ -60,7 +60,7 @@ class ProcessTree:
 
     @property
     def pid(self) -> int:
-        """The watchdog's process id; the command and all its children are below it."""
+        """The upper watchdog's process id; the command and all its children are below it."""
         return self._watchdog.pid
 
     @property
@@ -112,6 +112,12 @@ class ProcessTree:
         """
         if (self._watchdog.returncode or 0) >= 0:
             return
+        with contextlib.suppress(OSError):  # its lower half ends all that it knows; give it the time
+            deadline = time.monotonic() + self._grace + 1
+            while time.monotonic() < deadline:
+                ready, _, _ = select.select([self._output], [], [], 0.1)
+                if ready and not os.read(self._output, _CHUNK):
+                    break
         mark = self._mark.encode()
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

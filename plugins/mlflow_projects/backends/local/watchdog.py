@@ -5,8 +5,12 @@ other end of the pipe closes (because the task asks for it, or because the task 
 when the command ends, every process that it started gets SIGTERM and, GRACE seconds later, SIGKILL. The
 exit status is the command's own; 128 + n if signal n ended it.
 
-On Linux the watchdog adopts orphans (PR_SET_CHILD_SUBREAPER), so that a grandchild with a session of its
-own is found too. Elsewhere it reaches the command's process group only.
+There are two of it, one below the other: the lower one minds the command, the upper one ends what is left should
+the lower one be killed or stopped, even together with the task process. Should the upper one be killed, the lower one
+ends everything.
+
+On Linux both adopt orphans (PR_SET_CHILD_SUBREAPER), so that a grandchild with a session, an environment or a title
+of its own is found too. Elsewhere they reach the command's process group only.
 
 Every step waits for its start, so it imports little: ``subprocess`` and ``contextlib`` would take 15 ms more.
 """
@@ -24,6 +28,8 @@ _LINUX = sys.platform == "linux"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _CANNOT_START = 126
+# How much longer than the grace time the lower one may take before the upper one does its work.
+_PATIENCE = 1.5
 # After the command ended by itself, what it left behind needs less time to go.
 _LEFT_BEHIND_GRACE = 1.0
 
@@ -106,17 +112,64 @@ def _alive(group):
     return True
 
 
-def main():
-    grace, argv = float(sys.argv[1]), sys.argv[2:]
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_read, False)
-    os.set_blocking(wake_write, False)
-    signal.set_wakeup_fd(wake_write)
-    stop_asked = []
+def _wakened_by_signals(on_stop):
+    """Return a descriptor that can be read when a signal came; a stop signal calls the function too."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: stop_asked.append(True))
+        signal.signal(number, on_stop)
+    return read
+
+
+def _guard(minder, grace):
+    """Wait for the end of the lower watchdog, and of all that it may leave; return its exit status."""
+    wake_read = _wakened_by_signals(lambda number, _: os.kill(minder, number))
+    with open(os.devnull, "wb") as nowhere:  # the output ends with the command, not with us
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+    status, deadline, life = None, None, [0]
+    while True:
+        ended = _reap(minder)
+        status = ended if status is None else status
+        if status is not None and not _descendants():
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        is_late = deadline is not None and time.monotonic() >= deadline
+        if status is not None or is_late:
+            for pid in _descendants():  # the lower watchdog too, if it is there: it may have been stopped
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    continue
+        pause = 0.02 if status is not None or is_late else None if deadline is None else 0.1
+        ready, _, _ = select.select([*life, wake_read], [], [], pause)
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        if 0 in ready:  # nothing is ever written to it: the task is gone, or asks for the end
+            deadline = time.monotonic() + grace + _PATIENCE
+            life.clear()
+
+
+def main():
+    grace, argv = float(sys.argv[1]), sys.argv[2:]
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    guard = os.getpid()
+    minder = os.fork()
+    if minder:
+        return _guard(minder, grace)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return _mind(grace, argv, guard)
+
+
+def _mind(grace, argv, guard):
+    """Run the command; see to it that nothing of it stays; return its exit status."""
+    stop_asked = []
+    wake_read = _wakened_by_signals(lambda *_: stop_asked.append(True))
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if os.getppid() != guard:  # killed before it could be noticed
+        return _CANNOT_START
     command = _start(argv)
     status, deadline, killing = None, None, False
     life = [0]
@@ -144,6 +197,7 @@ def main():
         if 0 in ready and not os.read(0, 4096):
             stop_asked.append(True)
             life.clear()
+    os.kill(guard, signal.SIGCONT)  # should it have been stopped: nobody else might ever let it end
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from mlflow_projects.backends.aws import Clients, aws_errors
+from mlflow_projects.backends.aws import Clients, aws_errors, error_code
 from mlflow_projects.backends.contract import News
 from mlflow_projects.backends.sagemaker.request import JOB_NAME_PREFIX
-from mlflow_projects.backends.sagemaker.training_job import SageMakerHandle
-from mlflow_projects.backends.sagemaker.watch import ENDED, JobLogs, Transitions
+from mlflow_projects.backends.sagemaker.training_job import KNOWN_AFTER_SECONDS, SageMakerHandle
+from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Transitions
 
 # AWS's lists may lag behind, and clocks differ.
 _OVERLAP_SECONDS = 60.0
-_SILENCE_SECONDS = 900.0
+_SILENCE_SECONDS = 300.0
 
 
 @dataclass
@@ -29,6 +29,10 @@ class _Watched:
     heard: float
     is_new: bool = True
     ended: bool = False
+
+    @property
+    def is_known_everywhere(self) -> bool:
+        return time.time() - self.submitted > KNOWN_AFTER_SECONDS
 
 
 class JobList:
@@ -105,6 +109,7 @@ class JobList:
         watched.heard = self._clock()
         try:
             found = self._clients["sagemaker"].describe_training_job(TrainingJobName=name)
-        except aws_errors():  # the news of the list must not be lost for it
-            return {}
+        except aws_errors() as error:  # the news of the list must not be lost for it
+            is_gone = error_code(error) == "ValidationException"  # AWS: "Requested resource not found."
+            return {name: ("Stopped", DELETED)} if is_gone and watched.is_known_everywhere else {}
         return {name: (found["TrainingJobStatus"], found.get("SecondaryStatus", ""))}

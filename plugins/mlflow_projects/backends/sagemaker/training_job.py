@@ -16,7 +16,7 @@ from mlflow_projects.backends.sagemaker.request import LOG_GROUP, bucket_of, job
 from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Transitions, verdict
 
 _SHORTEST_PAUSE = 1.0
-_KNOWN_AFTER_SECONDS = 120  # by then, AWS knows a job everywhere
+KNOWN_AFTER_SECONDS = 120  # by then, AWS knows a job everywhere
 _LATE_LOGS_SECONDS = 6
 _TROUBLE_EVERY_SECONDS = 60
 
@@ -83,7 +83,7 @@ class TrainingJob(Running):
             return dict(self._clients["sagemaker"].describe_training_job(TrainingJobName=handle.job_name))
         except aws_errors() as error:
             self._clients.forget_if_expired(error)
-            is_old = time.time() - handle.submitted > _KNOWN_AFTER_SECONDS
+            is_old = time.time() - handle.submitted > KNOWN_AFTER_SECONDS
             if error_code(error) == "ValidationException" and is_old:
                 name = handle.job_name
                 return {"TrainingJobName": name, "TrainingJobStatus": "Stopped", "SecondaryStatus": DELETED}

@@ -18,7 +18,7 @@ _EXIT_CODE = re.compile(r"exit code:? (\d+)")
 _STOPPED_BY_LIMIT = {
     "MaxRuntimeExceeded": "it ran longer than 'max_run'",
     "MaxWaitTimeExceeded": "it took longer than 'max_wait'",
-    DELETED: "and deleted",
+    DELETED: "AWS knows it no more (it was deleted, or the connection leads to another account or region)",
 }
 # CloudWatch takes in lines late and out of order; so each look goes back a little and drops what was seen.
 _OVERLAP_MS = 30_000

@@ -191,6 +191,19 @@ def test_a_job_that_a_list_leaves_out_is_asked_for(aws: AWS, jobs: JobList, cloc
     assert aws.calls["describe"] == 2
 
 
+@pytest.mark.parametrize(("age", "code", "ended"), [
+    (3600, "ValidationException", True), (5, "ValidationException", False), (3600, "AccessDeniedException", False),
+])  # fmt: skip
+def test_a_job_that_aws_knows_no_more_has_ended(
+    aws: AWS, jobs: JobList, monkeypatch: pytest.MonkeyPatch, age: float, code: str, ended: bool
+) -> None:
+    monkeypatch.setattr(poll, "_SILENCE_SECONDS", 0.0)
+    aws.errors["describe"] = ClientError({"Error": {"Code": code, "Message": "not found"}}, "DescribeTrainingJob")
+    (news,) = jobs.look([handle("mlflow-gone", time.time() - age)])
+    assert news.ended == ended
+    assert states(news) == ["Stopped, Deleted"] * ended
+
+
 def test_a_look_with_a_failed_second_call_loses_no_news(
     aws: AWS, jobs: JobList, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,14 +122,15 @@ def lowest_setup(copy: Path, version: str, python: str) -> Iterator[Command]:
     extras = [word for extra in EXTRAS for word in ("--extra", extra)]
     resolve = [UV, "pip", "compile", "--quiet", "--upgrade", "--no-header", "--no-annotate", "--python", python]
     resolve += ["pyproject.toml", *extras]
-    yield [*resolve, "--resolution", "lowest-direct", "-o", str(ours)]
+    # With what else the tests need: what it cannot go with is not installable here.
+    more.write_text("\n".join(MORE))
+    yield [*resolve, str(more), "--resolution", "lowest-direct", "-o", str(ours)]
     found = list(lowest(requires("mlflow-projects-on-airflow") or [], ours.read_text(), version))
     for needed, bound, version_found in found:
         if Version(bound) != Version(version_found):
             print(f"   {needed}>={bound} in pyproject.toml: the lowest that can be installed is {version_found}")
     # What they need in turn, and what develops and tests, is the newest that goes with them.
     chosen.write_text("".join(f"{needed}=={version_found}\n" for needed, _, version_found in found))
-    more.write_text("\n".join(MORE))
     yield [*resolve, str(more), "--group", "dev", "-c", str(chosen), "-o", str(everything)]
     yield [python, "-m", "venv", "--clear", ".venv"]
     install = [UV, "pip", "install", "--quiet", "--python", ".venv/bin/python"]

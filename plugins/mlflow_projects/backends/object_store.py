@@ -164,11 +164,12 @@ class _Fsspec:
         with _explained(self._uri, OSError):
             names = self._filesystem.find(self._root) if self._filesystem.exists(self._root) else []
             shown = {name: name[len(self._root) :].lstrip("/") for name in names}
-            return {
-                short: self._filesystem.modified(name).timestamp()
-                for name, short in shown.items()
-                if short.startswith(prefix)
-            }
+            found = {}
+            for name, short in shown.items():
+                with contextlib.suppress(FileNotFoundError):  # somebody removed it, or gave it its name, meanwhile
+                    if short.startswith(prefix):
+                        found[short] = self._filesystem.modified(name).timestamp()
+            return found
 
     def remove(self, names: Collection[str]) -> None:
         with _explained(self._uri, OSError):

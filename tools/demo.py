@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from home import BIN, HOME, ROOT, environment, prepare
 
@@ -74,6 +75,8 @@ def run(env: dict[str, str], more_conf: dict[str, str] | None = None) -> int:
         tree = [BIN / "mlflow-projects", "tree", dag, run_id]
         failed = subprocess.run(tree, env=env, cwd=ROOT, check=False).returncode != 0 or failed
     print(f"\nThe whole log: {os.path.relpath(log, ROOT)}")
+    if failed and not run_id and dag not in (known := dag_ids()):
+        return fail(f"There is no DAG {dag}; there are {', '.join(known)}.")
     if failed:
         return fail(f"The DAG run of {dag} failed; the reason is in the lines above and in the log.")
     print("Look further: make up (Airflow and MLflow in the browser)")
@@ -90,6 +93,12 @@ def show(line: str) -> None:
             print(f"    {found['message']}", flush=True)
     elif re.match(r"(airflow|mlflow_projects)\.\S*(Exception|Error)\b.*: ", line) or "could not be found" in line:
         print(f"    {line}", flush=True)
+
+
+def dag_ids() -> list[str]:
+    """Return the ids that the DAG files of this checkout name."""
+    texts = (file.read_text(encoding="utf-8") for file in sorted((Path(ROOT) / "dags").glob("*.py")))
+    return [name for text in texts for name in re.findall(r"\bDAG\(\s*[\"'](\w+)", text)]
 
 
 def fail(sentence: str) -> int:

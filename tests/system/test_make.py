@@ -60,7 +60,10 @@ def test_demo_explains_a_failure(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variables", "words"),
-    [({"CONF": "{'text': 1}"}, "CONF must be a JSON object"), ({"DAG": "no_such_dag"}, "no_such_dag")],
+    [
+        ({"CONF": "{'text': 1}"}, "CONF must be a JSON object"),
+        ({"DAG": "no_such_dag"}, "There is no DAG no_such_dag; there are cifar10, "),
+    ],
 )
 def test_demo_refuses_bad_input_in_a_sentence(home: Path, variables: dict[str, str], words: str) -> None:
     done = demo(home, **variables)

@@ -58,6 +58,10 @@ def _versions() -> Iterator[CheckResult]:
         if tuple(int(part) for part in found.split(".")[:2]) < oldest:
             yield CheckResult(Level.ERROR, f"{name} {found} is too old; {name} {wanted} or later is needed.")
         else:
+            if name == "Airflow":
+                from airflow.configuration import AIRFLOW_HOME
+
+                found += f", AIRFLOW_HOME {AIRFLOW_HOME}"
             yield CheckResult(Level.OK, f"{name} {found}")
 
 

@@ -11,8 +11,9 @@ import errno
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mlflow_projects.attempt.checkpoint import (
@@ -22,6 +23,7 @@ from mlflow_projects.attempt.checkpoint import (
     CheckpointSettings,
     kept_checkpoint,
 )
+from mlflow_projects.attempt.outcome import outcome_of, tail_of
 from mlflow_projects.attempt.reuse import Reuse
 from mlflow_projects.attempt.step import AttemptKilledError, Result, Step
 from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
@@ -30,14 +32,12 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingEr
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, fetch
-from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
+from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse_key import completion_tags
 from mlflow_projects.tracking.tags import JOB, PARAMETERS, REASON
 
 _TAIL_LINES = 20
-_TAIL_CHARACTERS = 4000
-_LAST_LINE_CHARACTERS = 300
 _CANCEL_SECONDS = 60.0
 _KILLED_SECONDS = 4.0  # Airflow gives a task that it stops 5 s
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -67,6 +67,7 @@ class Attempt:
     checkpoints: CheckpointSettings | None = None
     reuse: Reuse | None = None
     _killed: bool = False
+    _expired: bool = False
     _may_raise: bool = False
     _running: Running | None = None
     _checkpoint: Checkpoint | None = None
@@ -143,15 +144,14 @@ class Attempt:
                 else:
                     with self._interruptible():
                         self._running = launch.start(self._open_run(run, folder), self._begun)
-                    if self._killed:  # before the job was there
+                    if self._killed or self._expired:  # before the job was there
                         self._running.cancel()
             yield record, Result(run, original, None if original else handle)
 
     def _begun(self, running: Running) -> None:
         """From here on, :meth:`kill` stops the job: a request may be on its way."""
         self._running = running
-        if self._killed:
-            raise AttemptKilledError("stopped by Airflow")
+        self._check_not_stopped()
 
     def _earlier(self, record: RunRecord) -> Run | None:
         """Return an earlier run whose result may be taken over."""
@@ -218,9 +218,13 @@ class Attempt:
                 self._checkpoint = stack.enter_context(kept)
             yield self._checkpoint.folder
 
-    @staticmethod
-    def _open_run(run: Run, checkpoint: Path | None) -> OpenRun:
-        variables = {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
+    def _open_run(self, run: Run, checkpoint: Path | None) -> OpenRun:
+        variables = {
+            "MLFLOW_RUN_ID": run.run_id,
+            "MLFLOW_EXPERIMENT_ID": run.experiment_id,
+            # Tags that MLflow gives every run which the project opens (mlflow.tracking.context).
+            "MLFLOW_RUN_CONTEXT": json.dumps(self.task.inner_tags()),
+        }
         if checkpoint:
             variables[VARIABLE] = str(checkpoint)
         return OpenRun(variables, run.artifact_uri, checkpoint)
@@ -238,18 +242,34 @@ class Attempt:
         elif self._may_raise:
             raise AttemptKilledError("stopped by Airflow")
 
+    def expire(self) -> bool:
+        """Stop the attempt because its time is over; called from a signal handler, which then raises.
+
+        :return: True if that exception is not needed, and may get lost in foreign code
+        """
+        self._expired = True
+        if self._running:
+            self._running.cancel()
+        return not self._may_raise
+
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
-        if self._killed:
-            raise AttemptKilledError("stopped by Airflow")
+        self._check_not_stopped()
         self._may_raise = True
         try:
             yield
         finally:
             self._may_raise = False
 
+    def _check_not_stopped(self) -> None:
+        if self._killed or self._expired:
+            raise AttemptKilledError(self._why_stopped())
+
+    def _why_stopped(self) -> str:
+        return "stopped by Airflow" if self._killed else "stopped: its execution_timeout is over"
+
     @contextlib.contextmanager
-    def _closing(self, record: RunRecord, tail: Iterable[str] = ()) -> Iterator[None]:
+    def _closing(self, record: RunRecord, tail: Sequence[str] = ()) -> Iterator[None]:
         """Close the record if the block fails, whatever the reason is."""
         try:
             yield
@@ -263,7 +283,7 @@ class Attempt:
             if self._running:
                 self._running.cancel()
             with contextlib.suppress(TrackingError):
-                record.close(Outcome("KILLED", self._reason(error), self._text(tail)))
+                record.close(Outcome("KILLED", self._reason(error), tail_of(tail, self.redact)))
             raise
         finally:
             if self._running:
@@ -280,34 +300,17 @@ class Attempt:
             outcome = self._judge(record, tail)
         return self._end(record, outcome)
 
-    def _judge(self, record: RunRecord, tail: Iterable[str]) -> Outcome:
+    def _judge(self, record: RunRecord, tail: Sequence[str]) -> Outcome:
         """Ask for the job's verdict, when it is over."""
         assert self._running is not None
         status = self._running.status()
-        if self._killed:
-            return Outcome(
-                "KILLED", "stopped by Airflow", self._text(tail), status.exit_code, status.metrics, status.tags
-            )
-        if status.state == "succeeded":
-            return Outcome("FINISHED", metrics=status.metrics, facts=status.tags)
-        name = f"Entry point {self.step.entry_point!r} of {self.step.uri}"
         if status.state == "running":
             self._running.cancel()
-            return Outcome("KILLED", self.redact(f"{name} did not end in time and was stopped."), self._text(tail))
-        ended = "failed" if status.state == "failed" else "was stopped"
-        said = self._last_line(tail) if status.exit_code else ""
-        why = [f"{name} {ended}: {status.reason.rstrip('.')}{said}.", self._store_problem(record, status, tail)]
-        reason = self.redact(" ".join(filter(None, why)))
-        verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
-        return Outcome(verdict, reason, self._text(tail), status.exit_code, status.metrics, status.tags)
+        stopped = self._why_stopped() if self._killed or self._expired else ""
+        problem = partial(self._store_problem, record, status, tail)
+        return outcome_of(self.step, status, tail, self.redact, stopped=stopped, store_problem=problem)
 
-    @staticmethod
-    def _last_line(tail: Iterable[str]) -> str:
-        """Return ": " and the command's last words, which mostly name the error; "" if it said nothing."""
-        last = next((line.strip() for line in reversed([*tail]) if line.strip()), "")
-        return f": {last[:_LAST_LINE_CHARACTERS].rstrip('.')}" if last else ""
-
-    def _store_problem(self, record: RunRecord, status: JobStatus, tail: Iterable[str]) -> str:
+    def _store_problem(self, record: RunRecord, status: JobStatus, tail: Sequence[str]) -> str:
         """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""
         assert record.run is not None
         if is_durable(self.step.backend) or status.exit_code is None or status.exit_code >= _FIRST_NOT_ITS_OWN:
@@ -320,7 +323,7 @@ class Attempt:
         run = record.close(outcome)
         if run.status != outcome.status:
             raise AttemptKilledError(f"given up before its command ended: {run.tags[REASON]}")
-        if self._killed and outcome.status == "KILLED":
+        if (self._killed or self._expired) and outcome.status == "KILLED":
             raise AttemptKilledError(outcome.reason)
         if outcome.status != "FINISHED":
             raise StepFailedError(outcome.reason)
@@ -363,6 +366,7 @@ class Attempt:
             parameters={key: self.redact(value) for key, value in parameters.items()},
             more_tags={**(tags or {}), **self.step.tags},
             success_tags=lambda run: completion_tags(self.client, run),
+            log=self.log,
         )
 
     def _record_unstarted(self, source: SourceTags, outcome: Outcome) -> None:
@@ -390,9 +394,6 @@ class Attempt:
 
     def _reason(self, error: BaseException) -> str:
         return self.redact(f"stopped: {type(error).__name__} {error}".strip())
-
-    def _text(self, tail: Iterable[str]) -> str:
-        return self.redact("\n".join(tail))[-_TAIL_CHARACTERS:]
 
 
 def _job_tags(launch: DurableLaunch) -> dict[str, str]:

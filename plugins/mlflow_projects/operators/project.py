@@ -33,7 +33,11 @@ from mlflow_projects.operators.enclosing import parent_on
 from mlflow_projects.operators.masking import masked
 from mlflow_projects.operators.references import ArtifactReference, ModelReference
 from mlflow_projects.operators.reuse_rules import reuse_of
-from mlflow_projects.operators.supervision import let_supervisor_notice_the_end, stop_without_supervisor
+from mlflow_projects.operators.supervision import (
+    let_supervisor_notice_the_end,
+    stop_without_supervisor,
+    time_out_is_heard,
+)
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.closing import withdraw
@@ -77,7 +81,7 @@ class MLflowProjectOperator(MLflowRunOperator):
     :param parent_run_id: the run to nest below: an id, or a start task's XCom; default: the parent of the
         enclosing ``mlflow_run`` (templated)
     :param mlflow_conn_id: Airflow connection to the tracking server; the default one may be missing, then
-        ``MLFLOW_TRACKING_URI`` counts
+        ``MLFLOW_TRACKING_URI`` counts (templated)
     :param git_conn_id: Airflow connection with user and token (or, in its extra, ``private_key`` or
         ``key_file``) for a private repository
     :param aws_conn_id: Airflow connection for backends on AWS
@@ -106,6 +110,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         "parent_run_id",
         "tags",
         "reuse",
+        "mlflow_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "parameters": "json",
@@ -242,7 +247,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         """Do the work so that Airflow can stop it."""
         self._attempt = attempt
         try:
-            with stop_without_supervisor():
+            with stop_without_supervisor(), time_out_is_heard(self.execution_timeout, attempt.expire):
                 return work()
         except AttemptKilledError as error:
             raise AirflowException(f"The attempt was {error}.") from None

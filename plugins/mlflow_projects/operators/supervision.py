@@ -16,9 +16,12 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import FrameType
 
 _LOOK_EVERY_SECONDS = 1.0
+_STRIKE_AGAIN_SECONDS = 2.0
 # Reads until the other end of the pipe is closed, which only the kernel does, then waits until this process ($0) has
 # ended and so is no longer the shell's parent. Without /proc, a moment has to do.
 _OUTLIVE = """
@@ -50,6 +53,43 @@ def stop_without_supervisor() -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+@contextlib.contextmanager
+def time_out_is_heard(execution_timeout: timedelta | None, expire: Callable[[], bool]) -> Iterator[None]:
+    """Call a function when Airflow's alarm for the task strikes during the block, and see to it that it does.
+
+    The alarm raises an exception wherever the process happens to be. Foreign code may swallow that, or take the
+    signal for its own: so what matters is done before it is raised, and the signal is sent again if nothing came of
+    it.
+
+    :param expire: stops the work; returns whether that needs no exception
+    """
+    airflows = signal.getsignal(signal.SIGALRM)
+    if execution_timeout is None or not callable(airflows):
+        yield
+        return
+    main, over, is_done = threading.main_thread().ident, threading.Event(), threading.Event()
+    assert main is not None
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        if expire():
+            is_done.set()
+        airflows(number, frame)
+
+    def watch(seconds: float) -> None:
+        while not over.wait(seconds) and not is_done.is_set():
+            signal.pthread_kill(main, signal.SIGALRM)
+            seconds = _STRIKE_AGAIN_SECONDS
+
+    signal.signal(signal.SIGALRM, strike)
+    patience = execution_timeout.total_seconds() + _STRIKE_AGAIN_SECONDS
+    threading.Thread(target=watch, args=[patience], name="time-out-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.signal(signal.SIGALRM, airflows)
 
 
 def let_supervisor_notice_the_end() -> None:

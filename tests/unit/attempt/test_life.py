@@ -101,6 +101,7 @@ def test_the_command_learns_its_run_and_where_to_track(life: Life) -> None:
     seen = dict(line.split("=", 1) for line in life.log if line.startswith("MLFLOW_"))
     del seen["MLFLOW_DISABLE_TELEMETRY"]  # of all tests
     assert seen.pop("MLFLOW_PROJECTS_TREE")
+    assert json.loads(seen.pop("MLFLOW_RUN_CONTEXT")) == TASK.inner_tags()
     seen.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES")  # of the tests' own environment, as a worker may have it
     assert seen == {
         "MLFLOW_RUN_ID": life.only_run.run_id,
@@ -297,6 +298,29 @@ def test_a_command_that_airflow_stopped_is_killed_whatever_its_exit_status_says(
     assert life.client.calls.count("update_run") == 1
 
 
+OVER = "stopped: its execution_timeout is over"
+
+
+def test_a_time_out_whose_exception_is_lost_ends_the_command_all_the_same(life: Life) -> None:
+    attempt = life.attempt("echo ready; sleep 600; true")
+    seen = []
+    life.on_line = lambda line: seen.append(attempt.expire()) if line == "ready" else None
+    with pytest.raises(AttemptKilledError, match=f"^{OVER}$"):
+        attempt.run()
+    assert (life.only_run.status, life.only_run.tags[REASON]) == ("KILLED", OVER)
+    assert seen == [True], "no exception is needed for it"
+
+
+def test_a_time_out_whose_exception_is_lost_before_the_start_starts_nothing(life: Life) -> None:
+    attempt = life.attempt("touch started")
+    attempt.expire()
+    with pytest.raises(AttemptKilledError, match=f"^{OVER}$"):
+        attempt.run()
+    assert life.only_run.status == "KILLED"
+    assert OVER in life.only_run.tags[REASON]
+    assert "Running" not in "".join(life.log)
+
+
 def test_a_run_that_was_given_up_meanwhile_stays_as_it_is(life: Life) -> None:
     def give_up(line: str) -> None:
         if line == "partitioned":
@@ -406,7 +430,13 @@ def test_a_job_elsewhere_is_known_before_it_is_submitted(life: Life, jobs: Memor
     assert life.only_run.status == "RUNNING"
     job, opened = jobs.submitted["job-1"]
     assert opened == OpenRun(
-        {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": "0"}, run.artifact_uri, checkpoint=None
+        {
+            "MLFLOW_RUN_ID": run.run_id,
+            "MLFLOW_EXPERIMENT_ID": "0",
+            "MLFLOW_RUN_CONTEXT": json.dumps(TASK.inner_tags()),
+        },
+        run.artifact_uri,
+        checkpoint=None,
     )
     assert (job.label, job.attempt_id, job.task_key) == ("dag-step", "attempt-1", TASK.key)
     assert (job.checkpoint_days, job.redact(SECRET)) == (14.0, "***")
@@ -539,6 +569,24 @@ def test_airflow_stops_a_job_elsewhere_at_any_moment(
     assert run.tags[REASON] in ("stopped by Airflow", "stopped: AttemptKilledError stopped by Airflow")
     assert life.client.calls.count("update_run") == 1
     assert jobs.waited[-1:] in ([], [4.0])
+
+
+@pytest.mark.parametrize("moment", ["prepare", "stage", "submit", "lines", "status"])
+def test_a_lost_time_out_ends_a_job_elsewhere_at_any_moment(moment: str, life: Life, jobs: MemoryJobs) -> None:
+    attempt = life.attempt(backend="memory")
+    seen: list[str] = []
+
+    def look(call: str) -> None:
+        seen.append(call)
+        if call == moment:
+            attempt.expire()
+
+    jobs.before = look
+    with pytest.raises(AttemptKilledError, match=f"^{OVER}$"):
+        attempt.run()
+    assert moment in seen
+    assert (life.only_run.status, OVER in life.only_run.tags[REASON]) == ("KILLED", True)
+    assert life.client.calls.count("update_run") == 1
 
 
 def test_a_project_that_a_remote_backend_refuses_is_never_staged(life: Life, jobs: MemoryJobs) -> None:

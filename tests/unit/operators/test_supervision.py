@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from mlflow_projects.operators import supervision
+from mlflow_projects.operators.supervision import time_out_is_heard
+
+HOUR = timedelta(hours=1)
 
 # What the supervisor does: it reads a channel to its end, then looks whether the process has ended. The process has
 # many files to close after its output, as one that was forked from an executor has.
@@ -35,3 +47,52 @@ def test_a_task_process_has_ended_when_its_output_closes() -> None:
     """Of processes that do nothing about it, some have not."""
     done = subprocess.run([sys.executable, "-c", _ENDS], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "20"
+
+
+class Alarm(BaseException):
+    """What Airflow raises when a task's time is over."""
+
+
+@pytest.fixture
+def airflows_alarm() -> Iterator[None]:
+    def handle(*_: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handle)
+    yield
+    assert signal.getsignal(signal.SIGALRM) is handle, "it is put back"
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("airflows_alarm")
+def test_a_time_out_that_foreign_code_swallows_is_heard() -> None:
+    heard: list[bool] = []
+    with time_out_is_heard(HOUR, lambda: bool(heard.append(True) or heard)), contextlib.suppress(Alarm):
+        signal.raise_signal(signal.SIGALRM)
+    assert heard == [True]
+
+
+@pytest.mark.usefixtures("airflows_alarm")
+def test_a_time_out_that_never_came_is_sent_until_something_comes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_STRIKE_AGAIN_SECONDS", 0.01)
+    heard: list[bool] = []
+
+    def expire() -> bool:
+        heard.append(True)
+        return len(heard) == 3
+
+    with time_out_is_heard(timedelta(0), expire):
+        while len(heard) < 3:
+            with contextlib.suppress(Alarm):
+                threading.Event().wait(60)
+    assert heard == [True] * 3
+
+
+@pytest.mark.parametrize("timeout", [None, HOUR])
+def test_without_an_alarm_of_airflow_nothing_is_changed(timeout: timedelta | None) -> None:
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        with time_out_is_heard(timeout, lambda: True):
+            assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,56 @@
+"""How an attempt ended, in words: what its command said last, and why it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mlflow_projects.attempt.step import Step
+from mlflow_projects.backends.contract import JobStatus
+from mlflow_projects.tracking.client import RunStatus
+from mlflow_projects.tracking.record import Outcome
+
+_TAIL_CHARACTERS = 4000
+_LAST_LINE_CHARACTERS = 300
+
+
+def outcome_of(
+    step: Step,
+    status: JobStatus,
+    tail: Sequence[str],
+    redact: Callable[[str], str],
+    *,
+    stopped: str = "",
+    store_problem: Callable[[], str] = lambda: "",
+) -> Outcome:
+    """Return the outcome of a command that is over, or was given up.
+
+    :param tail: the last lines of its output
+    :param redact: replaces known secrets in a text
+    :param stopped: why Airflow stopped it, "" if it did not
+    :param store_problem: says what is wrong with the place where the artifacts go; asked if the command failed
+    """
+    text = tail_of(tail, redact)
+    if stopped:
+        return Outcome("KILLED", stopped, text, status.exit_code, status.metrics, status.tags)
+    if status.state == "succeeded":
+        return Outcome("FINISHED", metrics=status.metrics, facts=status.tags)
+    name = f"Entry point {step.entry_point!r} of {step.uri}"
+    if status.state == "running":
+        return Outcome("KILLED", redact(f"{name} did not end in time and was stopped."), text)
+    ended = "failed" if status.state == "failed" else "was stopped"
+    said = _last_line(tail) if status.exit_code else ""
+    why = [f"{name} {ended}: {status.reason.rstrip('.')}{said}.", store_problem()]
+    verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
+    reason = redact(" ".join(filter(None, why)))
+    return Outcome(verdict, reason, text, status.exit_code, status.metrics, status.tags)
+
+
+def tail_of(lines: Sequence[str], redact: Callable[[str], str]) -> str:
+    """Return as much of the last lines as a tag takes."""
+    return redact("\n".join(lines))[-_TAIL_CHARACTERS:]
+
+
+def _last_line(tail: Sequence[str]) -> str:
+    """Return ": " and the command's last words, which mostly name the error; "" if it said nothing."""
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    return f": {last[:_LAST_LINE_CHARACTERS].rstrip('.')}" if last else ""

@@ -9,7 +9,8 @@ import pytest
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.tracking import kinds_missing_from
 from mlflow_projects.tracking.client import Run, now, quoted
-from mlflow_projects.tracking.closing import NOT_CLOSED, close_open_descendants
+from mlflow_projects.tracking.closing import close_open_descendants
+from mlflow_projects.tracking.lookup import NOT_CLOSED
 from mlflow_projects.tracking.record import Outcome, SourceTags, TaskIdentity, resolve_experiment
 from mlflow_projects.tracking.tree import run_files, run_tree
 from tests.contract.store import Store
@@ -86,6 +87,8 @@ def test_a_search_reads_tags_and_statuses_in_the_order_asked_for(store: Store) -
     assert names("attributes.status = 'FINISHED' and tags.`colour` = 'red'") == ["a"]
     assert names(NOT_CLOSED) == ["b", "c"]
     assert names("tags.colour = 'blue'") == ["b"]
+    listed = ", ".join(quoted(run.run_id) for run in (runs[0], runs[2]))
+    assert names(f"attributes.run_id IN ({listed}, 'none')") == ["a", "c"]
     assert names(f"tags.`colour` != '' and attributes.start_time >= {moment + 1}") == ["b", "c"]
     both = client.search_runs([store.experiment, another], "tags.`colour` = 'red'")
     assert [run.name for run in both] == ["a", "c", "elsewhere"]

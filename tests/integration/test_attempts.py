@@ -39,7 +39,7 @@ def test_failing_work_fails_the_dag_run_although_the_end_task_succeeds(tracking_
         "parent.end_run": "success",
     }
     assert runs["parent"].info.status == runs["bad"].info.status == "FAILED"
-    assert runs["parent"].data.tags["mlflow_projects.reason"] == "not successful: parent.never"
+    assert runs["parent"].data.tags["mlflow_projects.reason"] == "parent.bad failed; parent.never could not run"
     tags = runs["bad"].data.tags
     assert tags["mlflow_projects.output_tail"] == "the last words"
     assert tags["mlflow_projects.exit_code"] == "3"

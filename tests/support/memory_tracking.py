@@ -22,8 +22,15 @@ from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatu
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion
 from mlflow_projects.tracking.server import TrackingSettings
 
-_CONDITION = re.compile(r"""(\w+)(?:\.(?:`([^`]+)`|(\w+)))?\s*(!=|=|>=)\s*(?:'([^']*)'|"([^"]*)"|(\d+))""")
-_SIGNS: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, "!=": operator.ne, ">=": operator.ge}
+_CONDITION = re.compile(
+    r"""(\w+)(?:\.(?:`([^`]+)`|(\w+)))?\s*(!=|=|>=|IN)\s*(?:'([^']*)'|"([^"]*)"|(\d+)|\(([^()]+)\))"""
+)
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "IN": lambda value, listed: value in listed,
+}
 
 
 @dataclass
@@ -288,18 +295,21 @@ def _checked(pairs: Mapping[str, str]) -> dict[str, str]:
 
 def _run_fields(run: Run) -> dict[tuple[str, str], str | int]:
     tags: dict[tuple[str, str], str | int] = {("tags", key): value for key, value in run.tags.items()}
-    return {**tags, ("attributes", "status"): run.status, ("attributes", "start_time"): run.start_time or 0}
+    attributes = {"status": run.status, "start_time": run.start_time or 0, "run_id": run.run_id}
+    return {**tags, **{("attributes", name): value for name, value in attributes.items()}}
 
 
 def _matcher(query: str) -> Callable[[Mapping[tuple[str, str], str | int]], bool]:
     """Read as much of MLflow's search language as the library writes; an unknown key matches nothing."""
-    conditions: list[tuple[tuple[str, str], Callable[[Any, Any], bool], str | int]] = []
+    conditions: list[tuple[tuple[str, str], Callable[[Any, Any], bool], Any]] = []
     rest = query.strip()
     while rest:
         read = _CONDITION.match(rest)
         assert read, f"not understood: {rest!r} in {query!r}"
-        kind, ticked, plain, sign, single, double, number = read.groups()
-        value = int(number) if number else double if single is None else single
+        kind, ticked, plain, sign, single, double, number, listed = read.groups()
+        value: Any = int(number) if number else double if single is None else single
+        if listed:
+            value = [part.strip().strip("'\"") for part in listed.split(",")]
         conditions.append(((kind, ticked or plain or ""), _SIGNS[sign], value))
         rest = rest[read.end() :].strip()
         if rest:

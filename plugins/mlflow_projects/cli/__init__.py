@@ -1,4 +1,4 @@
-"""The console command ``mlflow-projects``: ``new``, ``check``, ``tree`` and ``janitor``, each a module of that name.
+"""The console command ``mlflow-projects``; each sub-command is a module of its name.
 
 Nothing but the standard library loads before a sub-command runs, so that ``--help`` answers at once.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mlflow_projects import __version__
-from mlflow_projects.cli import check, janitor, new, tree
+from mlflow_projects.cli import check, close, janitor, new, tree
 from mlflow_projects.exceptions import ProjectError, TrackingError
 
 
@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in (("new", new), ("check", check), ("tree", tree), ("janitor", janitor)):
+    named = (("new", new), ("check", check), ("tree", tree), ("close", close), ("janitor", janitor))
+    for name, module in named:
         command = commands.add_parser(
             name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}."
         )

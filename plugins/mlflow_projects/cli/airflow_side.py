@@ -29,6 +29,19 @@ def read_connections_from_database() -> None:
         os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 
+def dag_run_state(dag_id: str, run_id: str) -> str | None:
+    """Return Airflow's state of a DAG run; None if it knows none, or has no database here."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    if not database_is_made():
+        return None
+    with create_session() as session:
+        found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    return None if found is None else str(found)
+
+
 def tracking_settings() -> TrackingSettings:
     """Return how a person at this shell reaches the tracking server.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     reports = [lint_project(root) for root in found if not is_template(root)]
     levels: list[Level] = []
     if not arguments.lint_only:
-        from mlflow_projects.cli.connection import inspect_connections
+        from mlflow_projects.cli.connection import inspect_closing_queue, inspect_connections
         from mlflow_projects.cli.environment import inspect_environment
 
         levels += _print("Environment", inspect_environment({report.environment for report in reports}))
-        levels += _print("Tracking server", inspect_connections())
+        levels += _print("Tracking server", chain(inspect_connections(), inspect_closing_queue()))
         print("Projects")
     levels += [result.level for result in results]
     for result in results:

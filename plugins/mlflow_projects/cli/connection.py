@@ -12,6 +12,27 @@ from mlflow_projects.exceptions import ProjectError
 _PREFIX = "AIRFLOW_CONN_"
 
 
+def inspect_closing_queue() -> Iterator[CheckResult]:
+    """Yield a warning if ended DAG runs wait for their MLflow runs to be closed."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from mlflow_projects.hooks.closing_queue import waiting_dag_runs
+
+    if not database_is_made():
+        return
+    try:
+        waiting = waiting_dag_runs()
+    except SQLAlchemyError:  # said before
+        return
+    if waiting:
+        first = waiting[0]
+        yield CheckResult(
+            Level.WARNING,
+            f"{len(waiting)} ended DAG run(s) wait for their MLflow runs to be closed, {first.run_id} of "
+            f"{first.dag_id} since {first.since:%Y-%m-%d %H:%M} UTC; see whether a triggerer runs, and its log.",
+        )
+
+
 def inspect_connections() -> Iterator[CheckResult]:
     """Yield a result for each connection of type ``mlflow``, or for what counts in its place."""
     from mlflow_projects.hooks.mlflow_hook import MLflowHook

@@ -20,12 +20,8 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
 
     :raises ProjectError: Airflow has no database, so there is nothing to compare with
     """
-    from airflow.models.dagrun import DagRun
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
     from mlflow_projects.backends.registry import stop_job_of
-    from mlflow_projects.cli.airflow_side import database_is_made, read_connections_from_database
+    from mlflow_projects.cli.airflow_side import dag_run_state, database_is_made, read_connections_from_database
     from mlflow_projects.config import airflow_url
     from mlflow_projects.exceptions import ProjectError
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
@@ -34,18 +30,13 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     if not database_is_made():
         raise ProjectError("Airflow has no database here; set AIRFLOW_HOME, or make it with: airflow db migrate")
 
-    def state(dag_id: str, run_id: str) -> str | None:
-        with create_session() as session:
-            found = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
-        return None if found is None else str(found)
-
     def stop(run: Run) -> None:
         stop_job_of(run, print)
 
     read_connections_from_database()
     client = MLflowHook().get_conn()
     try:
-        closed = close_leftovers(client, state, airflow_url(), stop)
+        closed = close_leftovers(client, dag_run_state, airflow_url(), stop)
     finally:
         client.close()
     for one in closed:

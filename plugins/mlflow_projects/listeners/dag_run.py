@@ -1,81 +1,155 @@
-"""The second layer of closing: when a DAG run ends, its parent runs end with the same verdict.
+"""The second layer of closing: when a DAG run ends, whatever is open of its MLflow runs is closed.
 
-The first layer, the teardown ``end_run``, does not run when ``dagrun_timeout`` strikes or when a person
-fails a DAG run before the teardown was due; and it cannot know what tasks after its group will do. Airflow
-calls these hooks in the scheduler, or in the API server when a person marks the DAG run, perhaps twice: so
-they work in a thread of their own, with short time-outs, and say the same however often they are called.
+The first layer, the teardown ``end_run``, does not run when ``dagrun_timeout`` strikes, when a person fails a DAG run
+before the teardown was due, or when its start task failed; a step outside of a group has none. Airflow calls these
+hooks in the scheduler, or in the API server when a person marks the DAG run, perhaps twice. So they ask no tracking
+server: they add a row for the triggerer to the DAG run's own transaction, which closes the runs however long that
+takes (:mod:`mlflow_projects.triggers.closing`). Where no triggerer lives, a thread of this process tries it at once.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from airflow.listeners import hookimpl
 
 if TYPE_CHECKING:
-    from airflow.models.dagrun import DagRun
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy.orm import Session
+
+    from mlflow_projects.listeners.dag_parts import DagParts
     from mlflow_projects.tracking.client import RunStatus
+    from mlflow_projects.tracking.settle import EndedDagRun, TaskState
 
 log = logging.getLogger(__name__)
 
-START_OPERATOR = "MLflowStartRunOperator"
-_TIMEOUT_SECONDS = 10.0
-_MAX_RETRIES = 2
+_LOOK_EVERY_SECONDS = 0.2
+_LOOKS_FOR_COMMIT = 50
+_MARKED = "manually set"  # in Airflow's message where a person set the state
 
 
 @hookimpl
-def on_dag_run_success(dag_run: DagRun, msg: str) -> None:  # noqa: ARG001
-    """Close the parent runs of a successful DAG run as FINISHED."""
-    _later(dag_run.dag_id, dag_run.run_id, "FINISHED", "the DAG run succeeded")
+def on_dag_run_success(dag_run: DagRun, msg: str) -> None:
+    """Close what is open of a successful DAG run."""
+    _ended(dag_run, "success", msg)
 
 
 @hookimpl
 def on_dag_run_failed(dag_run: DagRun, msg: str) -> None:
-    """Close the parent runs of a failed DAG run as FAILED, of one that ran out of time as KILLED."""
-    status: RunStatus = "KILLED" if msg == "timed_out" else "FAILED"
-    _later(dag_run.dag_id, dag_run.run_id, status, f"the DAG run failed ({msg or 'marked by a person'})")
+    """Close what is open of a failed DAG run."""
+    _ended(dag_run, "failed", msg)
 
 
-def settle(dag_id: str, run_id: str, status: RunStatus, reason: str) -> int:
-    """Give the parent runs of an ended DAG run its verdict, after closing what is open below them.
+def _ended(dag_run: DagRun, state: str, message: str) -> None:
+    from mlflow_projects.listeners.dag_parts import DagParts
 
-    :return: how many parent runs were changed
-    """
-    from mlflow_projects.backends.registry import stop_job_of
-    from mlflow_projects.tracking.client import OPEN_STATUSES
-    from mlflow_projects.tracking.closing import close_open_descendants, end_run
-    from mlflow_projects.tracking.connect import connect
+    parts = DagParts(dag_run.dag)
+    if not parts.openers:
+        return  # no task of this DAG opens a run
+    from airflow.utils.session import create_session
+    from sqlalchemy.orm import object_session
 
-    changed = 0
-    for parent in _parents(dag_id, run_id):
-        settings = _settings(parent.get("mlflow_conn_id"))
-        if not settings.is_http and not _mlflow_is_loaded():
-            log.info("The parent run of %s %s is left to the janitor: %s", dag_id, run_id, settings.uri)
-            continue
-        client = connect(replace(settings, timeout=_TIMEOUT_SECONDS, max_retries=_MAX_RETRIES))
-        try:
-            run = client.get_run(parent["run_id"])
-            close_open_descendants(client, run, reason, lambda child: stop_job_of(child, log.info))
-            if run.status != status:
-                end_time = None if run.status in OPEN_STATUSES else run.end_time
-                end_run(client, run.run_id, status, "" if status == "FINISHED" else reason, end_time=end_time)
-                changed += 1
-        finally:
-            client.close()
-    return changed
+    if session := object_session(dag_run):
+        _hand_over(dag_run, state, message, parts, session)
+    else:
+        with create_session() as own:
+            _hand_over(dag_run, state, message, parts, own)
 
 
-def _later(*arguments: Any) -> None:
+def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, session: Session) -> None:
+    """Leave the closing to a triggerer, or do it here."""
+    from mlflow_projects.hooks.closing_queue import add_to_queue
+
+    states = _states(dag_run, parts, session)
+    ended = _told(dag_run, state, message, parts, states)
+    if message == "success" and not ended.failed and parts.is_told_by_end_tasks(states):
+        return
+    conn_ids = parts.conn_ids(lambda task_ids: _rendered_conn_ids(dag_run, task_ids, session))
+    # None: nobody scheduled it, this is `airflow dags test`, whose process may be the only one of this Airflow.
+    known, lives = (False, False) if dag_run.scheduled_by_job_id is None else _triggerers(session)
+    if known and not add_to_queue(ended, conn_ids, session):
+        lives = False
+    if not lives:
+        is_own_process = dag_run.scheduled_by_job_id is None
+        _later(ended, conn_ids, may_load_mlflow=is_own_process or "mlflow" in sys.modules)
+
+
+def _told(dag_run: DagRun, state: str, message: str, parts: DagParts, states: Sequence[TaskState]) -> EndedDagRun:
+    from mlflow_projects.tracking.settle import EndedDagRun
+
+    is_marked = _MARKED in message or not message
+    status: RunStatus = "FINISHED" if state == "success" else "FAILED"
+    groups: Mapping[str, Mapping[str, str]] | None = None
+    reason = f"a person marked the DAG run {state}" if is_marked else f"the DAG run ended ({message})"
+    if message == "timed_out":
+        status, reason = "KILLED", "the DAG run ran out of time (dagrun_timeout)"
+    elif not is_marked and message != "all_tasks_deadlocked":
+        groups = parts.why_unsuccessful(states)
+    failed: list[list[str | int]] = [[task_id, index] for task_id, index, of_task in states if of_task == "failed"]
+    return EndedDagRun(dag_run.dag_id, dag_run.run_id, state, status, reason, groups, failed)
+
+
+def _states(dag_run: DagRun, parts: DagParts, session: Session) -> list[TaskState]:
+    """Return the states of the tasks that were not successful, and of every end task."""
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import or_, select
+
+    from mlflow_projects.tracking.settle import UNSUCCESSFUL
+
+    asked = or_(TaskInstance.state.in_(UNSUCCESSFUL), TaskInstance.task_id.in_([end.task_id for end in parts.ends]))
+    rows = session.execute(
+        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state).where(
+            TaskInstance.dag_id == dag_run.dag_id, TaskInstance.run_id == dag_run.run_id, asked
+        )
+    )
+    return [(task_id, index, state and str(state)) for task_id, index, state in rows]
+
+
+def _rendered_conn_ids(dag_run: DagRun, task_ids: Sequence[str], session: Session) -> Iterator[str]:
+    """Yield what templates of ``mlflow_conn_id`` became."""
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
+    from sqlalchemy import select
+
+    of_run = (Rendered.dag_id == dag_run.dag_id, Rendered.run_id == dag_run.run_id, Rendered.task_id.in_(task_ids))
+    for (fields,) in session.execute(select(Rendered.rendered_fields).where(*of_run)):
+        if conn_id := (fields or {}).get("mlflow_conn_id"):
+            yield str(conn_id)
+
+
+def _triggerers(session: Session) -> tuple[bool, bool]:
+    """Return whether this Airflow has had a triggerer, and whether one lives."""
+    from airflow.configuration import conf
+    from airflow.jobs.job import Job
+    from airflow.sdk import timezone
+    from sqlalchemy import select
+
+    of_triggerers = select(Job.latest_heartbeat).where(Job.job_type == "TriggererJob")
+    latest = session.scalar(of_triggerers.order_by(Job.latest_heartbeat.desc()).limit(1))
+    patience = timedelta(seconds=conf.getint("triggerer", "triggerer_health_check_threshold"))
+    return latest is not None, latest is not None and latest > timezone.utcnow() - patience
+
+
+def _later(ended: EndedDagRun, conn_ids: Sequence[str], *, may_load_mlflow: bool) -> None:
+    from mlflow_projects.hooks.closing import settle_on_servers
+
     def report(done: Future[int]) -> None:
         if error := done.exception():
-            log.warning("The parent run of %s %s could not be settled: %s", arguments[0], arguments[1], error)
+            log.warning(
+                "The runs of %s %s could not be closed, and no triggerer lives to try it again; the DAG "
+                "mlflow_janitor, or the command mlflow-projects janitor, does it later: %s",
+                ended.dag_id, ended.run_id, error,
+            )  # fmt: skip
 
-    _pool().submit(settle, *arguments).add_done_callback(report)
+    work = partial(settle_on_servers, ended, conn_ids, lambda: _is_over(ended), log.info)
+    _pool().submit(work, may_load_mlflow=may_load_mlflow).add_done_callback(report)
 
 
 @cache
@@ -83,30 +157,17 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="mlflow-projects-listener")
 
 
-def _parents(dag_id: str, run_id: str) -> list[dict[str, Any]]:
-    """Return what the start tasks of a DAG run left as XCom."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.models.xcom import XComModel
+def _is_over(ended: EndedDagRun) -> bool:
+    """Read whether the DAG run has ended, or is gone; whoever called the listener is about to commit that."""
+    from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    of_this_run = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == "return_value")
-    starts = select(TaskInstance.task_id).where(
-        TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.operator == START_OPERATOR
-    )
-    with create_session() as session:
-        rows = session.execute(select(XComModel.value).where(*of_this_run, XComModel.task_id.in_(starts))).all()
-        values = [XComModel.deserialize_value(row) for row in rows]
-    return [value for value in values if isinstance(value, dict) and value.get("run_id")]
-
-
-def _settings(conn_id: Any) -> Any:
-    from mlflow_projects.hooks.mlflow_hook import MLflowHook
-
-    return MLflowHook(str(conn_id or MLflowHook.default_conn_name)).settings
-
-
-def _mlflow_is_loaded() -> bool:
-    import sys
-
-    return "mlflow" in sys.modules
+    of_run = (DagRun.dag_id == ended.dag_id, DagRun.run_id == ended.run_id)
+    for _ in range(_LOOKS_FOR_COMMIT):
+        with create_session() as session:
+            state = session.scalar(select(DagRun.state).where(*of_run))
+        if state is None or str(state) in ("success", "failed"):
+            return True
+        time.sleep(_LOOK_EVERY_SECONDS)
+    return False

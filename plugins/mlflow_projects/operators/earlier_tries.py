@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow_projects.backends.registry import handle_from
-from mlflow_projects.operators.base import is_retry
+from mlflow_projects.operators.base import identify, is_retry
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.closing import close_abandoned
 from mlflow_projects.tracking.tags import TRIES, TRY_NUMBER
@@ -59,9 +59,9 @@ def going_on(
     run = client.get_run(str(previous["run_id"]))
     if run.status not in OPEN_STATUSES or not backend_of(handle).exists(handle):
         return None
-    number = str(context["ti"].try_number)
+    own = identify(context).identity_tags()
     tries = run.tags.get(TRIES, run.tags.get(TRY_NUMBER, ""))
-    client.log_batch(run.run_id, tags={TRY_NUMBER: number, TRIES: f"{tries},{number}"})
+    client.log_batch(run.run_id, tags={**own, TRIES: f"{tries},{own[TRY_NUMBER]}"})
     return run, handle
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import TaskGroup
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.tracking.lookup import parents_of_task
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -22,9 +24,12 @@ class RunGroup(TaskGroup):
     start_run: Any = None
 
 
-def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -> Mapping[str, Any] | None:
+def enclosing_parent(
+    task: BaseOperator, context: Context, client: TrackingClient | None = None, levels_up: int = 0
+) -> Mapping[str, Any] | None:
     """Return the XCom of the start task of the enclosing ``mlflow_run``, or None outside of one.
 
+    :param client: finds the parent run by its tags where the XCom is lost (deleted, or never pushed)
     :param levels_up: how many of the enclosing groups to skip (a start task's own)
     """
     for group in _enclosing_groups(task):
@@ -37,10 +42,17 @@ def enclosing_parent(task: BaseOperator, context: Context, levels_up: int = 0) -
         mapped = start.get_closest_mapped_task_group() is not None
         index: dict[str, Any] = {"map_indexes": ti.map_index} if mapped else {}
         pulled = ti.xcom_pull(task_ids=start.task_id, **index)
-        if not isinstance(pulled, Mapping):
-            task.log.warning("Task %s left no run; this step has no parent run.", start.task_id)
-            return None
-        return pulled
+        if isinstance(pulled, Mapping):
+            return pulled
+        wanted = {DAG_ID: ti.dag_id, DAG_RUN_ID: ti.run_id, TASK_ID: start.task_id}
+        wanted[MAP_INDEX] = str(ti.map_index if mapped else -1)
+        if client and (found := parents_of_task(client, wanted)):
+            task.log.warning(
+                "Task %s left no XCom; its run %s was found by its tags.", start.task_id, found[0].run_id
+            )
+            return {"run_id": found[0].run_id, "experiment_id": found[0].experiment_id}
+        task.log.warning("Task %s left no run; this task has no parent run.", start.task_id)
+        return None
     return None
 
 
@@ -51,7 +63,7 @@ def parent_on(
 
     :raises ProjectError: it is on another one, so that the tree would be split
     """
-    parent = enclosing_parent(task, context, levels_up)
+    parent = enclosing_parent(task, context, client, levels_up)
     if not parent or parent.get("mlflow_conn_id", task.mlflow_conn_id) == task.mlflow_conn_id:
         return parent
     try:

@@ -74,9 +74,9 @@ class MLflowBestRunOperator(MLflowRunOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Search, compare, return the best."""
         direction = _direction(self.direction)
-        given = self.parent_run_id or enclosing_parent(self, context)
-        parent_id = as_run_id(given)
         with self.tracking() as client:
+            given = self.parent_run_id or enclosing_parent(self, context, client)
+            parent_id = as_run_id(given)
             experiment_id = self._experiment_id(client, given)
             conditions = [f"tags.`{PARENT_RUN_ID}` = {quoted(parent_id)}"] if parent_id else []
             conditions += [self.filter_string] if self.filter_string else []

@@ -22,17 +22,17 @@ from mlflow_projects.operators.enclosing import RunGroup, enclosing_parent, pare
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
-from mlflow_projects.tracking.client import quoted
-from mlflow_projects.tracking.closing import close_open_descendants, end_run, withdraw
-from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, find_parent, indexed_name
-from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, REASON, ROLE, TASK_ID
+from mlflow_projects.tracking.client import OPEN_STATUSES
+from mlflow_projects.tracking.closing import close_abandoned, end_if_there, withdraw
+from mlflow_projects.tracking.lookup import open_below, parents_of_task, runs_of_dag_run
+from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, indexed_name
+from mlflow_projects.tracking.settle import refused, why_unsuccessful
+from mlflow_projects.tracking.tags import MAP_INDEX, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-
-_UNSUCCESSFUL = frozenset({"failed", "upstream_failed"})
 
 
 class MLflowStartRunOperator(MLflowRunOperator):
@@ -48,10 +48,10 @@ class MLflowStartRunOperator(MLflowRunOperator):
     :param parent_run_id: a run to nest below: an id, or another start task's XCom; default: the parent of
         an enclosing ``mlflow_run`` (templated)
     :param tags: more tags for the run, as of a step (templated)
-    :param mlflow_conn_id: Airflow connection to the tracking server
+    :param mlflow_conn_id: Airflow connection to the tracking server (templated)
     """
 
-    template_fields: Sequence[str] = ("experiment_name", "run_name", "parent_run_id", "tags")
+    template_fields: Sequence[str] = ("experiment_name", "run_name", "parent_run_id", "tags", "mlflow_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"tags": "json"}
 
     def __init__(
@@ -77,7 +77,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
         with self.tracking() as client:
             parent = parent_on(client, self, context, levels_up=1)
             experiment_id = experiment_id_for(client, self.experiment_name, parent)
-            run = find_parent(client, experiment_id, task)
+            run = next(iter(parents_of_task(client, task.tags(), [experiment_id])), None)
             params = _recordable(context["params"])
             if run is None:
                 record = RunRecord(
@@ -97,8 +97,17 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 client.update_run(run.run_id, "RUNNING")
             if missing := {key: value for key, value in params.items() if key not in run.params}:
                 client.log_batch(run.run_id, params=missing)
+            if task.try_number > 1:
+                self._close_others(client, task, run)
             self.publish(context, client, run)
             return self.xcom_of(run, "RUNNING")
+
+    def _close_others(self, client: TrackingClient, task: TaskIdentity, run: Run) -> None:
+        """Close what an earlier try of this task opened, whose answer was lost or late."""
+        for other in parents_of_task(client, task.tags()):
+            if other.run_id != run.run_id and other.status in OPEN_STATUSES:
+                self.log.warning("Run %s of an earlier try is KILLED; this try has %s.", other.run_id, run.run_id)
+                close_abandoned(client, other.run_id, f"try {task.try_number} has run {run.run_id}", self.stop_job)
 
     def _default_name(self, task: TaskIdentity) -> str:
         name = str(self.task_group.label) if isinstance(self.task_group, RunGroup) else task.dag_id
@@ -113,10 +122,10 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
     :param run_id: the run: an id, or the start task's XCom; default: the parent of the enclosing
         ``mlflow_run`` (templated)
-    :param mlflow_conn_id: Airflow connection to the tracking server
+    :param mlflow_conn_id: Airflow connection to the tracking server (templated)
     """
 
-    template_fields: Sequence[str] = ("run_id",)
+    template_fields: Sequence[str] = ("run_id", "mlflow_conn_id")
 
     def __init__(self, *, run_id: Any = None, mlflow_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -125,65 +134,73 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the task states and close the run accordingly."""
-        run_id = as_run_id(self.run_id) or as_run_id(enclosing_parent(self, context))
-        if run_id is None:
-            raise AirflowFailException(
-                "MLflowEndRunOperator has no run to close; pass the start task's output as run_id."
-            )
-        culprits = self._unsuccessful_leaves(context)
-        ti: Any = context["ti"]
-        if not culprits and ti.get_dagrun_state(ti.dag_id, ti.run_id) == "failed":
-            culprits = ["the DAG run, which a person marked"]
-        status: RunStatus = "FAILED" if culprits else "FINISHED"
+        reason = self._why_unsuccessful(context)
+        status: RunStatus = "FAILED" if reason else "FINISHED"
         with self.tracking() as client:
-            run = client.get_run(run_id)
-            for straggler in close_open_descendants(
-                client, run, f"still open when {self.task_id} ran", self.stop_job
-            ):
-                self.log.warning("Run %s (%s) was still open; now KILLED.", straggler.run_id, straggler.name)
-            self._withdraw_failed(context, client, run)
-            self._close(client, run, status, culprits)
+            found = runs_of_dag_run(client, context["ti"].dag_id, context["ti"].run_id)
+            run = self._run_to_close(context, client, found)
+            own = [one for one in found if self._is_of_group(context, one)]
+            self._close_stragglers(client, run, own)
+            self._withdraw_failed(context, client, own)
+            is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
+            if end_if_there(client, run, status, reason if is_told else None):
+                self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
+            else:
+                self.log.warning("Parent run %s was deleted in MLflow; it stays as it is.", run.run_id)
             self.publish(context, client, run)
         return self.xcom_of(run, status)
 
-    def _close(self, client: TrackingClient, run: Run, status: RunStatus, culprits: list[str]) -> None:
-        reason = f"not successful: {', '.join(culprits)}" if culprits else ""
-        is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
-        end_run(client, run.run_id, status, reason if is_told else None)
-        self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
+    def _run_to_close(self, context: Context, client: TrackingClient, found: Sequence[Run]) -> Run:
+        """Return the parent run: by its id, or by its tags where the start task's XCom is lost."""
+        if run_id := as_run_id(self.run_id) or as_run_id(enclosing_parent(self, context, client)):
+            return client.get_run(run_id)
+        parents = [run for run in found if run.tags.get(ROLE) == "parent" and self._is_of_group(context, run)]
+        if not parents:
+            raise AirflowFailException(
+                "MLflowEndRunOperator has no run to close; pass the start task's output as run_id."
+            )
+        return parents[0]
 
-    def _withdraw_failed(self, context: Context, client: TrackingClient, parent: Run) -> None:
+    def _is_of_group(self, context: Context, run: Run) -> bool:
+        """Tell whether a run was opened by a task of this task's group, in a mapped one by the same index."""
+        group: Any = self.task_group
+        names = {task.task_id for task in group.iter_tasks()}
+        index = str(context["ti"].map_index)
+        is_mapped = self.get_closest_mapped_task_group() is not None
+        return run.tags.get(TASK_ID) in names and (not is_mapped or run.tags.get(MAP_INDEX) == index)
+
+    def _close_stragglers(self, client: TrackingClient, parent: Run, own: Sequence[Run]) -> None:
+        others = [run for run in own if run.run_id != parent.run_id]
+        for run in [*open_below(client, [parent, *others]), *reversed(others)]:
+            if run.status in OPEN_STATUSES:
+                self.stop_job(run)
+                if end_if_there(client, run, "KILLED", f"still open when {self.task_id} ran"):
+                    self.log.warning("Run %s (%s) was still open; now KILLED.", run.run_id, run.name)
+
+    def _withdraw_failed(self, context: Context, client: TrackingClient, own: Sequence[Run]) -> None:
         """Withdraw the success of steps that failed in Airflow: their worker died before it could report."""
         ti: Any = context["ti"]
         states: Iterable[Mapping[str, Any]] = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
-        failed = {(state["task_id"], str(state["map_index"])) for state in states if state["state"] == "failed"}
-        if not failed:
-            return
-        query = f"tags.`{DAG_RUN_ID}` = {quoted(ti.run_id)} and tags.`{DAG_ID}` = {quoted(ti.dag_id)}"
-        latest: dict[tuple[str, str], Run] = {}
-        for run in client.search_runs([parent.experiment_id], f"{query} and tags.`{ROLE}` = 'step'"):
-            key = (run.tags.get(TASK_ID, ""), run.tags.get(MAP_INDEX, ""))
-            if key in failed and (key not in latest or (run.start_time or 0) > (latest[key].start_time or 0)):
-                latest[key] = run
-        for run in latest.values():
-            if run.status == "FINISHED":
-                self.log.warning("Run %s (%s) had FINISHED but its task failed; now KILLED.", run.run_id, run.name)
-                withdraw(client, run, "its worker was lost before it could report the success to Airflow")
+        failed = [(state["task_id"], state["map_index"]) for state in states if state["state"] == "failed"]
+        for run in refused(own, failed):
+            self.log.warning("Run %s (%s) had FINISHED but its task failed; now KILLED.", run.run_id, run.name)
+            withdraw(client, run, "its worker was lost before it could report the success to Airflow")
 
-    def _unsuccessful_leaves(self, context: Context) -> list[str]:
+    def _why_unsuccessful(self, context: Context) -> str:
         ti: Any = context["ti"]
         group: Any = self.task_group
         work = {task.task_id: task for task in group.iter_tasks() if not (task.is_setup or task.is_teardown)}
-        leaves = {name for name, task in work.items() if not (task.downstream_task_ids & work.keys())}
-        states: Iterable[Mapping[str, Any]] = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
+        last = {name for name, task in work.items() if not (task.downstream_task_ids & work.keys())}
         in_mapped_group = self.get_closest_mapped_task_group() is not None
-        return sorted(
-            state["task_id"] if state["map_index"] < 0 else f"{state['task_id']}[{state['map_index']}]"
-            for state in states
-            if state["task_id"] in leaves
-            and state["state"] in _UNSUCCESSFUL
-            and (not in_mapped_group or state["map_index"] == ti.map_index)
-        )
+        states = [
+            (state["task_id"], state["map_index"], state["state"])
+            for state in ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
+            if state["task_id"] in work and (not in_mapped_group or state["map_index"] == ti.map_index)
+        ]
+        if reason := why_unsuccessful(states, last):
+            return reason
+        is_marked = ti.get_dagrun_state(ti.dag_id, ti.run_id) == "failed"
+        return "a person marked the DAG run failed" if is_marked else ""
 
 
 def _dag_source(context: Context) -> SourceTags:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, now
-from mlflow_projects.tracking.tags import PARENT_RUN_ID, REASON
-
-# A filter in MLflow's search language: runs that have not ended.
-NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
+from mlflow_projects.tracking.lookup import open_below
+from mlflow_projects.tracking.tags import REASON
 
 StopJob = Callable[[Run], None]
 
@@ -40,12 +38,36 @@ def end_run(
     return moment
 
 
+def end_if_there(
+    client: TrackingClient,
+    run: Run,
+    status: RunStatus,
+    reason: str | None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    end_time: int | None = None,
+) -> bool:
+    """End a run unless a person deleted it, which MLflow lets nobody change; tell whether it was there."""
+    try:
+        end_run(client, run.run_id, status, reason, tags=tags, end_time=end_time)
+    except TrackingError as error:
+        if not is_gone(error):
+            raise
+        return False
+    return True
+
+
+def is_gone(error: TrackingError) -> bool:
+    """Tell whether MLflow refuses because the run, or its experiment, was deleted."""
+    return error.code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error)
+
+
 def close_abandoned(
     client: TrackingClient, run_id: str, reason: str, stop: StopJob, *, also_finished: bool = False
 ) -> bool:
     """Set a run that nobody works on any more to KILLED, and before it what is open below it.
 
-    A run that is closed, or does not exist, stays as it is.
+    A run that is closed, was deleted or never was stays as it is.
 
     :param stop: called with each run before it is closed, to stop its job outside
     :param also_finished: withdraw success too
@@ -58,53 +80,27 @@ def close_abandoned(
             return False
         raise
     if run.status == "FINISHED" and also_finished:
-        withdraw(client, run, reason)
-        return True
+        return withdraw(client, run, reason)
     if run.status not in OPEN_STATUSES:
         return False
     close_open_descendants(client, run, reason, stop)
     stop(run)
-    end_run(client, run_id, "KILLED", reason)
-    return True
+    return end_if_there(client, run, "KILLED", reason)
 
 
-def withdraw(client: TrackingClient, run: Run, reason: str) -> None:
+def withdraw(client: TrackingClient, run: Run, reason: str) -> bool:
     """Set a FINISHED run whose success Airflow never took, because it had decided otherwise, to KILLED."""
-    end_run(client, run.run_id, "KILLED", reason, end_time=run.end_time)
+    return end_if_there(client, run, "KILLED", reason, end_time=run.end_time)
 
 
 def close_open_descendants(client: TrackingClient, root: Run, reason: str, stop: StopJob) -> list[Run]:
     """Set every run below ``root`` that is still open to KILLED, the lowest first; return those.
 
-    Only the run's own experiment is searched, which is where its children are unless a step was given
-    another ``experiment_name``.
-
     :param stop: called with each run before it is closed, to stop its job outside
     """
-    known = {run.run_id: run for run in client.search_runs([root.experiment_id], NOT_CLOSED)}
-    below = [(depth, run) for run in list(known.values()) if (depth := _depth(client, known, run, root))]
-    for _, run in sorted(below, key=lambda pair: -pair[0]):
+    closed = []
+    for run in open_below(client, [root]):
         stop(run)
-        end_run(client, run.run_id, "KILLED", reason)
-    return [run for _, run in below]
-
-
-def _depth(client: TrackingClient, known: dict[str, Run], run: Run, root: Run) -> int:
-    """Return how far a run is below another, 0 if it is not."""
-    depth, seen = 0, {run.run_id}
-    while parent := run.tags.get(PARENT_RUN_ID):
-        depth += 1
-        if parent == root.run_id:
-            return depth
-        if parent in seen:
-            return 0
-        seen.add(parent)
-        if parent not in known:
-            try:
-                known[parent] = client.get_run(parent)
-            except TrackingError as error:
-                if error.code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                return 0
-        run = known[parent]
-    return 0
+        if end_if_there(client, run, "KILLED", reason):
+            closed.append(run)
+    return closed

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.closing import NOT_CLOSED, StopJob, close_open_descendants, end_run
+from mlflow_projects.tracking.closing import StopJob, close_open_descendants, end_if_there
+from mlflow_projects.tracking.lookup import NOT_CLOSED
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, ROLE, TASK_URL
 
 # A parent run tells what the DAG run tells; a step whose task is over and never said how it ended was killed.
@@ -56,9 +57,8 @@ def _close(client: TrackingClient, run: Run, state: str | None, stop: StopJob) -
     status: RunStatus = _PARENT_STATUS[state] if run.tags.get(ROLE) == "parent" else "KILLED"
     nested = close_open_descendants(client, run, reason, stop)
     stop(run)
-    end_run(client, run.run_id, status, reason)
     dag_id, dag_run_id = run.tags[DAG_ID], run.tags.get(DAG_RUN_ID, "")
-    return [
-        *(Closed(child.run_id, child.name, dag_id, dag_run_id, "KILLED") for child in nested),
-        Closed(run.run_id, run.name, dag_id, dag_run_id, status),
-    ]
+    closed = [Closed(child.run_id, child.name, dag_id, dag_run_id, "KILLED") for child in nested]
+    if end_if_there(client, run, status, reason):
+        closed.append(Closed(run.run_id, run.name, dag_id, dag_run_id, status))
+    return closed

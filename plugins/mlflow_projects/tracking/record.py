@@ -9,13 +9,13 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import (
-    OPEN_STATUSES,
     Run,
     RunStatus,
     TrackingClient,
@@ -29,6 +29,7 @@ from mlflow_projects.tracking.tags import (
     DAG_ID,
     DAG_RUN_ID,
     EXIT_CODE,
+    INNER,
     LOGICAL_DATE,
     MAP_INDEX,
     OUTPUT_TAIL,
@@ -79,17 +80,29 @@ class TaskIdentity:
         shown = re.sub(r"[^a-zA-Z0-9]+", "-", f"{self.dag_id}-{self.task_id}")[:80].strip("-")
         return f"{shown}-{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]}"
 
-    def tags(self) -> dict[str, str]:
-        """Return the tags that lead from the run back to the task instance."""
+    def inner_tags(self) -> dict[str, str]:
+        """Return the tags of a run that the task's project opens by itself, so that it is found, and closed."""
+        return {**_present(self._of_try()), ROLE: INNER}
+
+    def identity_tags(self) -> dict[str, str]:
+        """Return the tags that tell the run of this try from all others."""
+        return {**self._of_try(), ATTEMPT_ID: self.attempt_id}
+
+    def _of_try(self) -> dict[str, str]:
         return {
             DAG_ID: self.dag_id,
             DAG_RUN_ID: self.run_id,
             TASK_ID: self.task_id,
             MAP_INDEX: str(self.map_index),
             TRY_NUMBER: str(self.try_number),
-            LOGICAL_DATE: self.logical_date,
             TASK_URL: self.url,
-            ATTEMPT_ID: self.attempt_id,
+        }
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags that lead from the run back to the task instance."""
+        return {
+            **self.identity_tags(),
+            LOGICAL_DATE: self.logical_date,
             "mlflow.note.content": (
                 f"[Airflow task {self.task_id}, DAG run {self.run_id}, try {self.try_number}]({self.url})"
                 if self.url
@@ -170,6 +183,7 @@ class RunRecord:
     :param supersedes: the run of the try before this one, if any
     :param parameters: what the DAG passes, as text
     :param more_tags: the user's own; they win over MLflow's
+    :param log: takes what a person should know
     :param success_tags: called with the run when it is about to be FINISHED; returns more tags
     """
 
@@ -184,6 +198,7 @@ class RunRecord:
     parameters: Mapping[str, str] = field(default_factory=dict)
     more_tags: Mapping[str, str] = field(default_factory=dict)
     success_tags: Callable[[Run], Mapping[str, str]] | None = None
+    log: Callable[[str], None] = logging.getLogger(__name__).warning
     run: Run | None = None
 
     @staticmethod
@@ -241,10 +256,14 @@ class RunRecord:
         """
         assert self.run is not None, "open() comes first"
         logged = self.client.get_run(self.run.run_id)
-        if logged.status not in OPEN_STATUSES and REASON in logged.tags:
+        if logged.status == "KILLED" and REASON in logged.tags:
             return logged
         missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
-        tags = _present(outcome.tags())
+        # A project may have changed what tells its run from others: that is put right.
+        ours = {key: value for key, value in self._own_tags().items() if logged.tags.get(key) != value}
+        if ours:
+            self.log(f"The project had changed tags of its run, which are put right: {', '.join(sorted(ours))}.")
+        tags = {**ours, **_present(outcome.tags())}
         if outcome.status == "FINISHED" and self.success_tags:
             tags |= self.success_tags(logged)
         moment = end_run(
@@ -255,15 +274,18 @@ class RunRecord:
     def _tags(self) -> dict[str, str]:
         tags = {
             "mlflow.user": _user(),
-            ROLE: self.role,
-            PARENT_RUN_ID: self.parent_run_id or "",
             SUPERSEDES: self.supersedes or "",
             PARAMETERS: json.dumps(dict(self.parameters), ensure_ascii=False) if self.parameters else "",
             **self.source.tags(),
             **self.task.tags(),
+            **self._own_tags(),
             **self.more_tags,
         }
         return _present(tags)
+
+    def _own_tags(self) -> dict[str, str]:
+        """Return the tags by which runs are found and judged."""
+        return _present({ROLE: self.role, PARENT_RUN_ID: self.parent_run_id or "", **self.task.identity_tags()})
 
 
 def resolve_experiment(client: TrackingClient, name: str) -> str:
@@ -277,22 +299,6 @@ def resolve_experiment(client: TrackingClient, name: str) -> str:
             if error.code != "RESOURCE_ALREADY_EXISTS":
                 raise
     raise TrackingError(f"The experiment {name!r} can neither be found nor created.")
-
-
-def find_parent(client: TrackingClient, experiment_id: str, task: TaskIdentity) -> Run | None:
-    """Return the parent run that a start task of this DAG run opened before, if any."""
-    query = " and ".join(
-        f"tags.`{key}` = {quoted(value)}"
-        for key, value in (
-            (DAG_ID, task.dag_id),
-            (DAG_RUN_ID, task.run_id),
-            (TASK_ID, task.task_id),
-            (MAP_INDEX, str(task.map_index)),
-            (ROLE, "parent"),
-        )
-    )
-    found = client.search_runs([experiment_id], query, limit=1, newest_first=True)
-    return found[0] if found else None
 
 
 def _present(tags: Mapping[str, str]) -> dict[str, str]:

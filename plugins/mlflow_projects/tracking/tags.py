@@ -12,9 +12,12 @@ MAP_INDEX = "airflow.map_index"
 TRY_NUMBER = "airflow.try_number"
 LOGICAL_DATE = "airflow.logical_date"
 TASK_URL = "airflow.task_url"
+# … how its DAG run ended, on a parent run, unless its end task had said all …
+DAG_RUN_STATE = "airflow.dag_run_state"
 # … and what else there is to know about the attempt.
 ATTEMPT_ID = "mlflow_projects.attempt_id"
 ROLE = "mlflow_projects.role"
+INNER = "inner"  # the role of a run that a project opened by itself, below its step or elsewhere
 PARAMETERS = "mlflow_projects.parameters"
 REASON = "mlflow_projects.reason"
 OUTPUT_TAIL = "mlflow_projects.output_tail"

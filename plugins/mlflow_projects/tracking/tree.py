@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
+from mlflow_projects.tracking.lookup import runs_of_dag_run
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, REUSED_FROM, ROLE
 
 
@@ -37,15 +38,13 @@ def run_tree(
 ) -> list[RunNode]:
     """Return the top runs of a DAG run with all that is below them.
 
-    Runs which a project nested below its own step carry no Airflow tags; they are found through their
-    parents. Runs of other DAG runs below them are left out.
+    Runs that a project nested below its step without MLflow's fluent API carry no Airflow tags; they are found
+    through their parents. Runs of other DAG runs below them are left out.
 
     :param limit: how many runs to read at most
     :param with_files: also list the files of each run
     """
-    experiments = client.experiment_ids()
-    query = f"tags.`{DAG_ID}` = {quoted(dag_id)} and tags.`{DAG_RUN_ID}` = {quoted(dag_run_id)}"
-    nodes = {run.run_id: RunNode(run) for run in client.search_runs(experiments, query, limit=limit)}
+    nodes = {run.run_id: RunNode(run) for run in runs_of_dag_run(client, dag_id, dag_run_id, limit=limit)}
     to_visit = [node.run for node in nodes.values() if node.run.tags.get(ROLE) != "parent"]
     while to_visit and len(nodes) < limit:
         run = to_visit.pop()

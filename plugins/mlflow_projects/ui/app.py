@@ -6,7 +6,7 @@ whether the user may read the runs of that DAG, and shows nothing of another DAG
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from mlflow_projects.hooks.closing_queue import waiting_dag_runs
 from mlflow_projects.tracking.client import TrackingClient
 from mlflow_projects.ui import pages, reading
 from mlflow_projects.ui.sources import DagRunRecord, PageProblem, connection_ids, last_dag_runs, tracking
@@ -34,6 +35,10 @@ _SENTENCES = {
     404: "There is no such page.",
     422: "This address is incomplete.",
 }
+
+_WAITS = (
+    "What is still open here is about to be closed: Airflow's triggerer asks the tracking server until it is done."
+)
 
 # The dependency looks for a path parameter of exactly this name: dag_id.
 router = APIRouter(prefix="/dags/{dag_id}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))])
@@ -69,7 +74,14 @@ def run_data(dag_id: str, run_id: str = Query(max_length=250)) -> Response:
     """Return the MLflow runs of a DAG run."""
     dag_run = _dag_run(dag_id, run_id)
     described = {"state": dag_run.state, "start": dag_run.start, "end": dag_run.end, "ended": dag_run.ended}
-    return _read(dag_id, [run_id], lambda client: {"dag_run": described, **reading.tree(client, dag_id, dag_run)})
+    waits = (
+        any((one.dag_id, one.run_id) == (dag_id, run_id) for one in waiting_dag_runs()) if dag_run.ended else False
+    )
+
+    def look(client: TrackingClient) -> dict[str, Any]:
+        return {"dag_run": described, **reading.tree(client, dag_id, dag_run)}
+
+    return _read(dag_id, [run_id], look, [_WAITS] if waits else [])
 
 
 @router.get("/details.json")
@@ -98,12 +110,14 @@ def _dag_run(dag_id: str, run_id: str) -> DagRunRecord:
     return found[0]
 
 
-def _read(dag_id: str, run_ids: list[str], look: Callable[[TrackingClient], dict[str, Any]]) -> Response:
+def _read(
+    dag_id: str, run_ids: list[str], look: Callable[[TrackingClient], dict[str, Any]], more: Sequence[str] = ()
+) -> Response:
     connection, *others = connection_ids(dag_id, run_ids)
     with tracking(connection) as client:
         content = look(client)
     notes = [f"Steps also used the connection {name}; its runs are not shown." for name in others]
-    content |= {"connection": connection, "notes": [*content["notes"], *notes]}
+    content |= {"connection": connection, "notes": [*more, *content["notes"], *notes]}
     return JSONResponse(content, headers={"Cache-Control": "no-store"})
 
 

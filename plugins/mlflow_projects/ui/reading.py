@@ -14,6 +14,7 @@ from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, qu
 from mlflow_projects.tracking.tags import (
     DAG_ID,
     DAG_RUN_ID,
+    INNER,
     MAP_INDEX,
     OUTPUT_TAIL,
     PARAMETERS,
@@ -100,7 +101,7 @@ def comparison(client: TrackingClient, dag_id: str, dag_runs: Sequence[DagRunRec
         seen: set[tuple[str, str]] = set()
         for run in runs:
             key = run.tags.get(DAG_RUN_ID, ""), _label(run)
-            if key in seen or key[0] not in values:
+            if key in seen or key[0] not in values or run.tags.get(ROLE) == INNER:
                 continue
             seen.add(key)
             values[key[0]].update(_series(run))
@@ -140,8 +141,8 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "parent": run.tags.get(ROLE) == "parent",
-        "task": _label(run) if TASK_ID in run.tags else "",
-        "attempt": "" if run.tags.get(ROLE) == "parent" else run.tags.get(TRY_NUMBER, ""),
+        "task": _label(run) if TASK_ID in run.tags and run.tags.get(ROLE) != INNER else "",
+        "attempt": run.tags.get(TRY_NUMBER, "") if run.tags.get(ROLE) == "step" else "",
         "start": run.start_time,
         "end": run.end_time,
         "url": client.settings.run_url(run.experiment_id, run.run_id),

@@ -1,41 +1,54 @@
-"""When a DAG run ends, its parent runs get the same verdict, however often Airflow says so."""
+"""When a DAG run ends, the closing of its MLflow runs is in Airflow's own transaction, and asks MLflow nothing."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from airflow.jobs.job import Job
+from airflow.models.callback import Callback, TriggererCallback
+from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
-from sqlalchemy import Column, MetaData, StaticPool, Table, create_engine, insert
+from airflow.models.trigger import Trigger
+from airflow.sdk import DAG, BaseOperator, task_group, timezone
+from airflow.serialization.serialized_objects import DagSerialization
+from sqlalchemy import Column, MetaData, NullPool, Table, create_engine, insert, select
 from sqlalchemy.orm import Session
 
+from mlflow_projects import MLflowProjectOperator, MLflowStartRunOperator, mlflow_run
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.listeners import dag_run as listener
 from mlflow_projects.tracking.client import Run, now
-from tests.support.memory_tracking import MemoryClient, statuses
-from tests.support.tracked import CONNECTION, connected, written
+from mlflow_projects.triggers.closing import close_runs_of_dag_run
+from tests.support.memory_tracking import MemoryClient
+from tests.support.tracked import CONNECTION, connected
 
-REASON = "mlflow_projects.reason"
-START = "MLflowStartRunOperator"
-PERSON, TIMED_OUT = "the DAG run failed (marked by a person)", "the DAG run failed (timed_out)"
+TABLES = (TaskInstance, RenderedTaskInstanceFields, Job, Callback, Trigger, DagRun)
+SUCCESS, FAILURE, BY_HAND = "success", "task_failure", "Dag Run's state was manually set to `failed`."
 
 
 class Airflow:
-    """The two tables of Airflow's database that are read, in memory."""
+    """The tables of Airflow's database that are read or written."""
 
-    def __init__(self) -> None:
-        self.engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-        tables, plain = TaskInstance.metadata.tables, MetaData()  # without the keys to many other tables
+    def __init__(self, folder: Path) -> None:
+        self.engine = create_engine(f"sqlite:///{folder}/tables.db", poolclass=NullPool)
+        plain = MetaData()  # without the keys to many other tables
         self.tables = {
-            model: Table(name, plain, *(Column(column.name, column.type) for column in tables[name].columns))
-            for model in (TaskInstance, XComModel)
-            if (name := model.__tablename__)
+            model: Table(
+                model.__tablename__,
+                plain,
+                *(Column(one.name, one.type, primary_key=one.primary_key) for one in model.__table__.columns),
+            )
+            for model in TABLES
         }
         plain.create_all(self.engine)
 
@@ -43,19 +56,44 @@ class Airflow:
     def session(self) -> Iterator[Session]:
         with Session(self.engine) as session:
             yield session
+            session.commit()
 
-    def ran(self, task_id: str, value: Any, *, operator: str = START, key: str = "return_value", **of: Any) -> None:
-        """Note a task and what it left as XCom."""
-        own = {"dag_id": "dag", "run_id": "r1", "task_id": task_id, "map_index": -1, **of}
-        text = XComModel.serialize_value(value)
+    def add(self, model: Any, **values: Any) -> None:
         with self.engine.begin() as connection:
-            connection.execute(insert(self.tables[TaskInstance]).values(operator=operator, **own))
-            connection.execute(insert(self.tables[XComModel]).values(key=key, value=text, **own))
+            connection.execute(insert(self.tables[model]).values(**values))
+
+    def task(self, task_id: str, state: str, map_index: int = -1) -> None:
+        own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index}
+        self.add(TaskInstance, id=uuid.uuid4(), task_id=task_id, state=state, **own)
+
+    def triggerer(self, seconds_ago: float = 0) -> None:
+        beat = timezone.utcnow() - timedelta(seconds=seconds_ago)
+        self.add(Job, id=1, job_type="TriggererJob", state="running", latest_heartbeat=beat)
+
+    def end(self, dag: DAG | None, state: str, message: str, scheduler: int | None = 7) -> None:
+        """End the DAG run as the scheduler does, commit, and wait for the listener's thread."""
+        with self.session() as session:
+            self.add(DagRun, id=1, dag_id="dag", run_id="r1", state=state, scheduled_by_job_id=scheduler)
+            run = session.scalar(select(DagRun))
+            assert run is not None
+            run.dag = DagSerialization.from_dict(DagSerialization.to_dict(dag)) if dag else None
+            getattr(listener, f"on_dag_run_{state}")(dag_run=run, msg=message)
+        listener._pool().shutdown(wait=True)
+        listener._pool.cache_clear()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what waits for the triggerer."""
+        with self.session() as session:
+            found = session.scalars(select(TriggererCallback)).all()
+            path = f"{close_runs_of_dag_run.__module__}.{close_runs_of_dag_run.__name__}"
+            assert all((one.data["path"], one.state, one.priority_weight) == (path, "queued", 0) for one in found)
+            assert len(session.scalars(select(Trigger)).all()) == len(found), "each is a trigger"
+            return [one.data["kwargs"] for one in found]
 
 
 @pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
-    made = Airflow()
+def airflow(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    made = Airflow(tmp_path_factory.mktemp("airflow"))
     monkeypatch.setattr("airflow.utils.session.create_session", made.session)
     return made
 
@@ -65,149 +103,217 @@ def client(monkeypatch: pytest.MonkeyPatch) -> MemoryClient:
     return connected(monkeypatch)
 
 
-def parent(client: MemoryClient, airflow: Airflow, task_id: str = "start", **of: Any) -> Run:
-    """Open a parent run as a start task does."""
-    run = client.create_run("0", task_id, now(), {"mlflow_projects.role": "parent"})
-    airflow.ran(task_id, {"run_id": run.run_id, "mlflow_conn_id": CONNECTION}, **of)
-    return run
+def dag_of(*, lone: bool = False, group: bool = True) -> DAG:
+    with DAG("dag", schedule=None) as dag:
+        before = BaseOperator(task_id="before")
+        if group:
+            with mlflow_run("g", mlflow_conn_id=CONNECTION) as pipeline:
+                first = MLflowProjectOperator(task_id="a", uri="/project")
+                first >> MLflowProjectOperator(task_id="b", uri="/project")
+            before >> pipeline
+        if lone:
+            MLflowProjectOperator(task_id="lone", uri="/project", mlflow_conn_id="other")
+    return dag
 
 
-def ended(state: str, message: str = "") -> None:
-    """Tell the listener as Airflow does, and wait for its thread."""
-    dag_run: Any = SimpleNamespace(dag_id="dag", run_id="r1")
-    getattr(listener, f"on_dag_run_{state}")(dag_run=dag_run, msg=message)
-    listener._pool().shutdown(wait=True)
-    listener._pool.cache_clear()
+def test_a_success_of_which_the_end_task_said_all_needs_nothing(client: MemoryClient, airflow: Airflow) -> None:
+    airflow.triggerer()
+    airflow.task("g.end_run", "success")
+    airflow.end(dag_of(), "success", SUCCESS)
+    assert (airflow.rows(), client.calls) == ([], [])
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [f"{one.levelname} {one.getMessage()}" for one in caplog.records if one.name == listener.__name__]
+def test_a_dag_without_our_tasks_needs_nothing(client: MemoryClient, airflow: Airflow) -> None:
+    airflow.triggerer()
+    airflow.end(dag_of(group=False), "failed", FAILURE)
+    assert (airflow.rows(), client.calls) == ([], [])
+
+
+def test_a_dag_that_airflow_no_longer_has_needs_nothing(airflow: Airflow) -> None:
+    airflow.triggerer()
+    airflow.end(None, "failed", FAILURE)
+    assert airflow.rows() == []
 
 
 @pytest.mark.parametrize(
-    ("state", "message", "status", "reason"),
+    ("lone", "end", "state", "message"),
     [
-        ("success", "success", "FINISHED", ""),
-        ("failed", "task_failure", "FAILED", "the DAG run failed (task_failure)"),
-        ("failed", "", "FAILED", PERSON),
-        ("failed", "timed_out", "KILLED", TIMED_OUT),
+        (True, "success", "success", SUCCESS),  # a step of its own
+        (False, "failed", "success", SUCCESS),  # the end task could not reach the server
+        (False, "success", "success", BY_HAND.replace("failed", "success")),
+        (False, "success", "failed", FAILURE),  # a task behind the group
+        (False, None, "failed", "timed_out"),
     ],
 )
-def test_an_open_parent_gets_the_verdict_of_its_dag_run(
-    client: MemoryClient, airflow: Airflow, state: str, message: str, status: str, reason: str
+def test_else_a_row_waits_for_the_triggerer_and_nobody_is_asked(
+    client: MemoryClient, airflow: Airflow, lone: bool, end: str | None, state: str, message: str
 ) -> None:
-    run = parent(client, airflow)
-    writes = written(client)
-    for _ in range(2):  # Airflow may say it twice
-        ended(state, message)
-    assert writes == [("start", {"tags": {REASON: reason}}), ("start", status)]
-    read = client.get_run(run.run_id)
-    assert read.status == status
-    assert (read.end_time or 0) >= (read.start_time or 0)
-    assert client.calls[-2:] == ["close", "get_run"], "our own get_run comes after it"
+    airflow.triggerer()
+    if end:
+        airflow.task("g.end_run", end)
+    airflow.end(dag_of(lone=lone), state, message)
+    [row] = airflow.rows()
+    assert (
+        row["conn_ids"] == ([CONNECTION, "other"] if lone else [CONNECTION])
+        or sorted(row["conn_ids"]) == row["conn_ids"]
+    )
+    assert {key: row["ended"][key] for key in ("dag_id", "run_id", "state")} == {
+        "dag_id": "dag", "run_id": "r1", "state": state,
+    }  # fmt: skip
+    assert client.calls == []
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "status", "reason", "groups"),
+    [
+        ("failed", "timed_out", "KILLED", "the DAG run ran out of time (dagrun_timeout)", None),
+        ("failed", BY_HAND, "FAILED", "a person marked the DAG run failed", None),
+        ("failed", "", "FAILED", "a person marked the DAG run failed", None),
+        ("failed", "all_tasks_deadlocked", "FAILED", "the DAG run ended (all_tasks_deadlocked)", None),
+        (
+            "failed", FAILURE, "FAILED", "the DAG run ended (task_failure)",
+            {"g.start_run": {"-1": "g.a failed; g.b could not run"}},
+        ),
+    ],
+)  # fmt: skip
+def test_the_row_says_how_it_ended(
+    airflow: Airflow, state: str, message: str, status: str, reason: str, groups: Any
+) -> None:
+    airflow.triggerer()
+    airflow.task("g.a", "failed")
+    airflow.task("g.b", "upstream_failed")
+    airflow.task("before", "failed")
+    airflow.end(dag_of(), state, message)
+    [row] = airflow.rows()
+    ended = row["ended"]
+    assert (ended["status"], ended["reason"], ended["groups"]) == (status, reason, groups)
+    assert sorted(ended["failed"]) == [["before", -1], ["g.a", -1]]
+
+
+def test_each_index_of_a_mapped_group_is_judged_by_itself(airflow: Airflow) -> None:
+    with DAG("dag", schedule=None) as dag:
+
+        @task_group
+        def each(number: int) -> None:
+            with mlflow_run("g", mlflow_conn_id=CONNECTION):
+                MLflowProjectOperator(task_id="a", uri="/project")
+
+        each.expand(number=[1, 2])
+    airflow.triggerer()
+    airflow.task("each.g.a", "failed", 0)
+    airflow.task("each.g.a", "success", 1)
+    airflow.end(dag, "failed", FAILURE)
+    [row] = airflow.rows()
+    assert row["ended"]["groups"] == {"each.g.start_run": {"0": "each.g.a[0] failed"}}
+
+
+def test_a_connection_that_only_the_run_knows_is_read_from_it(airflow: Airflow) -> None:
+    with DAG("dag", schedule=None) as dag:
+        MLflowProjectOperator(task_id="a", uri="/project", mlflow_conn_id="{{ params.server }}")
+        MLflowProjectOperator.partial(task_id="m", uri="/project").expand(mlflow_conn_id=["one", "two"])
+        MLflowProjectOperator(task_id="plain", uri="/project")
+    airflow.triggerer()
+    for number, (task_id, conn_id) in enumerate([("a", "rendered"), ("m", "one"), ("m", "two"), ("plain", "never")]):
+        own = {"dag_id": "dag", "run_id": "r1", "task_id": task_id, "map_index": number}
+        airflow.add(RenderedTaskInstanceFields, rendered_fields={"mlflow_conn_id": conn_id}, **own)
+    airflow.end(dag, "failed", FAILURE)
+    assert airflow.rows()[0]["conn_ids"] == ["mlflow_default", "one", "rendered", "two"]
+
+
+# --- where no triggerer lives ---
+
+
+def parent(client: MemoryClient) -> Run:
+    tags = {"airflow.dag_id": "dag", "airflow.run_id": "r1", "airflow.task_id": "g.start_run"}
+    own = {"airflow.map_index": "-1", "mlflow_projects.role": "parent"}
+    return client.create_run("0", "parent", now(), {**tags, **own})
+
+
+@pytest.mark.parametrize("scheduler", [7, None], ids=["a scheduler", "airflow dags test"])
+def test_without_a_triggerer_it_is_done_at_once(
+    client: MemoryClient, airflow: Airflow, scheduler: int | None
+) -> None:
+    run = parent(client)
+    if scheduler is None:
+        airflow.triggerer()  # one of another process, which may never see this DAG
+    airflow.end(dag_of(), "failed", "timed_out", scheduler)
+    assert client.get_run(run.run_id).status == "KILLED"
+    assert airflow.rows() == []
     assert (client.settings.timeout, client.settings.max_retries) == (10.0, 2)
 
 
-def test_what_is_open_below_is_closed_first(client: MemoryClient, airflow: Airflow) -> None:
-    top = parent(client, airflow)
-    step = client.create_run("0", "step", now(), {"mlflow.parentRunId": top.run_id})
-    nested = client.create_run("0", "nested", now(), {"mlflow.parentRunId": step.run_id})
-    stranger = client.create_run("0", "stranger", now(), {})
-    writes = written(client)
-    ended("failed", "timed_out")
-    why = {"tags": {REASON: TIMED_OUT}}
-    assert writes == [(name, write) for name in ("nested", "step", "start") for write in (why, "KILLED")]
-    assert statuses(client, (top, step, nested, stranger)) == {
-        "start": "KILLED", "step": "KILLED", "nested": "KILLED", "stranger": "RUNNING",
-    }  # fmt: skip
+def test_a_triggerer_that_is_away_gets_its_row_all_the_same(client: MemoryClient, airflow: Airflow) -> None:
+    run = parent(client)
+    airflow.triggerer(seconds_ago=3600)
+    airflow.end(dag_of(), "failed", "timed_out")
+    assert client.get_run(run.run_id).status == "KILLED"
+    assert len(airflow.rows()) == 1
 
 
-def test_a_parent_that_was_closed_otherwise_keeps_its_end(client: MemoryClient, airflow: Airflow) -> None:
-    other, same = parent(client, airflow, "other"), parent(client, airflow, "same")
-    client.update_run(other.run_id, "FINISHED", 1234)
-    client.update_run(same.run_id, "FAILED", 5678)
-    straggler = client.create_run("0", "straggler", now(), {"mlflow.parentRunId": same.run_id})
-    assert listener.settle("dag", "r1", "FAILED", "why") == 1
-    reads = [client.get_run(run.run_id) for run in (other, same)]
-    assert [(run.status, run.end_time, run.tags.get(REASON)) for run in reads] == [
-        ("FAILED", 1234, "why"), ("FAILED", 5678, None),
-    ]  # fmt: skip
-    assert client.get_run(straggler.run_id).status == "KILLED", "below a parent that needs no change too"
-
-
-def test_every_start_task_of_the_dag_run_counts_and_nothing_else(client: MemoryClient, airflow: Airflow) -> None:
-    ours = [
-        parent(client, airflow, "one"),
-        parent(client, airflow, "two", map_index=0),
-        parent(client, airflow, "two", map_index=1),
-    ]
-    theirs = [
-        parent(client, airflow, "step", operator="MLflowProjectOperator"),
-        parent(client, airflow, "of another dag", dag_id="another"),
-        parent(client, airflow, "of another run", run_id="r2"),
-        parent(client, airflow, "another key", key="else"),
-    ]
-    airflow.ran("no run", {"status": "RUNNING"})
-    airflow.ran("empty", {"run_id": ""})
-    airflow.ran("text", "a text with run_id in it")
-    assert listener.settle("dag", "r1", "FINISHED", "") == 3
-    assert {client.get_run(run.run_id).status for run in ours} == {"FINISHED"}
-    assert {client.get_run(run.run_id).status for run in theirs} == {"RUNNING"}
-    assert client.calls.count("close") == 3
-
-
-def test_a_start_that_names_no_connection_means_the_default_one(
+def test_an_airflow_without_such_callbacks_does_it_at_once(
     client: MemoryClient, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "host": "http://tracking.test"}')
-    run = client.create_run("0", "start", now(), {})
-    airflow.ran("start", {"run_id": run.run_id})
-    assert listener.settle("dag", "r1", "FAILED", "why") == 1
-    assert client.get_run(run.run_id).status == "FAILED"
+    run = parent(client)
+    airflow.triggerer()
+    monkeypatch.setitem(sys.modules, "airflow.models.callback", ModuleType("without it"))
+    airflow.end(dag_of(), "failed", "timed_out")
+    assert client.get_run(run.run_id).status == "KILLED"
 
 
 def test_a_server_that_is_away_is_a_warning(
     client: MemoryClient, airflow: Airflow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = parent(client, airflow)
+    run = parent(client)
 
     def away(method: str, _: Any) -> None:
         raise TrackingUnavailableError(f"{method}: no answer")
 
     client.before = away
-    caplog.set_level(logging.INFO, listener.__name__)
-    ended("success")
-    assert said(caplog) == ["WARNING The parent run of dag r1 could not be settled: get_run: no answer"]
+    airflow.end(dag_of(), "failed", FAILURE)
+    assert "The runs of dag r1 could not be closed" in caplog.text
     assert client.calls[-1] == "close"
     client.before = lambda *_: None
     assert client.get_run(run.run_id).status == "RUNNING"
-    ended("success")
-    assert client.get_run(run.run_id).status == "FINISHED"
 
 
-def test_a_job_that_cannot_be_stopped_holds_nothing_up(
-    client: MemoryClient, airflow: Airflow, caplog: pytest.LogCaptureFixture
+def test_a_scheduler_never_imports_mlflow_for_it(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Any
 ) -> None:
-    top = parent(client, airflow)
-    job = {"mlflow.parentRunId": top.run_id, "mlflow_projects.job": '{"backend": "no such backend"}'}
-    step = client.create_run("0", "step", now(), job)
-    caplog.set_level(logging.INFO, listener.__name__)
-    assert listener.settle("dag", "r1", "FAILED", "why") == 1
-    assert f"The job of run {step.run_id} cannot be stopped" in caplog.text
-    assert client.get_run(step.run_id).status == "KILLED"
-
-
-def test_the_scheduler_never_imports_mlflow_for_it(
-    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    client = connected(monkeypatch, "sqlite:////no/such.db")
-    run = parent(client, airflow)
-    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    (tmp_path / "mlflow.db").touch()
+    client = connected(monkeypatch, f"sqlite:///{tmp_path}/mlflow.db")
+    parent(client)
     client.calls.clear()
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     caplog.set_level(logging.INFO, listener.__name__)
-    assert listener.settle("dag", "r1", "FAILED", "why") == 0
+    airflow.end(dag_of(), "failed", FAILURE)
     assert client.calls == []
-    assert said(caplog) == ["INFO The parent run of dag r1 is left to the janitor: sqlite:////no/such.db"]
-    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
-    assert listener.settle("dag", "r1", "FAILED", "why") == 1
-    assert client.get_run(run.run_id).status == "FAILED"
+    assert "are left to the janitor" in caplog.text
+
+
+def test_airflow_dags_test_closes_runs_in_a_file_too(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    client = connected(monkeypatch, f"sqlite:///{tmp_path}/mlflow.db")
+    run = parent(client)
+    airflow.end(dag_of(), "failed", FAILURE, None)
+    assert client.get_run(run.run_id).status == "FINISHED", "no task of the group failed"
+
+
+def test_a_database_that_is_not_there_is_not_made(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Any
+) -> None:
+    client = connected(monkeypatch, f"sqlite:///{tmp_path}/mlflow.db")
+    caplog.set_level(logging.INFO, listener.__name__)
+    airflow.end(dag_of(), "failed", FAILURE, None)
+    assert (client.calls, caplog.text, [*tmp_path.iterdir()]) == ([], "", [])
+
+
+def test_a_start_task_without_a_group_stands_for_the_dag(airflow: Airflow) -> None:
+    with DAG("dag", schedule=None) as dag:
+        start = MLflowStartRunOperator(task_id="start", mlflow_conn_id=CONNECTION)
+        start >> MLflowProjectOperator(task_id="a", uri="/project", parent_run_id=start.output)
+    airflow.triggerer()
+    airflow.task("a", "failed")
+    airflow.end(dag, "failed", FAILURE)
+    assert airflow.rows()[0]["ended"]["groups"] == {"start": {"-1": "a failed"}}

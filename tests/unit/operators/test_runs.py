@@ -229,10 +229,11 @@ def test_a_group_that_did_its_work_is_finished(client: MemoryClient) -> None:
 @pytest.mark.parametrize(
     ("states", "reason"),
     [
-        ({"pipeline.b": "failed"}, "not successful: pipeline.b"),
-        ({"pipeline.d": "upstream_failed", "pipeline.b": "failed"}, "not successful: pipeline.b, pipeline.d"),
-        ({("pipeline.b", 0): "success", ("pipeline.b", 1): "failed"}, "not successful: pipeline.b[1]"),
-        ({("pipeline.b", 0): "failed"}, "not successful: pipeline.b[0]"),
+        ({"pipeline.b": "failed"}, "pipeline.b failed"),
+        ({"pipeline.d": "upstream_failed", "pipeline.b": "failed"}, "pipeline.b failed; pipeline.d could not run"),
+        ({("pipeline.b", 0): "success", ("pipeline.b", 1): "failed"}, "pipeline.b[1] failed"),
+        ({("pipeline.b", 0): "failed"}, "pipeline.b[0] failed"),
+        ({"pipeline.a": "failed", "pipeline.b": "upstream_failed"}, "pipeline.a failed; pipeline.b could not run"),
         # Not a last task: those after it decide, as they do for Airflow.
         ({"pipeline.a": "failed", "pipeline.b": "success"}, None),
         ({"pipeline.b": "skipped", "pipeline.d": "removed"}, None),
@@ -252,8 +253,8 @@ def test_the_last_tasks_of_the_group_decide(client: MemoryClient, states: dict[A
 @pytest.mark.parametrize(
     ("states", "reason"),
     [
-        ({"pipeline.a": "success"}, "not successful: the DAG run, which a person marked"),
-        ({"pipeline.a": "failed"}, "not successful: pipeline.a"),
+        ({"pipeline.a": "success"}, "a person marked the DAG run failed"),
+        ({"pipeline.a": "failed"}, "pipeline.a failed"),
     ],
 )
 def test_a_dag_run_that_a_person_failed_is_failed(client: MemoryClient, states: Any, reason: str) -> None:
@@ -286,7 +287,7 @@ def test_a_reopened_run_loses_its_old_reason(client: MemoryClient) -> None:
 
 
 def test_the_success_of_a_step_that_failed_in_airflow_is_withdrawn(client: MemoryClient) -> None:
-    ending = Ending(client, dag_of("a", "b"))
+    ending = Ending(client, dag_of("a", "b", "m"))
     lost = [
         ending.step("pipeline.a", "FINISHED", later=10**6),
         ending.step("pipeline.m", "FINISHED", **{"airflow.map_index": "4"}),
@@ -341,7 +342,7 @@ def test_in_a_mapped_group_each_index_has_a_verdict_of_its_own(client: MemoryCli
             ending.ti.returned.update(other.first.returned)
     states = {("each.pipeline.a", 0): "failed", ("each.pipeline.a", 1): "success"}
     for ending, status, reason in zip(
-        endings, ("FAILED", "FINISHED"), ("not successful: each.pipeline.a[0]", None), strict=True
+        endings, ("FAILED", "FINISHED"), ("each.pipeline.a[0] failed", None), strict=True
     ):
         assert ending.end(states)["status"] == status
         assert (client.get_run(ending.parent.run_id).status, ending.reason()) == (status, reason)
@@ -372,4 +373,3 @@ def test_an_end_without_a_run_says_what_to_pass(client: MemoryClient) -> None:
     with pytest.raises(AirflowFailException) as caught:
         running(dag.get_task("end"), TaskInstance("end"))
     assert str(caught.value) == ("MLflowEndRunOperator has no run to close; pass the start task's output as run_id.")
-    assert client.calls == []

@@ -1,0 +1,76 @@
+"""The tasks of a DAG that open MLflow runs, and the groups that they make, as the scheduler knows the DAG.
+
+There it is what was serialized: classes are gone, the names of the template fields are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from mlflow_projects.tracking.settle import TaskState, why_unsuccessful
+
+_CONN_ID = "mlflow_conn_id"
+_DEFAULT_CONN_ID = "mlflow_default"
+
+
+class DagParts:
+    """Start tasks, end tasks and steps.
+
+    :param dag: a serialized DAG; None has no tasks
+    """
+
+    def __init__(self, dag: Any) -> None:
+        self._tasks = list(dag.tasks) if dag else []
+        self.openers = [task for task in self._tasks if _CONN_ID in task.template_fields]
+        self.ends = [task for task in self.openers if "run_id" in task.template_fields]
+        self._steps = [task for task in self.openers if "uri" in task.template_fields]
+        self._starts = [task for task in self.openers if task not in self.ends and task not in self._steps]
+
+    def conn_ids(self, rendered: Callable[[Sequence[str]], Iterable[str]]) -> list[str]:
+        """Return the connections that the tasks use, the default one first if it is among them.
+
+        :param rendered: returns what the field became for some tasks, for those where only the run knows it
+        """
+        found, unknown = set(), []
+        for task in self.openers:
+            given = task.partial_kwargs.get(_CONN_ID) if task.is_mapped else getattr(task, _CONN_ID, None)
+            if isinstance(given, str) and "{" not in given:
+                found.add(given)
+            elif given is not None or task.is_mapped:
+                unknown.append(task.task_id)
+            else:
+                found.add(_DEFAULT_CONN_ID)
+        if unknown:
+            found.update(rendered(unknown))
+        return sorted(found, key=lambda conn_id: (conn_id != _DEFAULT_CONN_ID, conn_id))
+
+    def is_told_by_end_tasks(self, states: Iterable[TaskState]) -> bool:
+        """Tell whether every run of a successful DAG run was closed by its end task, which saw what was below it."""
+        ended = [state == "success" for task_id, _, state in states if task_id in {end.task_id for end in self.ends}]
+        groups = {id(start.task_group) for start in self._starts}
+        closed = {id(end.task_group) for end in self.ends}
+        covered = all(any(id(group) in groups for group in _around(step)) for step in self._steps)
+        return all(ended) and covered and groups <= closed
+
+    def why_unsuccessful(self, states: Sequence[TaskState]) -> dict[str, dict[str, str]]:
+        """Return why groups were not successful, by the start task's id and map index, for those that were not."""
+        found: dict[str, dict[str, str]] = {}
+        for start in self._starts:
+            inside = {task.task_id: task for task in self._tasks if start.task_group in _around(task)}
+            work = {name: task for name, task in inside.items() if not (task.is_setup or task.is_teardown)}
+            last = {name for name, task in work.items() if not task.downstream_task_ids & work.keys()}
+            own = [one for one in states if one[0] in {*work, start.task_id}]
+            is_mapped = start.get_closest_mapped_task_group() is not None
+            for index in {one[1] for one in own} if is_mapped else {-1}:
+                of_index = [one for one in own if one[1] == index] if is_mapped else own
+                if reason := why_unsuccessful(of_index, last):
+                    found.setdefault(start.task_id, {})[str(index)] = reason
+        return found
+
+
+def _around(task: Any) -> Iterator[Any]:
+    group = task.task_group
+    while group is not None:
+        yield group
+        group = group.parent_group

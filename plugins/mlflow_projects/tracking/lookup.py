@@ -1,0 +1,101 @@
+"""Find runs: those of a DAG run, wherever they are on the server, and those below another run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID
+
+# A filter in MLflow's search language: runs that have not ended.
+NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
+_MOST_RUNS = 10_000
+_EXPERIMENTS_AT_ONCE = 500
+_IDS_AT_ONCE = 100
+_MOST_LEVELS = 20
+_CLOCKS_APART = 10 * 60 * 1000  # milliseconds: a child may have started "before" its parent, on another machine
+
+
+def runs_of_dag_run(client: TrackingClient, dag_id: str, dag_run_id: str, *, limit: int = _MOST_RUNS) -> list[Run]:
+    """Return the runs that carry the tags of a DAG run, in any experiment, the oldest first.
+
+    Those that a project opened by itself are among them: MLflow's fluent API gives them the tags that the command
+    got in ``MLFLOW_RUN_CONTEXT``.
+
+    :param limit: how many at most
+    """
+    found = _search(client, {DAG_ID: dag_id, DAG_RUN_ID: dag_run_id}, None, limit)
+    return sorted(found, key=lambda run: run.start_time or 0)[:limit]
+
+
+def parents_of_task(
+    client: TrackingClient, task: Mapping[str, str], experiment_ids: Sequence[str] | None = None
+) -> list[Run]:
+    """Return the parent runs that a start task of a DAG run opened, the newest first; mostly it is one.
+
+    A start task that was cleared or tried again while its first request was on its way may have two.
+
+    :param task: its tags for DAG, DAG run, task and map index
+    :param experiment_ids: where to look; default: everywhere
+    """
+    own = {key: task[key] for key in (DAG_ID, DAG_RUN_ID, TASK_ID, MAP_INDEX)}
+    found = _search(client, {**own, ROLE: "parent"}, experiment_ids, _MOST_RUNS)
+    return sorted(found, key=lambda run: -(run.start_time or 0))
+
+
+def _search(
+    client: TrackingClient, tags: Mapping[str, str], experiment_ids: Sequence[str] | None, limit: int
+) -> list[Run]:
+    query = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
+    ids = client.experiment_ids() if experiment_ids is None else experiment_ids
+    found: list[Run] = []
+    for start in range(0, len(ids), _EXPERIMENTS_AT_ONCE):
+        found += client.search_runs(ids[start : start + _EXPERIMENTS_AT_ONCE], query, limit=limit)
+    return found
+
+
+def open_below(client: TrackingClient, roots: Collection[Run]) -> list[Run]:
+    """Return every run below some others that is still open, the lowest first.
+
+    Only the experiments of those others are searched, from the time when the first of them started.
+    """
+    if not roots:
+        return []
+    own = {root.run_id for root in roots}
+    experiments = sorted({root.experiment_id for root in roots})
+    since = min(root.start_time or 0 for root in roots) - _CLOCKS_APART
+    query = f"{NOT_CLOSED} and attributes.start_time >= {max(0, since)}"
+    found = client.search_runs(experiments, query, limit=_MOST_RUNS, newest_first=True)
+    known = {run.run_id: run for run in [*found, *roots]}
+    for _ in range(_MOST_LEVELS):  # a nested run may be below one that has ended
+        above = {run.tags.get(PARENT_RUN_ID, "") for run in known.values() if run.run_id not in own}
+        missing = sorted(above - known.keys() - {""})
+        read = _read(client, experiments, missing)
+        if not read:
+            break
+        known |= {run.run_id: run for run in read}
+    depths = ((_depth(run, known, own), run) for run in found if run.run_id not in own)
+    below = [(depth, run) for depth, run in depths if depth and run.status in OPEN_STATUSES]
+    return [run for _, run in sorted(below, key=lambda pair: -pair[0])]
+
+
+def _read(client: TrackingClient, experiments: Sequence[str], run_ids: Sequence[str]) -> list[Run]:
+    found: list[Run] = []
+    for start in range(0, len(run_ids), _IDS_AT_ONCE):
+        listed = ", ".join(quoted(run_id) for run_id in run_ids[start : start + _IDS_AT_ONCE])
+        found += client.search_runs(experiments, f"attributes.run_id IN ({listed})")
+    return found
+
+
+def _depth(run: Run, known: dict[str, Run], roots: Collection[str]) -> int:
+    """Return how far a run is below the nearest of some others, 0 if it is below none."""
+    depth, seen = 0, {run.run_id}
+    while parent := run.tags.get(PARENT_RUN_ID):
+        depth += 1
+        if parent in roots:
+            return depth
+        if parent in seen or parent not in known:
+            return 0
+        seen.add(parent)
+        run = known[parent]
+    return 0

@@ -1,0 +1,175 @@
+"""What becomes of the runs of a DAG run that has ended.
+
+A parent run says what its own group did. One that is still open gets its group's verdict; where a person or a
+time-out ended the DAG run before the group could end, theirs. One that its end task closed keeps that. Beside it, a
+tag says how the DAG run ended. Whatever else is open is KILLED: nobody works on it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
+from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient
+from mlflow_projects.tracking.closing import StopJob, end_if_there, is_gone
+from mlflow_projects.tracking.lookup import open_below, runs_of_dag_run
+from mlflow_projects.tracking.tags import DAG_RUN_STATE, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID
+
+# (task id, map index, Airflow's state)
+TaskState = tuple[str, int, "str | None"]
+UNSUCCESSFUL = ("failed", "upstream_failed")
+_MOST_NAMES = 10
+
+
+@dataclass(frozen=True)
+class EndedDagRun:
+    """How a DAG run ended; every field is JSON, because this waits in Airflow's database.
+
+    :param state: Airflow's
+    :param status: of a parent run whose group had not ended
+    :param reason: why, in one sentence
+    :param groups: why each group was not successful, by its start task's id and map index, for those that were
+        not; None: they had not ended
+    :param failed: (task id, map index) of every task that failed
+    """
+
+    dag_id: str
+    run_id: str
+    state: str
+    status: RunStatus
+    reason: str
+    groups: Mapping[str, Mapping[str, str]] | None
+    failed: Sequence[Sequence[str | int]] = ()
+
+
+def why_unsuccessful(states: Iterable[TaskState], last: Collection[str]) -> str:
+    """Say why a group is not successful, "" if it is: the rule by which Airflow judges a DAG run.
+
+    :param states: of the group's tasks
+    :param last: ids of those without a task after them; the group fails if one of these did, or could not run
+    """
+    by_state: dict[str | None, list[str]] = {}
+    is_bad = False
+    for task_id, index, state in sorted(states, key=lambda one: one[:2]):
+        by_state.setdefault(state, []).append(task_id if index < 0 else f"{task_id}[{index}]")
+        is_bad = is_bad or (task_id in last and state in UNSUCCESSFUL)
+    if not is_bad:
+        return ""
+    said = zip(UNSUCCESSFUL, ("failed", "could not run"), strict=True)
+    return "; ".join(f"{_listed(by_state[state])} {words}" for state, words in said if state in by_state)
+
+
+def settle(
+    client: TrackingClient,
+    ended: EndedDagRun,
+    is_over: Callable[[], bool],
+    stop: StopJob,
+    log: Callable[[str], None],
+) -> int:
+    """Give every run of an ended DAG run its end; return how many were changed. Doing it twice is harmless.
+
+    :param is_over: asked before each change: a DAG run that was cleared meanwhile has new tries, which are left alone
+    :param stop: called with each run before it is closed, to stop its job outside
+    :raises ProjectError, StepFailedError, TrackingError: a run could not be closed; the others were
+    """
+    changed, trouble = 0, None
+    for run, end in _ends(client, ended):
+        if not is_over():
+            log(f"DAG run {ended.run_id} of {ended.dag_id} runs again; its runs are left alone.")
+            return changed
+        try:
+            changed += _write(client, run, end, stop, log)
+        except TrackingUnavailableError:
+            raise
+        except (ProjectError, StepFailedError, TrackingError) as error:  # the others must not stay open for it
+            trouble = trouble or error
+    if trouble:
+        raise trouble
+    return changed
+
+
+@dataclass(frozen=True)
+class _End:
+    """What is to be written: a status, or None where only the tags are new."""
+
+    status: RunStatus | None
+    reason: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
+    """Return what is to be written to which run, children before parents."""
+    runs = runs_of_dag_run(client, ended.dag_id, ended.run_id)[::-1]  # an inner parent starts after the outer one
+    parents = [run for run in runs if run.tags.get(ROLE) == "parent"]
+    others = [run for run in runs if run.tags.get(ROLE) != "parent"]
+    chosen = _chosen(parents, {run.tags.get(PARENT_RUN_ID) for run in others})
+    told = {DAG_RUN_STATE: ended.state}
+    left = _End("KILLED", ended.reason)
+    ends = [(run, left) for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
+    ends += [(run, _End("KILLED", "its task failed in Airflow")) for run in refused(others[::-1], ended.failed)]
+    for run in parents:
+        if run.status in OPEN_STATUSES and run not in chosen:
+            lost = "another try of its start task opened a run in its place"
+            ends.append((run, _End("KILLED", lost)))
+        elif run.status in OPEN_STATUSES:
+            ends.append((run, replace(_verdict(run, ended), tags=told)))
+        elif run in chosen and run.tags.get(DAG_RUN_STATE) != ended.state:
+            ends.append((run, _End(None, tags=told)))
+    return ends
+
+
+def _chosen(parents: Sequence[Run], used: Collection[str | None]) -> list[Run]:
+    """Return the one parent run of each start task that counts.
+
+    It is the one that has children, else one that was closed, else the newest.
+
+    :param parents: the newest first
+    :param used: ids of runs that have children
+    """
+    by_task: dict[tuple[str, str], Run] = {}
+    for run in sorted(parents, key=lambda run: (run.run_id not in used, run.status in OPEN_STATUSES)):
+        by_task.setdefault((run.tags.get(TASK_ID, ""), run.tags.get(MAP_INDEX, "")), run)
+    return list(by_task.values())
+
+
+def refused(runs: Sequence[Run], failed: Iterable[Sequence[str | int]]) -> list[Run]:
+    """Return the FINISHED runs of tasks that Airflow calls failed: their last words never reached it.
+
+    :param runs: the oldest first
+    :param failed: (task id, map index) of these tasks
+    """
+    steps = [run for run in runs if run.tags.get(ROLE) == "step"]
+    last = {(run.tags.get(TASK_ID), run.tags.get(MAP_INDEX)): run for run in steps}
+    keys = {(task_id, str(index)) for task_id, index in failed}
+    return [run for key, run in last.items() if key in keys and run.status == "FINISHED"]
+
+
+def _verdict(parent: Run, ended: EndedDagRun) -> _End:
+    if ended.groups is None:
+        return _End(ended.status, "" if ended.status == "FINISHED" else ended.reason)
+    reason = ended.groups.get(parent.tags.get(TASK_ID, ""), {}).get(parent.tags.get(MAP_INDEX, ""), "")
+    return _End("FAILED" if reason else "FINISHED", reason)
+
+
+def _write(client: TrackingClient, run: Run, end: _End, stop: StopJob, log: Callable[[str], None]) -> bool:
+    if run.status in OPEN_STATUSES:
+        stop(run)
+    if end.status is None:
+        try:
+            client.log_batch(run.run_id, tags=end.tags)
+            return False
+        except TrackingError as error:
+            if not is_gone(error):
+                raise
+            return False
+    end_time = None if run.status in OPEN_STATUSES else run.end_time
+    if end_if_there(client, run, end.status, end.reason, tags=end.tags, end_time=end_time):
+        return True
+    log(f"Run {run.run_id} ({run.name}) was deleted in MLflow; it stays as it is.")
+    return False
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

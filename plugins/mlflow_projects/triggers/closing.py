@@ -1,0 +1,73 @@
+"""Close the runs of an ended DAG run, and ask again until it is done.
+
+A listener leaves this to a triggerer, as a row in Airflow's database that is committed together with the DAG run's
+state: so it outlives every outage, of the tracking server, the scheduler or the triggerer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from mlflow_projects.hooks.closing import settle_on_servers
+from mlflow_projects.tracking.settle import EndedDagRun
+
+_LONGEST_PAUSE_SECONDS = 60.0
+# A task process that was asked to end may just be opening its run, and be killed before it can close it.
+_LOOK_AGAIN_AFTER_SECONDS = (20.0, 60.0)
+log = logging.getLogger(__name__)
+
+
+async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str], until: float) -> str:
+    """Close the runs, with growing pauses between the tries; return what Airflow keeps as this callback's output.
+
+    :param ended: the fields of an :class:`~mlflow_projects.tracking.settle.EndedDagRun`
+    :param conn_ids: Airflow connections to the tracking servers
+    :param until: epoch seconds at which it is given up
+    :raises Exception: the last error, when it is given up
+    """
+    told = EndedDagRun(**ended)
+    # In threads of its own: a server that hangs must not keep the triggerer's others waiting.
+    work = sync_to_async(settle_on_servers, thread_sensitive=False, executor=_threads())
+    changed, pause, late_looks = 0, 1.0, list(_LOOK_AGAIN_AFTER_SECONDS if told.groups is None else ())
+    while True:
+        try:
+            changed += await work(told, conn_ids, lambda: _is_over(told), log.info)
+            if not late_looks:
+                return f"{changed} run(s) of {told.dag_id} {told.run_id} closed"
+            await asyncio.sleep(late_looks.pop(0))
+            continue
+        except Exception as error:
+            if time.time() > until:
+                raise
+            log.warning(
+                "The runs of %s %s cannot be closed yet, next try in %.0f s: %s",
+                told.dag_id,
+                told.run_id,
+                pause,
+                error,
+            )
+        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # not all that wait at once
+        pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="mlflow-projects-closing")
+
+
+def _is_over(ended: EndedDagRun) -> bool:
+    """Ask Airflow, as a trigger does, whether the DAG run has still ended, or is gone."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    if RuntimeTaskInstance.get_dr_count(ended.dag_id, run_ids=[ended.run_id]) == 0:
+        return True
+    return RuntimeTaskInstance.get_dagrun_state(ended.dag_id, ended.run_id) in ("success", "failed")

@@ -1,0 +1,226 @@
+"""Every run of a DAG run that has ended gets an end, wherever it is, and the one that it deserves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
+from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.settle import EndedDagRun, settle, why_unsuccessful
+from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.tracked import written
+
+REASON, STATE = "mlflow_projects.reason", "airflow.dag_run_state"
+START = "g.start_run"
+
+
+class DagRun:
+    """The runs of one DAG run; each starts later than the one before."""
+
+    def __init__(self, client: MemoryClient) -> None:
+        self.client = client
+        self.moment = 10**12
+        self.stopped: list[str] = []
+        self.log: list[str] = []
+
+    def open(self, name: str, role: str = "step", parent: Run | None = None, place: str = "0", **tags: str) -> Run:
+        self.moment += 1000
+        own = {"airflow.dag_id": "dag", "airflow.run_id": "r1", "airflow.task_id": name, "airflow.map_index": "-1"}
+        own |= {"mlflow_projects.role": role, **({"mlflow.parentRunId": parent.run_id} if parent else {})}
+        named = {key.replace("__", "."): value for key, value in tags.items()}
+        return self.client.create_run(place, name, self.moment, {**own, **named})
+
+    def parent(self, name: str = START, **of: Any) -> Run:
+        return self.open(name, "parent", **of)
+
+    def settle(self, state: str = "failed", is_over: Any = lambda: True, **told: Any) -> int:
+        default = {"status": "FAILED", "reason": "why", "groups": None}
+        ended = EndedDagRun("dag", "r1", state, **{**default, **told})
+        return settle(self.client, ended, is_over, lambda run: self.stopped.append(run.name), self.log.append)
+
+
+@pytest.fixture
+def client() -> MemoryClient:
+    return MemoryClient()
+
+
+@pytest.fixture
+def dag_run(client: MemoryClient) -> DagRun:
+    return DagRun(client)
+
+
+def now_of(client: MemoryClient, run: Run) -> tuple[str, str | None, str | None]:
+    read = client.get_run(run.run_id)
+    return read.status, read.tags.get(REASON), read.tags.get(STATE)
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "expected"),
+    [
+        ({"status": "KILLED", "reason": "out of time"}, "failed", ("KILLED", "out of time", "failed")),
+        ({"status": "FINISHED", "reason": "marked"}, "success", ("FINISHED", "", "success")),
+        ({"groups": {}}, "failed", ("FINISHED", "", "failed")),
+        ({"groups": {START: {"-1": "g.a failed"}}}, "failed", ("FAILED", "g.a failed", "failed")),
+        ({"groups": {START: {"1": "g.a[1] failed"}}}, "failed", ("FINISHED", "", "failed")),
+    ],
+)
+def test_an_open_parent_gets_its_groups_verdict_or_that_of_who_ended_it(
+    client: MemoryClient, dag_run: DagRun, told: dict[str, Any], state: str, expected: tuple[str, ...]
+) -> None:
+    parent = dag_run.parent()
+    assert dag_run.settle(state, **told) == 1
+    assert now_of(client, parent) == expected
+    assert dag_run.settle(state, **told) == 0, "Airflow may say it twice"
+    assert now_of(client, parent) == expected
+
+
+def test_a_closed_parent_keeps_its_end_and_learns_the_dag_runs(client: MemoryClient, dag_run: DagRun) -> None:
+    parent = dag_run.parent()
+    client.update_run(parent.run_id, "FINISHED", 77)
+    assert dag_run.settle() == 0
+    assert now_of(client, parent) == ("FINISHED", None, "failed")
+    assert client.get_run(parent.run_id).end_time == 77
+
+
+def test_whatever_is_open_is_closed_children_first_in_every_experiment(client: MemoryClient, dag_run: DagRun) -> None:
+    another = client.create_experiment("another")
+    outer = dag_run.parent("start_run")
+    inner = dag_run.parent(parent=outer)
+    step = dag_run.open("g.a", parent=inner)
+    nested = client.create_run("0", "nested", dag_run.moment, {"mlflow.parentRunId": step.run_id})
+    elsewhere = dag_run.open("g.b", place=another)
+    below = client.create_run(another, "below", dag_run.moment, {"mlflow.parentRunId": elsewhere.run_id})
+    by_project = dag_run.open("opened by its project", role="inner", place=another)
+    lone = dag_run.open("lone")
+    done = dag_run.open("done")
+    client.update_run(done.run_id, "FINISHED", 77)
+    theirs = [
+        dag_run.open("of another run", airflow__run_id="r2"),
+        dag_run.open("of another dag", airflow__dag_id="another"),
+        client.create_run("0", "of nobody", dag_run.moment, {}),
+    ]
+    writes = written(client)
+    assert dag_run.settle(status="KILLED") == 8
+    order = [name for name, write in writes if write == "KILLED"]
+    assert sorted(order[:2]) == ["below", "nested"]
+    assert order[-2:] == [START, "start_run"], "parents come last, the inner one first"
+    assert dag_run.stopped == order
+    ours = (nested, below, step, elsewhere, by_project, lone, inner, outer)
+    assert set(statuses(client, ours).values()) == {"KILLED"}
+    assert set(statuses(client, theirs).values()) == {"RUNNING"}
+    assert client.get_run(done.run_id).status == "FINISHED"
+
+
+def test_ours_are_found_among_thousands_of_others(client: MemoryClient, dag_run: DagRun) -> None:
+    for number in range(1500):  # older than ours, left open by others
+        client.create_run("0", f"other {number}", 10**9 + number, {})
+    parent = dag_run.parent()
+    child = client.create_run("0", "child", dag_run.moment, {"mlflow.parentRunId": parent.run_id})
+    calls = len(client.calls)
+    assert dag_run.settle() == 2
+    assert now_of(client, child)[0] == "KILLED"
+    assert len(client.calls) - calls < 10
+
+
+def test_below_a_closed_run_too(client: MemoryClient, dag_run: DagRun) -> None:
+    parent = dag_run.parent()
+    middle = client.create_run("0", "middle", dag_run.moment, {"mlflow.parentRunId": parent.run_id})
+    top = client.create_run("0", "top", dag_run.moment, {"mlflow.parentRunId": middle.run_id})
+    late = client.create_run("0", "late", dag_run.moment, {"mlflow.parentRunId": top.run_id})
+    circle = client.create_run("0", "circle", dag_run.moment, {})
+    client.log_batch(circle.run_id, tags={"mlflow.parentRunId": circle.run_id})
+    client.create_run("0", "orphan", dag_run.moment, {"mlflow.parentRunId": "f" * 32})
+    for run in (parent, middle, top):
+        client.update_run(run.run_id, "FINISHED", 77)
+    assert dag_run.settle() == 1
+    assert now_of(client, late)[:2] == ("KILLED", "why")
+
+
+def test_of_two_parents_the_one_with_children_counts(client: MemoryClient, dag_run: DagRun) -> None:
+    used = dag_run.parent()
+    dag_run.open("g.a", parent=used)
+    lost = dag_run.parent()  # its creation was answered last
+    assert dag_run.settle(groups={}) == 3
+    assert now_of(client, used) == ("FINISHED", "", "failed")
+    assert now_of(client, lost) == ("KILLED", "another try of its start task opened a run in its place", None)
+
+
+def test_of_two_parents_without_children_the_closed_one_counts(client: MemoryClient, dag_run: DagRun) -> None:
+    closed, lost = dag_run.parent(), dag_run.parent()
+    client.update_run(closed.run_id, "FINISHED", 77)
+    dag_run.settle(groups={})
+    assert (now_of(client, closed)[0], now_of(client, lost)[0]) == ("FINISHED", "KILLED")
+
+
+def test_a_success_that_airflow_never_took_is_withdrawn(client: MemoryClient, dag_run: DagRun) -> None:
+    older, last, other = dag_run.open("a"), dag_run.open("a"), dag_run.open("b")
+    inner = dag_run.open("a", role="inner")
+    for run in (older, last, other, inner):
+        client.update_run(run.run_id, "FINISHED", 77)
+    assert dag_run.settle(failed=[["a", -1], ["b", 0]]) == 1
+    assert now_of(client, last)[:2] == ("KILLED", "its task failed in Airflow")
+    assert client.get_run(last.run_id).end_time == 77
+    assert {client.get_run(run.run_id).status for run in (older, other, inner)} == {"FINISHED"}
+
+
+def test_a_dag_run_that_runs_again_is_left_alone(client: MemoryClient, dag_run: DagRun) -> None:
+    parent, step = dag_run.parent(), dag_run.open("g.a")
+    answers = iter([True, False])
+    assert dag_run.settle(is_over=lambda: next(answers)) == 1
+    assert (now_of(client, step)[0], now_of(client, parent)[0]) == ("KILLED", "RUNNING")
+    assert dag_run.log == ["DAG run r1 of dag runs again; its runs are left alone."]
+
+
+def test_what_a_person_deleted_hides_nothing_else(client: MemoryClient, dag_run: DagRun) -> None:
+    parent, step = dag_run.parent(), dag_run.open("g.a")
+
+    def deleted_meanwhile(method: str, arguments: tuple[Any, ...]) -> None:
+        if method == "log_batch" and arguments[0] == step.run_id:
+            client.delete_run(step.run_id)
+
+    client.before = deleted_meanwhile
+    assert dag_run.settle() == 1
+    assert now_of(client, parent)[0] == "FAILED"
+    assert dag_run.log == [f"Run {step.run_id} (g.a) was deleted in MLflow; it stays as it is."]
+
+
+def test_one_refusal_keeps_no_other_open_and_is_told(client: MemoryClient, dag_run: DagRun) -> None:
+    parent, step = dag_run.parent(), dag_run.open("g.a")
+
+    def refuse(method: str, arguments: tuple[Any, ...]) -> None:
+        if method == "update_run" and arguments[0] == step.run_id:
+            raise TrackingError("no")
+
+    client.before = refuse
+    with pytest.raises(TrackingError, match="no"):
+        dag_run.settle()
+    assert now_of(client, parent)[0] == "FAILED"
+
+
+def test_a_server_that_is_away_is_asked_no_more(client: MemoryClient, dag_run: DagRun) -> None:
+    dag_run.parent(), dag_run.open("g.a")
+
+    def away(method: str, _: Any) -> None:
+        if method == "log_batch":
+            raise TrackingUnavailableError("away")
+
+    client.before = away
+    with pytest.raises(TrackingUnavailableError):
+        dag_run.settle()
+    assert client.calls.count("log_batch") == 1
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        ([("a", -1, "success"), ("b", -1, "skipped")], ""),
+        ([("a", -1, "failed"), ("b", -1, "upstream_failed")], "a failed; b could not run"),
+        ([("a", -1, "failed"), ("b", -1, "success")], ""),
+        ([("b", 2, "failed"), ("b", 0, "failed"), ("b", 1, "success")], "b[0], b[2] failed"),
+        ([("b", n, "failed") for n in range(12)], f"{', '.join(f'b[{n}]' for n in range(10))} and 2 more failed"),
+    ],
+)
+def test_what_failed_is_named(states: list[Any], reason: str) -> None:
+    assert why_unsuccessful(states, {"b"}) == reason

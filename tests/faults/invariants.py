@@ -46,12 +46,48 @@ def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[st
         problems += _jobs(stack, run_id)
     if left := stack.processes(run_id):
         problems.append(f"3: still alive: {[process.cmdline() for process in left]}")
+    return problems + _parents(stack, dag_id, run_id, runs)
+
+
+def _parents(stack: Observed, dag_id: str, run_id: str, runs: list[Any]) -> list[str]:
+    """Look whether each parent run says what its group did; one that stands for all says what the DAG run says."""
     state = stack.dag_run(dag_id, run_id)
-    expected = {"success": ("FINISHED",), "failed": ("FAILED", "KILLED")}[state]
-    for run in runs:
-        if run.data.tags.get("mlflow_projects.role") == "parent" and run.info.status not in expected:
-            problems.append(f"4: the DAG run is {state}, its parent run {run.info.status}")
+    parents = [run for run in runs if run.data.tags.get("mlflow_projects.role") == "parent"]
+    groups = {(run.data.tags["airflow.task_id"], run.data.tags["airflow.map_index"]) for run in parents}
+    problems = []
+    for group, index in groups:
+        of_group = [run for run in parents if _task(run) == (group, index)]
+        ended = state
+        if len(groups) > 1:
+            tasks = stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=200")["task_instances"]
+            prefix = group.removesuffix("start_run")
+            bad = [
+                task
+                for task in tasks
+                if task["task_id"].startswith(prefix)
+                and task["state"] in ("failed", "upstream_failed")
+                and int(index) in (-1, task["map_index"])
+            ]
+            ended = "failed" if bad else "success"
+            last = next(task for task in tasks if task["task_id"] == f"{prefix}end_run")
+            if not bad and last["state"] != "success" and state == "failed":
+                ended = "unknown"  # a person or a time-out may have been first
+        expected = {
+            "success": ("FINISHED",),
+            "failed": ("FAILED", "KILLED"),
+            "unknown": ("FINISHED", "FAILED", "KILLED"),
+        }[ended]
+        kept = [run for run in of_group if run.info.status in expected]
+        lost = [run for run in of_group if "another try" in run.data.tags.get("mlflow_projects.reason", "")
+                or "has run" in run.data.tags.get("mlflow_projects.reason", "")]  # fmt: skip
+        if not kept or len(of_group) > len(lost) + 1:
+            statuses = [run.info.status for run in of_group]
+            problems.append(f"4: {group}[{index}] is {ended}, its parent runs {statuses}")
     return problems
+
+
+def _task(run: Any) -> tuple[str, str]:
+    return run.data.tags["airflow.task_id"], run.data.tags["airflow.map_index"]
 
 
 def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any], unrecorded: bool) -> list[str]:
@@ -68,6 +104,7 @@ def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any],
             if run.data.tags.get("airflow.task_id") == task["task_id"]
             and run.data.tags.get("airflow.map_index") == str(index)
             and run.data.tags.get("airflow.try_number") == str(number)
+            and run.data.tags.get("mlflow_projects.role") == "step"
         ]
         if not of_try and any(_took_over(run, task, number) for run in runs):
             continue  # its worker was lost, its job went on, and a later try followed it in the same run

@@ -117,6 +117,8 @@ class Stack(Observed):
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": LOST_AFTER,
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": LOST_AFTER,
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW_CONN_MLFLOW_DEFAULT": _mlflow_connection(self.proxy),
@@ -135,7 +137,7 @@ class Stack(Observed):
         with (self.home / "migration.log").open("wb") as log:
             command = [self._airflow(), "db", "migrate"]
             subprocess.run(command, env=self.environment, check=True, stdout=log, stderr=log)
-        for part in ("api-server", "dag-processor", "scheduler", *(["triggerer"] if self.with_sagemaker else [])):
+        for part in ("api-server", "dag-processor", "scheduler", "triggerer"):
             self.start(part)
         health, log = f"{self.url}/api/v2/monitor/health", self.home / "api-server.log"
         wait_until_answers(health, self.parts["api-server"], log)
@@ -152,7 +154,7 @@ class Stack(Observed):
             "many",
             "hasty",
             "way_2_again",
-            "random_4",
+            "random_9",
             "mlflow_projects_janitor",
             "job_deferred",
         }
@@ -181,8 +183,6 @@ class Stack(Observed):
             stand_in.environment,
             AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER=json.dumps(settings),
             **{f"AIRFLOW_CONN_AWS_{mode.upper()}": self._aws_connection(mode) for mode in JOB_MODES},
-            AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC="1",
-            AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD=LOST_AFTER,
         )
 
     def _aws_connection(self, access_key: str) -> str:
@@ -341,14 +341,14 @@ class Stack(Observed):
         return bool(health["scheduler"]["status"] == "healthy")
 
     def wait_output(self, run_id: str) -> psutil.Process:
-        """Wait until the step's command runs; return its first process, the child of the watchdog."""
+        """Wait until the step's command runs; return its first process, the child of the lower watchdog."""
         found: list[psutil.Process] = []
 
         def look() -> bool:
             for process in self.processes(run_id):
                 with contextlib.suppress(psutil.Error):
-                    if any("watchdog.py" in part for part in process.cmdline()):
-                        found[:] = process.children()
+                    if is_watchdog(process):
+                        found[:] = [child for child in process.children() if not is_watchdog(child)] or found
             return bool(found)
 
         self.wait(look, f"the command of {run_id}")
@@ -373,9 +373,9 @@ class Stack(Observed):
 
     def task_process(self, run_id: str) -> psutil.Process:
         """Return the Airflow task process above a DAG run's command."""
-        watchdog = self.wait_output(run_id).parent()
-        assert watchdog is not None
-        above = watchdog.parent()
+        above = self.wait_output(run_id).parent()
+        while above is not None and is_watchdog(above):
+            above = above.parent()
         assert above is not None
         return above
 
@@ -393,6 +393,11 @@ class Stack(Observed):
         """Return what all tries of a task have logged, their triggers too."""
         folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
         return "\n".join(file.read_text(errors="replace") for file in sorted(folder.rglob("*.log*")))
+
+
+def is_watchdog(process: psutil.Process) -> bool:
+    """Tell whether a process is one of the two watchdogs of a command."""
+    return any("watchdog.py" in part for part in process.cmdline())
 
 
 def _mlflow_connection(proxy: FlakyProxy, *, timeout: int = 30, repeats: int = REPEATS) -> str:

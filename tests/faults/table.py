@@ -444,6 +444,272 @@ def _(stack: Stack) -> tuple[str, str]:
     return "once", run_id
 
 
+# --- the last word
+
+
+@fault("the tracking server is away when dagrun_timeout strikes", "failed", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    dag_id, run_id = run(stack, way.dag_id, STUBBORN)
+    stack.wait_output(run_id)
+    with proxy_down(way.proxy):
+        stack.let_time_out(run_id)
+        stack.wait_end(dag_id, run_id)
+        stack.wait_tries(way.proxy, 6)
+    return dag_id, run_id
+
+
+@fault("every answer is 503 when a person marks the DAG run failed", "", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    dag_id, run_id = run(stack, way.dag_id, STUBBORN)
+    stack.wait_output(run_id)
+    for path in ("experiments/search", "runs/search", "runs/get", "runs/log-batch", "runs/update"):
+        way.proxy.faults[path] = [answer(503)] * 12
+    patch_dag_run(stack, dag_id, run_id, "failed")
+    stack.wait_tries(way.proxy, 12)
+    for faults in way.proxy.faults.values():
+        faults.clear()
+    return dag_id, run_id
+
+
+@fault("MLflow and the triggerer are killed when dagrun_timeout strikes", "failed", disturbs=True)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "short_run", STUBBORN)
+    stack.wait_output(run_id)
+    with stack.mlflow_killed():
+        stack.let_time_out(run_id)
+        stack.wait_end(dag_id, run_id)
+        stack.wait_tries(stack.proxy)
+        stack.kill("triggerer")
+    stack.start("triggerer")
+    return dag_id, run_id
+
+
+@fault("a late closing finds that a person cleared the DAG run", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    run_id, told = run_until_told(stack, way.dag_id, "test $AIRFLOW_CTX_TRY_NUMBER = 2")
+    way.proxy.delay = SLOW_ANSWER
+    told.touch()
+    stack.wait_end(way.dag_id, run_id)
+    stack.clear(way.dag_id, run_id)
+    wait_second_try(stack, way.dag_id, run_id)
+    stack.wait_end(way.dag_id, run_id)
+    return way.dag_id, run_id
+
+
+# --- what is lost with an XCom
+
+
+def start_task(stack: Stack, dag_id: str, run_id: str) -> psutil.Process:
+    """Return the process of a running start task."""
+    stack.wait(lambda: bool(stack.task(dag_id, run_id, "parent.start_run")["pid"]), "the start task's process")
+    return psutil.Process(stack.task(dag_id, run_id, "parent.start_run")["pid"])
+
+
+@fault("the start task is killed before it hears that its run was made", "failed", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    way.proxy.faults["runs/create"] = [outlast]
+    dag_id, run_id = run(stack, way.dag_id)
+    stack.wait(lambda: bool(stack.runs(run_id)), "the parent run")
+    start_task(stack, dag_id, run_id).kill()
+    return dag_id, run_id
+
+
+@fault("a person clears the start task while its run is being made", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    way.proxy.faults["runs/create"] = [outlast]
+    dag_id, run_id = run(stack, way.dag_id)
+    stack.wait(lambda: bool(stack.runs(run_id)), "the parent run")
+    stack.clear(dag_id, run_id, task_ids=["parent.start_run"], include_downstream=True)
+    stack.wait_task(dag_id, run_id, "success", "parent.start_run", tries=2)
+    return dag_id, run_id
+
+
+@fault("a person deletes the parent run's XCom while a step runs", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, told = run_until_told(stack, "once")
+    entry = f"/dags/once/dagRuns/{run_id}/taskInstances/parent.start_run/xcomEntries/return_value"
+    stack.wait(lambda: stack.ask("DELETE", entry, None).status_code in (204, 404), "the end of the XCom")
+    told.touch()
+    return "once", run_id
+
+
+@fault("no task pushes an XCom", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "silent")
+    stack.wait_end(dag_id, run_id)
+    parents = {attempt.data.tags.get("mlflow.parentRunId") for attempt in stack.runs(run_id)}
+    assert len(parents) == 2, "the parent run itself has none, all steps have it"
+    return dag_id, run_id
+
+
+# --- outside of a group, and elsewhere
+
+
+@fault("SIGKILL to a step of its own, and no retry", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "lone", STUBBORN)
+    stack.task_process(run_id).kill()
+    return dag_id, run_id
+
+
+@fault("dagrun_timeout of a step of its own", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "lone", STUBBORN)
+    stack.wait_output(run_id)
+    stack.let_time_out(run_id)
+    return dag_id, run_id
+
+
+@fault("what comes after the work of a step of its own fails", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "lone_late_error")
+
+
+@fault("what comes after a step's work fails", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "late_error")
+
+
+@fault("dagrun_timeout of a step in another experiment", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "elsewhere", STUBBORN)
+    stack.wait_output(run_id)
+    stack.let_time_out(run_id)
+    return dag_id, run_id
+
+
+OPENED_ELSEWHERE = """
+import mlflow, os
+os.environ.pop("MLFLOW_RUN_ID"), os.environ.pop("MLFLOW_EXPERIMENT_ID")
+mlflow.set_experiment("faults of a project")
+mlflow.start_run(run_name="opened by the project")
+os._exit(0)
+"""
+
+
+def leave_a_run_elsewhere(stack: Stack, dag_id: str) -> tuple[str, str]:
+    _, run_id = run(stack, dag_id, f"python -c '{OPENED_ELSEWHERE}'")
+    stack.wait_end(dag_id, run_id)
+    assert "opened by the project" in {attempt.info.run_name for attempt in stack.runs(run_id)}
+    return dag_id, run_id
+
+
+@fault("a project leaves a run of its own open in another experiment", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return leave_a_run_elsewhere(stack, "once")
+
+
+@fault("the project of a step of its own leaves a run open in another experiment", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return leave_a_run_elsewhere(stack, "lone")
+
+
+# --- what a person deletes in MLflow
+
+
+def delete_run(stack: Stack, run_id: str, role: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=stack.mlflow_uri)
+    for found in stack.runs(run_id):
+        if found.data.tags.get("mlflow_projects.role") == role:
+            client.delete_run(found.info.run_id)
+
+
+@fault("a person deletes the parent run in MLflow while a step runs", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, told = run_until_told(stack, "once")
+    delete_run(stack, run_id, "parent")
+    told.touch()
+    return "once", run_id
+
+
+@fault(
+    "a person deletes a step's run in MLflow, then its worker is killed and tries again", "success", unrecorded=True
+)
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "again", FIRST_TRY_HANGS)
+    process = stack.task_process(run_id)
+    delete_run(stack, run_id, "step")
+    process.kill()
+    stack.wait_end(dag_id, run_id)
+    assert len(stack.runs(run_id)) == 3, "the parent, the second try, the step after it"
+    return dag_id, run_id
+
+
+# --- groups of their own
+
+
+@fault("one of two groups fails", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "two_groups", "exit 3")
+
+
+@fault("one index of a mapped group fails", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "mapped_groups")
+
+
+@fault("a project changes the tags by which its run is known, and its end", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    script = """
+import mlflow
+with mlflow.start_run():
+    for key in ("airflow.run_id", "airflow.task_id", "mlflow_projects.role", "mlflow_projects.reason"):
+        mlflow.set_tag(key, "mine")
+raise SystemExit(3)
+"""
+    dag_id, run_id = run(stack, "once", f"python -c '{script}'")
+    stack.wait_end(dag_id, run_id)
+    assert {attempt.data.tags["airflow.task_id"] for attempt in stack.runs(run_id)} == {
+        "parent.start_run", "parent.step",
+    }  # fmt: skip
+    return dag_id, run_id
+
+
+# --- survivors
+
+
+def hidden_child(stack: Stack, dag_id: str) -> tuple[str, psutil.Process]:
+    """Start a DAG run whose command leaves a child without its environment and session; return that child."""
+    told = new_signal(stack)
+    child = f'env -i setsid bash -c "trap : TERM; echo \\$\\$ >{told}; while :; do sleep 600; done" &'
+    _, run_id = run(stack, dag_id, f"{child} {HANGING}")
+    stack.wait_output(run_id)
+    stack.wait(lambda: told.exists() and bool(told.read_text()), "the hidden child")
+    return run_id, psutil.Process(int(told.read_text()))
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@fault("task process and watchdog are killed together, and a child is hidden", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, child = hidden_child(stack, "once")
+    watchdog = stack.wait_output(run_id).parent()
+    victims = [stack.task_process(run_id), watchdog]
+    for victim in victims:
+        assert victim is not None
+        victim.suspend()
+    for victim in victims:
+        assert victim is not None
+        victim.kill()
+    stack.wait(lambda: gone(child), "the end of the hidden child")
+    return "once", run_id
+
+
+@fault("the watchdog is stopped, then a person marks the step failed", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, child = hidden_child(stack, "once")
+    watchdog = stack.wait_output(run_id).parent()
+    assert watchdog is not None
+    watchdog.suspend()
+    patch_task(stack, "once", run_id, "failed")
+    stack.wait(lambda: gone(child), "the end of the hidden child")
+    return "once", run_id
+
+
 # The new scheduler tries the lost step again although it has no retries (Airflow resets what its executor lost);
 # that try finds no tracking server, so nothing can hold a run of it.
 @fault(

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, task, task_group
 
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
@@ -35,6 +35,18 @@ def gate(**context: Any) -> None:
     of the step.
     """
     wait_until_told(context)
+
+
+def fail_afterwards(context: Any, result: Any) -> None:
+    """Fail a task whose work was done, as an extension of somebody else may."""
+    raise ValueError("after the work")
+
+
+def one_step(**more: Any) -> MLflowProjectOperator:
+    """Return a step that runs the command of the DAG run's conf."""
+    return MLflowProjectOperator(
+        task_id="step", uri=f"{PROJECTS}/shell", parameters={"command": "{{ params.command }}"}, **more
+    )
 
 
 def build(
@@ -77,9 +89,32 @@ build("gated", gated=True, step={"on_success_callback": wait_until_told})
 build("limited", step={"execution_timeout": timedelta(hours=1)})
 build("short_run", dagrun_timeout=timedelta(hours=1))
 build("hasty", mlflow_conn_id="impatient")
+build("elsewhere", step={"experiment_name": "faults elsewhere"}, dagrun_timeout=timedelta(hours=1))
+build("silent", default_args={"do_xcom_push": False})
+build("late_error", step={"post_execute": fail_afterwards})
 for way in ("way_0", "way_1", "way_2"):  # to the same tracking server, each through a proxy of its own
-    build(way, mlflow_conn_id=way)
+    build(way, mlflow_conn_id=way, dagrun_timeout=timedelta(hours=1))
     build(f"{way}_again", step=RETRY, mlflow_conn_id=way)
+
+for dag_id, more in (("lone", {}), ("lone_late_error", {"post_execute": fail_afterwards})):
+    with DAG(dag_id, schedule=None, params=PARAMS, dagrun_timeout=timedelta(hours=1)):
+        one_step(experiment_name="faults lone", **more)
+
+with DAG("two_groups", schedule=None, params=PARAMS):
+    with mlflow_run("good", experiment_name="faults groups"):
+        MLflowProjectOperator(task_id="step", uri=f"{PROJECTS}/shell", parameters={"command": "true"})
+    with mlflow_run("parent", experiment_name="faults groups"):
+        one_step() >> MLflowProjectOperator(task_id="two", uri=f"{PROJECTS}/shell", parameters={"command": "true"})
+
+with DAG("mapped_groups", schedule=None, params=PARAMS):
+
+    @task_group
+    def each(command: str) -> None:
+        """Run a command below a parent run of its own."""
+        with mlflow_run("parent", experiment_name="faults mapped groups"):
+            MLflowProjectOperator(task_id="step", uri=f"{PROJECTS}/shell", parameters={"command": command})
+
+    each.expand(command=["true", "exit 3", "true"])
 
 with DAG("many", schedule=None):
     with mlflow_run("parent", experiment_name="faults many"):

@@ -33,7 +33,7 @@ class Row:
     """One measured line of the table.
 
     :param number: of the row in the table of docs/benchmarks.md, and the key in build/bench.json
-    :param unit: "s", "MB", "ratio", "requests", "MB/s", "calls/min"
+    :param unit: "s", "ms", "MB", "ratio", "requests", "MB/s", "calls/min"
     :param ours: the one figure that the goal is about
     :param limit: what nothing can beat: the bare command, 0, a pipe
     :param goal: ``ours`` must be at most this (at least, with ``at_least``)

@@ -69,8 +69,9 @@ lint: setup-dev ## The style (ruff), types (mypy) and import contracts (import-l
 	@$(CIRCLE) lint
 
 .PHONY: faults
-faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', THIRD=0, or N=200 SEED=7, STORE=postgresql)
-	@$(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
+faults: setup-dev ## Break things on a real Airflow and MLflow (ONLY='words', THIRD=0, or N=200 SEED=7, or OUTAGE=10)
+	@$(if $(OUTAGE),exec $(BIN)/python -m tests.faults.outage --minutes $(OUTAGE);) \
+	  $(BIN)/python -m tests.faults.run --only "$$ONLY" $(if $(N),--random $(N)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(filter postgresql,$(STORE)),--postgresql) $(if $(TABLE),--table $(TABLE)) \
 	  $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again)
 

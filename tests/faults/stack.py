@@ -58,8 +58,17 @@ class Way:
 class Stack(Observed):
     """Airflow's parts below ``home``; the steps reach MLflow through a proxy that misbehaves on order."""
 
-    def __init__(self, home: Path, seed: int = 0, *, postgresql: bool = False, with_sagemaker: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        seed: int = 0,
+        *,
+        postgresql: bool = False,
+        with_sagemaker: bool = False,
+        parallelism: int = 6,
+    ) -> None:
         self.home, self.seed, self.postgresql, self.with_sagemaker = home, seed, postgresql, with_sagemaker
+        self.parallelism = parallelism
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
         self._mlflow_port = free_port()
         self._resources = contextlib.ExitStack()
@@ -102,7 +111,7 @@ class Stack(Observed):
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "6",
+            "AIRFLOW__CORE__PARALLELISM": str(self.parallelism),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

@@ -10,7 +10,7 @@ from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, PARENT_
 # A filter in MLflow's search language: runs that have not ended.
 NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
 _MOST_RUNS = 10_000
-_EXPERIMENTS_AT_ONCE = 500
+_EXPERIMENTS_AT_ONCE = 100  # as many as Databricks takes
 _IDS_AT_ONCE = 100
 _MOST_LEVELS = 20
 _CLOCKS_APART = 10 * 60 * 1000  # milliseconds: a child may have started "before" its parent, on another machine

@@ -124,7 +124,7 @@ def test_a_time_out_closes_the_run_as_killed_and_leaves_no_process(
     run = result.runs(tracking_uri)["step"]
     assert result.tasks["parent.step"].state == "failed"
     assert run.info.status == "KILLED"
-    assert "AirflowTaskTimeout" in run.data.tags["mlflow_projects.reason"]
+    assert run.data.tags["mlflow_projects.reason"] == "stopped: its execution_timeout is over"
     found = re.fullmatch(r"waiting as (\d+)", run.data.tags["mlflow_projects.output_tail"])
     assert found
     assert not psutil.pid_exists(int(found[1]))

@@ -53,6 +53,14 @@ class DagRunResult:
         return by_name
 
 
+def wait_for_listener() -> None:
+    """Wait until the runs of a DAG run that ended in this process are closed: a thread does it."""
+    from mlflow_projects.listeners.dag_run import threads
+
+    threads().shutdown(wait=True)
+    threads.cache_clear()
+
+
 def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | None = None) -> DagRunResult:
     """Run a DAG of the repository, of tests/integration/dags or of a page in docs in this process.
 
@@ -70,6 +78,7 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
     output_so_far()
     with alone(dag):
         dag_run = dag.test(run_conf=conf or {})
+        wait_for_listener()
     log = output_so_far()
     sys.stdout.write(f"The last lines of the log of the DAG {dag_id}:\n{last_lines(log)}\n")  # if the test fails
     with create_session() as session:

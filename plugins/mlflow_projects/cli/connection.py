@@ -24,6 +24,15 @@ def inspect_closing_queue() -> Iterator[CheckResult]:
         waiting = waiting_dag_runs()
     except SQLAlchemyError:  # said before
         return
+    given_up = [one for one in waiting if one.given_up]
+    waiting = [one for one in waiting if not one.given_up]
+    if given_up:
+        last = given_up[-1]
+        yield CheckResult(
+            Level.WARNING,
+            f"the MLflow runs of {len(given_up)} ended DAG run(s) of the last week could not be closed, the last "
+            f"{last.run_id} of {last.dag_id} ({last.given_up[:200]}); mend that, then: mlflow-projects janitor",
+        )
     if waiting:
         first = waiting[0]
         yield CheckResult(

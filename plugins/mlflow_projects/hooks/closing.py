@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mlflow_projects.tracking.server import TrackingSettings
 from mlflow_projects.tracking.settle import EndedDagRun, settle
 
 # One answer may take this long, and it is asked so often: whoever calls this asks again later.
@@ -31,13 +32,14 @@ def settle_on_servers(
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
     from mlflow_projects.tracking.connect import connect
 
-    changed, done, trouble = 0, set(), None
+    done: list[TrackingSettings] = []  # one address with two logins is two: each may see less than all
+    changed, trouble = 0, None
     for conn_id in conn_ids:
         try:
             settings = MLflowHook(conn_id).settings
-            if settings.uri in done:
+            if settings in done:
                 continue
-            done.add(settings.uri)
+            done.append(settings)
             if settings.missing_database():
                 continue  # so there are no runs in it
             if not (settings.is_http or may_load_mlflow):

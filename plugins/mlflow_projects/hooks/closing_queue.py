@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 24 * 3600.0
 _USUAL = timedelta(minutes=3)
+_WEEK = timedelta(days=7)
 _FUNCTION = "mlflow_projects.triggers.closing.close_runs_of_dag_run"
 
 
@@ -25,11 +26,13 @@ class Waiting:
     """An ended DAG run whose runs are not all closed.
 
     :param since: when it ended
+    :param given_up: why a triggerer will not try it again; "" while it will
     """
 
     dag_id: str
     run_id: str
     since: datetime
+    given_up: str = ""
 
 
 def add_to_queue(ended: EndedDagRun, conn_ids: Sequence[str], session: Session) -> bool:
@@ -51,23 +54,28 @@ def add_to_queue(ended: EndedDagRun, conn_ids: Sequence[str], session: Session) 
 
 
 def waiting_dag_runs() -> list[Waiting]:
-    """Return the DAG runs that wait for more than some minutes, the oldest first.
+    """Return the DAG runs that wait for more than some minutes, or were given up in the last week, the oldest first.
 
     None if this Airflow has no such callbacks.
     """
     try:
-        from airflow.models.callback import TERMINAL_STATES, TriggererCallback
+        from airflow.models.callback import TriggererCallback
     except ImportError:
         return []
     from airflow.sdk import timezone
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
+    now = timezone.utcnow()
     query = select(TriggererCallback).where(
-        TriggererCallback.state.not_in([str(one) for one in TERMINAL_STATES]),
-        TriggererCallback.created_at < timezone.utcnow() - _USUAL,
+        TriggererCallback.state != "success", TriggererCallback.created_at.between(now - _WEEK, now - _USUAL)
     )
     with create_session() as session:
-        rows = [row for row in session.scalars(query) if row.data.get("path") == _FUNCTION]
-        found = [(row.data["kwargs"]["ended"], row.created_at) for row in rows]
-    return sorted((Waiting(one["dag_id"], one["run_id"], since) for one, since in found), key=lambda one: one.since)
+        rows = list(session.scalars(query.order_by(TriggererCallback.created_at)))
+    return [
+        Waiting(ended["dag_id"], ended["run_id"], row.created_at, (row.output or "no reason") if failed else "")
+        for row in rows
+        if row.data.get("path") == _FUNCTION
+        for ended in [row.data["kwargs"]["ended"]]
+        for failed in [str(row.state) == "failed"]
+    ]

@@ -27,22 +27,22 @@ class DagParts:
         self._steps = [task for task in self.openers if "uri" in task.template_fields]
         self._starts = [task for task in self.openers if task not in self.ends and task not in self._steps]
 
-    def conn_ids(self, rendered: Callable[[Sequence[str]], Iterable[str]]) -> list[str]:
+    def conn_ids(self, rendered: Callable[[str, bool], Iterable[str]]) -> list[str]:
         """Return the connections that the tasks use, the default one first if it is among them.
 
-        :param rendered: returns what the field became for some tasks, for those where only the run knows it
+        :param rendered: returns what the field became for a task of which only the run knows it, and may have become
+            for each of its map indexes where the second argument is True
         """
-        found, unknown = set(), []
+        found: set[str] = set()
         for task in self.openers:
             given = task.partial_kwargs.get(_CONN_ID) if task.is_mapped else getattr(task, _CONN_ID, None)
             if isinstance(given, str) and "{" not in given:
                 found.add(given)
-            elif given is not None or task.is_mapped:
-                unknown.append(task.task_id)
-            else:
+            elif given is None and not task.is_mapped:
                 found.add(_DEFAULT_CONN_ID)
-        if unknown:
-            found.update(rendered(unknown))
+            else:
+                many = given is not None or _CONN_ID in str(task.expand_input.value)
+                found.update([*rendered(task.task_id, many)] or [_DEFAULT_CONN_ID])
         return sorted(found, key=lambda conn_id: (conn_id != _DEFAULT_CONN_ID, conn_id))
 
     def is_told_by_end_tasks(self, states: Iterable[TaskState]) -> bool:
@@ -53,19 +53,23 @@ class DagParts:
         covered = all(any(id(group) in groups for group in _around(step)) for step in self._steps)
         return all(ended) and covered and groups <= closed
 
-    def why_unsuccessful(self, states: Sequence[TaskState]) -> dict[str, dict[str, str]]:
-        """Return why groups were not successful, by the start task's id and map index, for those that were not."""
-        found: dict[str, dict[str, str]] = {}
+    def why_unsuccessful(self, states: Sequence[TaskState]) -> dict[str, dict[str, list[int]]]:
+        """Return by each group's start task the map indexes for which it was not successful, by the reason why."""
+        found: dict[str, dict[str, list[int]]] = {}
         for start in self._starts:
+            reasons = found.setdefault(start.task_id, {})
             inside = {task.task_id: task for task in self._tasks if start.task_group in _around(task)}
             work = {name: task for name, task in inside.items() if not (task.is_setup or task.is_teardown)}
             last = {name for name, task in work.items() if not task.downstream_task_ids & work.keys()}
             own = [one for one in states if one[0] in {*work, start.task_id}]
+            by_index: dict[int, list[TaskState]] = {}
             is_mapped = start.get_closest_mapped_task_group() is not None
-            for index in {one[1] for one in own} if is_mapped else {-1}:
-                of_index = [one for one in own if one[1] == index] if is_mapped else own
+            for task_id, index, state in own:  # the index of a mapped group is that of its parent run
+                of_index = by_index.setdefault(index if is_mapped else -1, [])
+                of_index.append((task_id, -1 if is_mapped else index, state))
+            for index, of_index in by_index.items():
                 if reason := why_unsuccessful(of_index, last):
-                    found.setdefault(start.task_id, {})[str(index)] = reason
+                    reasons.setdefault(reason, []).append(index)
         return found
 
 

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from mlflow_projects.listeners.dag_parts import DagParts
     from mlflow_projects.tracking.client import RunStatus
-    from mlflow_projects.tracking.settle import EndedDagRun, TaskState
+    from mlflow_projects.tracking.settle import EndedDagRun
 
 log = logging.getLogger(__name__)
+# Task id, map index, state, number of the try.
+_Try = tuple[str, int, "str | None", int]
 
 _LOOK_EVERY_SECONDS = 0.2
 _LOOKS_FOR_COMMIT = 50
@@ -68,11 +70,12 @@ def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, sessi
     """Leave the closing to a triggerer, or do it here."""
     from mlflow_projects.hooks.closing_queue import add_to_queue
 
-    states = _states(dag_run, parts, session)
-    ended = _told(dag_run, state, message, parts, states)
-    if message == "success" and not ended.failed and parts.is_told_by_end_tasks(states):
+    tries = _tries(dag_run, parts, session)
+    ended = _told(dag_run, state, message, parts, tries)
+    is_plain = message == "success" and not ended.failed and not dag_run.clear_number
+    if is_plain and parts.is_told_by_end_tasks([one[:3] for one in tries]):
         return
-    conn_ids = parts.conn_ids(lambda task_ids: _rendered_conn_ids(dag_run, task_ids, session))
+    conn_ids = parts.conn_ids(lambda task_id, many: _rendered_conn_ids(dag_run, task_id, many, session))
     # None: nobody scheduled it, this is `airflow dags test`, whose process may be the only one of this Airflow.
     known, lives = (False, False) if dag_run.scheduled_by_job_id is None else _triggerers(session)
     if known and not add_to_queue(ended, conn_ids, session):
@@ -82,23 +85,28 @@ def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, sessi
         _later(ended, conn_ids, may_load_mlflow=is_own_process or "mlflow" in sys.modules)
 
 
-def _told(dag_run: DagRun, state: str, message: str, parts: DagParts, states: Sequence[TaskState]) -> EndedDagRun:
+def _told(dag_run: DagRun, state: str, message: str, parts: DagParts, tries: Sequence[_Try]) -> EndedDagRun:
+    from mlflow_projects.config import airflow_url
     from mlflow_projects.tracking.settle import EndedDagRun
 
     is_marked = _MARKED in message or not message
     status: RunStatus = "FINISHED" if state == "success" else "FAILED"
-    groups: Mapping[str, Mapping[str, str]] | None = None
+    groups: Mapping[str, Mapping[str, Sequence[int]]] | None = None
     reason = f"a person marked the DAG run {state}" if is_marked else f"the DAG run ended ({message})"
     if message == "timed_out":
         status, reason = "KILLED", "the DAG run ran out of time (dagrun_timeout)"
     elif not is_marked and message != "all_tasks_deadlocked":
-        groups = parts.why_unsuccessful(states)
-    failed: list[list[str | int]] = [[task_id, index] for task_id, index, of_task in states if of_task == "failed"]
-    return EndedDagRun(dag_run.dag_id, dag_run.run_id, state, status, reason, groups, failed)
+        groups = parts.why_unsuccessful([one[:3] for one in tries])
+    failed: dict[tuple[str, int], list[int]] = {}
+    for task_id, index, of_task, number in tries:
+        if of_task == "failed":
+            failed.setdefault((task_id, number), []).append(index)
+    rows = [[task_id, number, indexes] for (task_id, number), indexes in failed.items()]
+    return EndedDagRun(dag_run.dag_id, dag_run.run_id, state, status, reason, groups, rows, airflow_url=airflow_url())
 
 
-def _states(dag_run: DagRun, parts: DagParts, session: Session) -> list[TaskState]:
-    """Return the states of the tasks that were not successful, and of every end task."""
+def _tries(dag_run: DagRun, parts: DagParts, session: Session) -> list[_Try]:
+    """Return (task id, map index, state, try) of the tasks that were not successful, and of every end task."""
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import or_, select
 
@@ -106,20 +114,23 @@ def _states(dag_run: DagRun, parts: DagParts, session: Session) -> list[TaskStat
 
     asked = or_(TaskInstance.state.in_(UNSUCCESSFUL), TaskInstance.task_id.in_([end.task_id for end in parts.ends]))
     rows = session.execute(
-        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state).where(
+        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.try_number).where(
             TaskInstance.dag_id == dag_run.dag_id, TaskInstance.run_id == dag_run.run_id, asked
         )
     )
-    return [(task_id, index, state and str(state)) for task_id, index, state in rows]
+    return [(task_id, index, state and str(state), number) for task_id, index, state, number in rows]
 
 
-def _rendered_conn_ids(dag_run: DagRun, task_ids: Sequence[str], session: Session) -> Iterator[str]:
-    """Yield what templates of ``mlflow_conn_id`` became."""
+def _rendered_conn_ids(dag_run: DagRun, task_id: str, many: bool, session: Session) -> Iterator[str]:
+    """Yield what a task's template of ``mlflow_conn_id`` became.
+
+    :param many: whether it may have become something else for each map index
+    """
     from airflow.models.renderedtifields import RenderedTaskInstanceFields as Rendered
     from sqlalchemy import select
 
-    of_run = (Rendered.dag_id == dag_run.dag_id, Rendered.run_id == dag_run.run_id, Rendered.task_id.in_(task_ids))
-    for (fields,) in session.execute(select(Rendered.rendered_fields).where(*of_run)):
+    of_task = (Rendered.dag_id == dag_run.dag_id, Rendered.run_id == dag_run.run_id, Rendered.task_id == task_id)
+    for (fields,) in session.execute(select(Rendered.rendered_fields).where(*of_task).limit(1000 if many else 1)):
         if conn_id := (fields or {}).get("mlflow_conn_id"):
             yield str(conn_id)
 
@@ -149,16 +160,17 @@ def _later(ended: EndedDagRun, conn_ids: Sequence[str], *, may_load_mlflow: bool
             )  # fmt: skip
 
     work = partial(settle_on_servers, ended, conn_ids, lambda: _is_over(ended), log.info)
-    _pool().submit(work, may_load_mlflow=may_load_mlflow).add_done_callback(report)
+    threads().submit(work, may_load_mlflow=may_load_mlflow).add_done_callback(report)
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def threads() -> ThreadPoolExecutor:
+    """Return the threads that close runs where no triggerer lives."""
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="mlflow-projects-listener")
 
 
 def _is_over(ended: EndedDagRun) -> bool:
-    """Read whether the DAG run has ended, or is gone; whoever called the listener is about to commit that."""
+    """Read whether this is the DAG run's end, or it is gone; whoever called the listener is about to commit that."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -167,7 +179,7 @@ def _is_over(ended: EndedDagRun) -> bool:
     for _ in range(_LOOKS_FOR_COMMIT):
         with create_session() as session:
             state = session.scalar(select(DagRun.state).where(*of_run))
-        if state is None or str(state) in ("success", "failed"):
+        if state is None or str(state) == ended.state:
             return True
         time.sleep(_LOOK_EVERY_SECONDS)
     return False

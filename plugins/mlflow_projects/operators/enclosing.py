@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TaskGroup
 
+from mlflow_projects.config import airflow_url
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.tracking.lookup import parents_of_task
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, TASK_ID
@@ -46,7 +47,7 @@ def enclosing_parent(
             return pulled
         wanted = {DAG_ID: ti.dag_id, DAG_RUN_ID: ti.run_id, TASK_ID: start.task_id}
         wanted[MAP_INDEX] = str(ti.map_index if mapped else -1)
-        if client and (found := parents_of_task(client, wanted)):
+        if client and (found := parents_of_task(client, wanted, airflow_url=airflow_url())):
             task.log.warning(
                 "Task %s left no XCom; its run %s was found by its tags.", start.task_id, found[0].run_id
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from mlflow_projects.config import airflow_url
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
@@ -23,10 +24,10 @@ from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import OPEN_STATUSES
-from mlflow_projects.tracking.closing import close_abandoned, end_if_there, withdraw
+from mlflow_projects.tracking.closing import close_abandoned, end_if_there
 from mlflow_projects.tracking.lookup import open_below, parents_of_task, runs_of_dag_run
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, indexed_name
-from mlflow_projects.tracking.settle import refused, why_unsuccessful
+from mlflow_projects.tracking.settle import why_unsuccessful
 from mlflow_projects.tracking.tags import MAP_INDEX, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
         with self.tracking() as client:
             parent = parent_on(client, self, context, levels_up=1)
             experiment_id = experiment_id_for(client, self.experiment_name, parent)
-            run = next(iter(parents_of_task(client, task.tags(), [experiment_id])), None)
+            run = next(iter(parents_of_task(client, task.tags(), [experiment_id], airflow_url=airflow_url())), None)
             params = _recordable(context["params"])
             if run is None:
                 record = RunRecord(
@@ -104,7 +105,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
 
     def _close_others(self, client: TrackingClient, task: TaskIdentity, run: Run) -> None:
         """Close what an earlier try of this task opened, whose answer was lost or late."""
-        for other in parents_of_task(client, task.tags()):
+        for other in parents_of_task(client, task.tags(), airflow_url=airflow_url()):
             if other.run_id != run.run_id and other.status in OPEN_STATUSES:
                 self.log.warning("Run %s of an earlier try is KILLED; this try has %s.", other.run_id, run.run_id)
                 close_abandoned(client, other.run_id, f"try {task.try_number} has run {run.run_id}", self.stop_job)
@@ -137,11 +138,10 @@ class MLflowEndRunOperator(MLflowRunOperator):
         reason = self._why_unsuccessful(context)
         status: RunStatus = "FAILED" if reason else "FINISHED"
         with self.tracking() as client:
-            found = runs_of_dag_run(client, context["ti"].dag_id, context["ti"].run_id)
+            found = self._found(context, client)
             run = self._run_to_close(context, client, found)
             own = [one for one in found if self._is_of_group(context, one)]
             self._close_stragglers(client, run, own)
-            self._withdraw_failed(context, client, own)
             is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
             if end_if_there(client, run, status, reason if is_told else None):
                 self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
@@ -149,6 +149,12 @@ class MLflowEndRunOperator(MLflowRunOperator):
                 self.log.warning("Parent run %s was deleted in MLflow; it stays as it is.", run.run_id)
             self.publish(context, client, run)
         return self.xcom_of(run, status)
+
+    def _found(self, context: Context, client: TrackingClient) -> list[Run]:
+        """Return the runs of this DAG run, in a mapped group those of the same index."""
+        ti: Any = context["ti"]
+        index = ti.map_index if self.get_closest_mapped_task_group() is not None else None
+        return runs_of_dag_run(client, ti.dag_id, ti.run_id, map_index=index, airflow_url=airflow_url())
 
     def _run_to_close(self, context: Context, client: TrackingClient, found: Sequence[Run]) -> Run:
         """Return the parent run: by its id, or by its tags where the start task's XCom is lost."""
@@ -177,15 +183,6 @@ class MLflowEndRunOperator(MLflowRunOperator):
                 if end_if_there(client, run, "KILLED", f"still open when {self.task_id} ran"):
                     self.log.warning("Run %s (%s) was still open; now KILLED.", run.run_id, run.name)
 
-    def _withdraw_failed(self, context: Context, client: TrackingClient, own: Sequence[Run]) -> None:
-        """Withdraw the success of steps that failed in Airflow: their worker died before it could report."""
-        ti: Any = context["ti"]
-        states: Iterable[Mapping[str, Any]] = ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
-        failed = [(state["task_id"], state["map_index"]) for state in states if state["state"] == "failed"]
-        for run in refused(own, failed):
-            self.log.warning("Run %s (%s) had FINISHED but its task failed; now KILLED.", run.run_id, run.name)
-            withdraw(client, run, "its worker was lost before it could report the success to Airflow")
-
     def _why_unsuccessful(self, context: Context) -> str:
         ti: Any = context["ti"]
         group: Any = self.task_group
@@ -193,7 +190,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
         last = {name for name, task in work.items() if not (task.downstream_task_ids & work.keys())}
         in_mapped_group = self.get_closest_mapped_task_group() is not None
         states = [
-            (state["task_id"], state["map_index"], state["state"])
+            (state["task_id"], -1 if in_mapped_group else state["map_index"], state["state"])
             for state in ti.get_task_breadcrumbs(ti.dag_id, ti.run_id)
             if state["task_id"] in work and (not in_mapped_group or state["map_index"] == ti.map_index)
         ]

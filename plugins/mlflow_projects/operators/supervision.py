@@ -73,9 +73,10 @@ def time_out_is_heard(execution_timeout: timedelta | None, expire: Callable[[], 
     assert main is not None
 
     def strike(number: int, frame: FrameType | None) -> None:
-        if expire():
+        if expire():  # an exception might only interrupt what writes the record
             is_done.set()
-        airflows(number, frame)
+        else:
+            airflows(number, frame)
 
     def watch(seconds: float) -> None:
         while not over.wait(seconds) and not is_done.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
-from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID, TASK_URL
 
 # A filter in MLflow's search language: runs that have not ended.
 NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
@@ -16,20 +16,35 @@ _MOST_LEVELS = 20
 _CLOCKS_APART = 10 * 60 * 1000  # milliseconds: a child may have started "before" its parent, on another machine
 
 
-def runs_of_dag_run(client: TrackingClient, dag_id: str, dag_run_id: str, *, limit: int = _MOST_RUNS) -> list[Run]:
+def runs_of_dag_run(
+    client: TrackingClient,
+    dag_id: str,
+    dag_run_id: str,
+    *,
+    map_index: int | None = None,
+    airflow_url: str = "",
+    limit: int = _MOST_RUNS,
+) -> list[Run]:
     """Return the runs that carry the tags of a DAG run, in any experiment, the oldest first.
 
     Those that a project opened by itself are among them: MLflow's fluent API gives them the tags that the command
     got in ``MLFLOW_RUN_CONTEXT``.
 
+    :param map_index: only those of tasks with this index
+    :param airflow_url: base URL of an Airflow: only its runs, if any of them are
     :param limit: how many at most
     """
-    found = _search(client, {DAG_ID: dag_id, DAG_RUN_ID: dag_run_id}, None, limit)
-    return sorted(found, key=lambda run: run.start_time or 0)[:limit]
+    index = {} if map_index is None else {MAP_INDEX: str(map_index)}
+    found = _search(client, {DAG_ID: dag_id, DAG_RUN_ID: dag_run_id, **index}, None, limit)
+    return sorted(_of_airflow(found, airflow_url), key=lambda run: run.start_time or 0)[:limit]
 
 
 def parents_of_task(
-    client: TrackingClient, task: Mapping[str, str], experiment_ids: Sequence[str] | None = None
+    client: TrackingClient,
+    task: Mapping[str, str],
+    experiment_ids: Sequence[str] | None = None,
+    *,
+    airflow_url: str = "",
 ) -> list[Run]:
     """Return the parent runs that a start task of a DAG run opened, the newest first; mostly it is one.
 
@@ -37,10 +52,21 @@ def parents_of_task(
 
     :param task: its tags for DAG, DAG run, task and map index
     :param experiment_ids: where to look; default: everywhere
+    :param airflow_url: base URL of an Airflow: only its runs, if any of them are
     """
     own = {key: task[key] for key in (DAG_ID, DAG_RUN_ID, TASK_ID, MAP_INDEX)}
     found = _search(client, {**own, ROLE: "parent"}, experiment_ids, _MOST_RUNS)
-    return sorted(found, key=lambda run: -(run.start_time or 0))
+    return sorted(_of_airflow(found, airflow_url), key=lambda run: -(run.start_time or 0))
+
+
+def _of_airflow(runs: list[Run], airflow_url: str) -> list[Run]:
+    """Leave out the runs of another Airflow, in which a DAG and its run may have the same names.
+
+    If none is of this one, a worker may have been told another address: then all stay.
+    """
+    start = f"{airflow_url.rstrip('/')}/"
+    ours = [run for run in runs if run.tags.get(TASK_URL, start).startswith(start)]
+    return ours if airflow_url and ours else runs
 
 
 def _search(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient
 from mlflow_projects.tracking.closing import StopJob, end_if_there, is_gone
 from mlflow_projects.tracking.lookup import open_below, runs_of_dag_run
-from mlflow_projects.tracking.tags import DAG_RUN_STATE, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID
+from mlflow_projects.tracking.tags import DAG_RUN_STATE, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID, TRY_NUMBER
 
 # (task id, map index, Airflow's state)
 TaskState = tuple[str, int, "str | None"]
@@ -29,9 +30,10 @@ class EndedDagRun:
     :param state: Airflow's
     :param status: of a parent run whose group had not ended
     :param reason: why, in one sentence
-    :param groups: why each group was not successful, by its start task's id and map index, for those that were
-        not; None: they had not ended
-    :param failed: (task id, map index) of every task that failed
+    :param groups: by the start task's id of each group: the map indexes for which it was not successful, by the
+        reason why; None: the groups had not ended
+    :param failed: [task id, number of its try, map indexes] of the tasks that failed
+    :param airflow_url: of this Airflow; another one may have a DAG and a run of the same names on the same server
     """
 
     dag_id: str
@@ -39,8 +41,9 @@ class EndedDagRun:
     state: str
     status: RunStatus
     reason: str
-    groups: Mapping[str, Mapping[str, str]] | None
-    failed: Sequence[Sequence[str | int]] = ()
+    groups: Mapping[str, Mapping[str, Sequence[int]]] | None
+    failed: Sequence[Sequence[Any]] = ()
+    airflow_url: str = ""
 
 
 def why_unsuccessful(states: Iterable[TaskState], last: Collection[str]) -> str:
@@ -73,17 +76,19 @@ def settle(
     :param stop: called with each run before it is closed, to stop its job outside
     :raises ProjectError, StepFailedError, TrackingError: a run could not be closed; the others were
     """
-    changed, trouble = 0, None
+    changed, trouble, unanswered = 0, None, 0
     for run, end in _ends(client, ended):
         if not is_over():
             log(f"DAG run {ended.run_id} of {ended.dag_id} runs again; its runs are left alone.")
             return changed
         try:
             changed += _write(client, run, end, stop, log)
-        except TrackingUnavailableError:
-            raise
+            unanswered = 0
         except (ProjectError, StepFailedError, TrackingError) as error:  # the others must not stay open for it
             trouble = trouble or error
+            unanswered += isinstance(error, TrackingUnavailableError)
+            if unanswered > 1:
+                break  # it is the server, not the run
     if trouble:
         raise trouble
     return changed
@@ -100,14 +105,15 @@ class _End:
 
 def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
     """Return what is to be written to which run, children before parents."""
-    runs = runs_of_dag_run(client, ended.dag_id, ended.run_id)[::-1]  # an inner parent starts after the outer one
+    found = runs_of_dag_run(client, ended.dag_id, ended.run_id, airflow_url=ended.airflow_url)
+    runs = found[::-1]  # an inner parent starts after the outer one
     parents = [run for run in runs if run.tags.get(ROLE) == "parent"]
     others = [run for run in runs if run.tags.get(ROLE) != "parent"]
-    chosen = _chosen(parents, {run.tags.get(PARENT_RUN_ID) for run in others})
+    chosen = _chosen(parents, {run.tags.get(PARENT_RUN_ID) for run in runs})
     told = {DAG_RUN_STATE: ended.state}
     left = _End("KILLED", ended.reason)
     ends = [(run, left) for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
-    ends += [(run, _End("KILLED", "its task failed in Airflow")) for run in refused(others[::-1], ended.failed)]
+    ends += [(run, _End("KILLED", "its task failed in Airflow")) for run in _refused(others, ended)]
     for run in parents:
         if run.status in OPEN_STATUSES and run not in chosen:
             lost = "another try of its start task opened a run in its place"
@@ -122,33 +128,36 @@ def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
 def _chosen(parents: Sequence[Run], used: Collection[str | None]) -> list[Run]:
     """Return the one parent run of each start task that counts.
 
-    It is the one that has children, else one that was closed, else the newest.
+    It is the newest that has children, else one that was closed, else the newest.
 
     :param parents: the newest first
     :param used: ids of runs that have children
     """
     by_task: dict[tuple[str, str], Run] = {}
-    for run in sorted(parents, key=lambda run: (run.run_id not in used, run.status in OPEN_STATUSES)):
+    for run in sorted(parents, key=lambda run: 0 if run.run_id in used else 1 + (run.status in OPEN_STATUSES)):
         by_task.setdefault((run.tags.get(TASK_ID, ""), run.tags.get(MAP_INDEX, "")), run)
     return list(by_task.values())
 
 
-def refused(runs: Sequence[Run], failed: Iterable[Sequence[str | int]]) -> list[Run]:
-    """Return the FINISHED runs of tasks that Airflow calls failed: their last words never reached it.
-
-    :param runs: the oldest first
-    :param failed: (task id, map index) of these tasks
-    """
-    steps = [run for run in runs if run.tags.get(ROLE) == "step"]
-    last = {(run.tags.get(TASK_ID), run.tags.get(MAP_INDEX)): run for run in steps}
-    keys = {(task_id, str(index)) for task_id, index in failed}
-    return [run for key, run in last.items() if key in keys and run.status == "FINISHED"]
+def _refused(runs: Sequence[Run], ended: EndedDagRun) -> list[Run]:
+    """Return the FINISHED runs of tries that Airflow calls failed: their last words never reached it."""
+    keys = {(task_id, str(index), str(number)) for task_id, number, indexes in ended.failed for index in indexes}
+    return [
+        run
+        for run in runs
+        if run.tags.get(ROLE) == "step"
+        and run.status == "FINISHED"
+        and (run.tags.get(TASK_ID), run.tags.get(MAP_INDEX), run.tags.get(TRY_NUMBER)) in keys
+    ]
 
 
 def _verdict(parent: Run, ended: EndedDagRun) -> _End:
     if ended.groups is None:
         return _End(ended.status, "" if ended.status == "FINISHED" else ended.reason)
-    reason = ended.groups.get(parent.tags.get(TASK_ID, ""), {}).get(parent.tags.get(MAP_INDEX, ""), "")
+    if (reasons := ended.groups.get(parent.tags.get(TASK_ID, ""))) is None:
+        return _End("KILLED", "its group is no longer in the DAG")
+    index = parent.tags.get(MAP_INDEX, "-1")
+    reason = next((reason for reason, indexes in reasons.items() if index in map(str, indexes)), "")
     return _End("FAILED" if reason else "FINISHED", reason)
 
 

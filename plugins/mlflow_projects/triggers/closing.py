@@ -37,7 +37,8 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
     told = EndedDagRun(**ended)
     # In threads of its own: a server that hangs must not keep the triggerer's others waiting.
     work = sync_to_async(settle_on_servers, thread_sensitive=False, executor=_threads())
-    changed, pause, late_looks = 0, 1.0, list(_LOOK_AGAIN_AFTER_SECONDS if told.groups is None else ())
+    late_looks = list(_LOOK_AGAIN_AFTER_SECONDS[: 2 if told.groups is None else 1])
+    changed, pause = 0, 1.0
     while True:
         try:
             changed += await work(told, conn_ids, lambda: _is_over(told), log.info)
@@ -61,13 +62,13 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="mlflow-projects-closing")
+    return ThreadPoolExecutor(max_workers=16, thread_name_prefix="mlflow-projects-closing")
 
 
 def _is_over(ended: EndedDagRun) -> bool:
-    """Ask Airflow, as a trigger does, whether the DAG run has still ended, or is gone."""
+    """Ask Airflow, as a trigger does, whether this is still the DAG run's end, or it is gone."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     if RuntimeTaskInstance.get_dr_count(ended.dag_id, run_ids=[ended.run_id]) == 0:
         return True
-    return RuntimeTaskInstance.get_dagrun_state(ended.dag_id, ended.run_id) in ("success", "failed")
+    return RuntimeTaskInstance.get_dagrun_state(ended.dag_id, ended.run_id) == ended.state

@@ -64,22 +64,23 @@ class Airflow:
 
     def task(self, task_id: str, state: str, map_index: int = -1) -> None:
         own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index}
-        self.add(TaskInstance, id=uuid.uuid4(), task_id=task_id, state=state, **own)
+        self.add(TaskInstance, id=uuid.uuid4(), task_id=task_id, state=state, try_number=1, **own)
 
     def triggerer(self, seconds_ago: float = 0) -> None:
         beat = timezone.utcnow() - timedelta(seconds=seconds_ago)
         self.add(Job, id=1, job_type="TriggererJob", state="running", latest_heartbeat=beat)
 
-    def end(self, dag: DAG | None, state: str, message: str, scheduler: int | None = 7) -> None:
+    def end(self, dag: DAG | None, state: str, message: str, scheduler: int | None = 7, cleared: int = 0) -> None:
         """End the DAG run as the scheduler does, commit, and wait for the listener's thread."""
         with self.session() as session:
-            self.add(DagRun, id=1, dag_id="dag", run_id="r1", state=state, scheduled_by_job_id=scheduler)
+            of_run = {"dag_id": "dag", "run_id": "r1", "state": state, "clear_number": cleared}
+            self.add(DagRun, id=1, scheduled_by_job_id=scheduler, **of_run)
             run = session.scalar(select(DagRun))
             assert run is not None
             run.dag = DagSerialization.from_dict(DagSerialization.to_dict(dag)) if dag else None
             getattr(listener, f"on_dag_run_{state}")(dag_run=run, msg=message)
-        listener._pool().shutdown(wait=True)
-        listener._pool.cache_clear()
+        listener.threads().shutdown(wait=True)
+        listener.threads.cache_clear()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what waits for the triggerer."""
@@ -121,6 +122,13 @@ def test_a_success_of_which_the_end_task_said_all_needs_nothing(client: MemoryCl
     airflow.task("g.end_run", "success")
     airflow.end(dag_of(), "success", SUCCESS)
     assert (airflow.rows(), client.calls) == ([], [])
+
+
+def test_after_a_clear_a_success_takes_the_failure_back(airflow: Airflow) -> None:
+    airflow.triggerer()
+    airflow.task("g.end_run", "success")
+    airflow.end(dag_of(), "success", SUCCESS, cleared=1)
+    assert airflow.rows()[0]["ended"]["state"] == "success"
 
 
 def test_a_dag_without_our_tasks_needs_nothing(client: MemoryClient, airflow: Airflow) -> None:
@@ -172,7 +180,7 @@ def test_else_a_row_waits_for_the_triggerer_and_nobody_is_asked(
         ("failed", "all_tasks_deadlocked", "FAILED", "the DAG run ended (all_tasks_deadlocked)", None),
         (
             "failed", FAILURE, "FAILED", "the DAG run ended (task_failure)",
-            {"g.start_run": {"-1": "g.a failed; g.b could not run"}},
+            {"g.start_run": {"g.a failed; g.b could not run": [-1]}},
         ),
     ],
 )  # fmt: skip
@@ -187,7 +195,7 @@ def test_the_row_says_how_it_ended(
     [row] = airflow.rows()
     ended = row["ended"]
     assert (ended["status"], ended["reason"], ended["groups"]) == (status, reason, groups)
-    assert sorted(ended["failed"]) == [["before", -1], ["g.a", -1]]
+    assert sorted(ended["failed"]) == [["before", 1, [-1]], ["g.a", 1, [-1]]]
 
 
 def test_each_index_of_a_mapped_group_is_judged_by_itself(airflow: Airflow) -> None:
@@ -201,10 +209,11 @@ def test_each_index_of_a_mapped_group_is_judged_by_itself(airflow: Airflow) -> N
         each.expand(number=[1, 2])
     airflow.triggerer()
     airflow.task("each.g.a", "failed", 0)
+    airflow.task("each.g.a", "failed", 2)
     airflow.task("each.g.a", "success", 1)
     airflow.end(dag, "failed", FAILURE)
     [row] = airflow.rows()
-    assert row["ended"]["groups"] == {"each.g.start_run": {"0": "each.g.a[0] failed"}}
+    assert row["ended"]["groups"] == {"each.g.start_run": {"each.g.a failed": [0, 2]}}
 
 
 def test_a_connection_that_only_the_run_knows_is_read_from_it(airflow: Airflow) -> None:
@@ -316,4 +325,4 @@ def test_a_start_task_without_a_group_stands_for_the_dag(airflow: Airflow) -> No
     airflow.triggerer()
     airflow.task("a", "failed")
     airflow.end(dag, "failed", FAILURE)
-    assert airflow.rows()[0]["ended"]["groups"] == {"start": {"-1": "a failed"}}
+    assert airflow.rows()[0]["ended"]["groups"] == {"start": {"a failed": [-1]}}

@@ -80,13 +80,18 @@ def _descendants():
     return found
 
 
+def _signal(pid, number, send=os.kill):
+    try:
+        send(pid, number)
+    except OSError:  # it ended meanwhile
+        return
+
+
 def _signal_all(group, number):
     """Send a signal to the command's group and to every descendant."""
-    for send, target in ((os.killpg, group), *((os.kill, pid) for pid in _descendants())):
-        try:
-            send(target, number)
-        except OSError:  # it ended meanwhile
-            continue
+    _signal(group, number, os.killpg)
+    for pid in _descendants():
+        _signal(pid, number)
 
 
 def _reap(command):
@@ -126,7 +131,7 @@ def _wakened_by_signals(on_stop):
 
 def _guard(minder, grace):
     """Wait for the end of the lower watchdog, and of all that it may leave; return its exit status."""
-    wake_read = _wakened_by_signals(lambda number, _: os.kill(minder, number))
+    wake_read = _wakened_by_signals(lambda number, _: _signal(minder, number))
     with open(os.devnull, "wb") as nowhere:  # the output ends with the command, not with us
         for number in (1, 2):
             os.dup2(nowhere.fileno(), number)
@@ -139,10 +144,7 @@ def _guard(minder, grace):
         is_late = deadline is not None and time.monotonic() >= deadline
         if status is not None or is_late:
             for pid in _descendants():  # the lower watchdog too, if it is there: it may have been stopped
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    continue
+                _signal(pid, signal.SIGKILL)
         pause = 0.02 if status is not None or is_late else None if deadline is None else 0.1
         ready, _, _ = select.select([*life, wake_read], [], [], pause)
         if wake_read in ready:
@@ -197,7 +199,7 @@ def _mind(grace, argv, guard):
         if 0 in ready and not os.read(0, 4096):
             stop_asked.append(True)
             life.clear()
-    os.kill(guard, signal.SIGCONT)  # should it have been stopped: nobody else might ever let it end
+    _signal(guard, signal.SIGCONT)  # should it have been stopped: nobody else might ever let it end
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 

@@ -75,7 +75,7 @@ def test_a_reused_step_asks_little(chain: Chain, tracking_uri: str, monkeypatch:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         assert run_dag("reuse_alone", conf).state == "success"
     assert chain.ran == 1
-    closing = {"POST experiments/search": 1, "POST runs/search": 1}  # when the DAG run has ended
+    closing = {"POST experiments/search": 1, "POST runs/search": 2}  # when the DAG run has ended
     step = {
         "GET experiments/get-by-name": 1,
         "POST runs/search": 1,

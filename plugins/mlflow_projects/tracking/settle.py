@@ -113,7 +113,10 @@ def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
     told = {DAG_RUN_STATE: ended.state}
     left = _End("KILLED", ended.reason)
     ends = [(run, left) for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
-    ends += [(run, _End("KILLED", "its task failed in Airflow")) for run in _refused(others, ended)]
+    ends += [
+        (run, _End("KILLED", "its task failed in Airflow before it could report the success"))
+        for run in _refused(others, ended)
+    ]
     for run in parents:
         if run.status in OPEN_STATUSES and run not in chosen:
             lost = "another try of its start task opened a run in its place"

@@ -243,9 +243,9 @@ class Attempt:
             raise AttemptKilledError("stopped by Airflow")
 
     def expire(self) -> bool:
-        """Stop the attempt because its time is over; called from a signal handler, which then raises.
+        """Stop the attempt because its time is over; called from a signal handler.
 
-        :return: True if that exception is not needed, and may get lost in foreign code
+        :return: False if the handler must raise, because what is done now ends by an exception only
         """
         self._expired = True
         if self._running:

@@ -72,10 +72,10 @@ def waiting_dag_runs() -> list[Waiting]:
     )
     with create_session() as session:
         rows = list(session.scalars(query.order_by(TriggererCallback.created_at)))
-    return [
-        Waiting(ended["dag_id"], ended["run_id"], row.created_at, (row.output or "no reason") if failed else "")
-        for row in rows
-        if row.data.get("path") == _FUNCTION
-        for ended in [row.data["kwargs"]["ended"]]
-        for failed in [str(row.state) == "failed"]
-    ]
+    found = []
+    for row in rows:
+        if row.data.get("path") == _FUNCTION:
+            ended = row.data["kwargs"]["ended"]
+            given_up = (row.output or "no reason") if str(row.state) == "failed" else ""
+            found.append(Waiting(ended["dag_id"], ended["run_id"], row.created_at, given_up))
+    return found

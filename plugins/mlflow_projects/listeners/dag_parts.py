@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mlflow_projects.tracking.settle import TaskState, why_unsuccessful
+from mlflow_projects.tracking.settle import TaskState, why_unsuccessful, work_of
 
 _CONN_ID = "mlflow_conn_id"
 _DEFAULT_CONN_ID = "mlflow_default"
@@ -47,7 +47,8 @@ class DagParts:
 
     def is_told_by_end_tasks(self, states: Iterable[TaskState]) -> bool:
         """Tell whether every run of a successful DAG run was closed by its end task, which saw what was below it."""
-        ended = [state == "success" for task_id, _, state in states if task_id in {end.task_id for end in self.ends}]
+        ends = {end.task_id for end in self.ends}
+        ended = [state == "success" for task_id, _, state in states if task_id in ends]
         groups = {id(start.task_group) for start in self._starts}
         closed = {id(end.task_group) for end in self.ends}
         covered = all(any(id(group) in groups for group in _around(step)) for step in self._steps)
@@ -58,9 +59,7 @@ class DagParts:
         found: dict[str, dict[str, list[int]]] = {}
         for start in self._starts:
             reasons = found.setdefault(start.task_id, {})
-            inside = {task.task_id: task for task in self._tasks if start.task_group in _around(task)}
-            work = {name: task for name, task in inside.items() if not (task.is_setup or task.is_teardown)}
-            last = {name for name, task in work.items() if not task.downstream_task_ids & work.keys()}
+            work, last = work_of(task for task in self._tasks if start.task_group in _around(task))
             own = [one for one in states if one[0] in {*work, start.task_id}]
             by_index: dict[int, list[TaskState]] = {}
             is_mapped = start.get_closest_mapped_task_group() is not None

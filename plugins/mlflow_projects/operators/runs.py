@@ -27,8 +27,8 @@ from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.closing import close_abandoned, end_if_there
 from mlflow_projects.tracking.lookup import open_below, parents_of_task, runs_of_dag_run
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, indexed_name
-from mlflow_projects.tracking.settle import why_unsuccessful
-from mlflow_projects.tracking.tags import MAP_INDEX, REASON, ROLE, TASK_ID
+from mlflow_projects.tracking.settle import why_unsuccessful, work_of
+from mlflow_projects.tracking.tags import REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -138,9 +138,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
         reason = self._why_unsuccessful(context)
         status: RunStatus = "FAILED" if reason else "FINISHED"
         with self.tracking() as client:
-            found = self._found(context, client)
-            run = self._run_to_close(context, client, found)
-            own = [one for one in found if self._is_of_group(context, one)]
+            own = self._runs_of_group(context, client)
+            run = self._run_to_close(context, client, own)
             self._close_stragglers(client, run, own)
             is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
             if end_if_there(client, run, status, reason if is_told else None):
@@ -150,30 +149,25 @@ class MLflowEndRunOperator(MLflowRunOperator):
             self.publish(context, client, run)
         return self.xcom_of(run, status)
 
-    def _found(self, context: Context, client: TrackingClient) -> list[Run]:
-        """Return the runs of this DAG run, in a mapped group those of the same index."""
+    def _runs_of_group(self, context: Context, client: TrackingClient) -> list[Run]:
+        """Return the runs that tasks of this task's group opened, in a mapped one those of the same index."""
         ti: Any = context["ti"]
+        group: Any = self.task_group
+        names = {task.task_id for task in group.iter_tasks()}
         index = ti.map_index if self.get_closest_mapped_task_group() is not None else None
-        return runs_of_dag_run(client, ti.dag_id, ti.run_id, map_index=index, airflow_url=airflow_url())
+        found = runs_of_dag_run(client, ti.dag_id, ti.run_id, map_index=index, airflow_url=airflow_url())
+        return [run for run in found if run.tags.get(TASK_ID) in names]
 
-    def _run_to_close(self, context: Context, client: TrackingClient, found: Sequence[Run]) -> Run:
+    def _run_to_close(self, context: Context, client: TrackingClient, own: Sequence[Run]) -> Run:
         """Return the parent run: by its id, or by its tags where the start task's XCom is lost."""
         if run_id := as_run_id(self.run_id) or as_run_id(enclosing_parent(self, context, client)):
             return client.get_run(run_id)
-        parents = [run for run in found if run.tags.get(ROLE) == "parent" and self._is_of_group(context, run)]
+        parents = [run for run in own if run.tags.get(ROLE) == "parent"]
         if not parents:
             raise AirflowFailException(
                 "MLflowEndRunOperator has no run to close; pass the start task's output as run_id."
             )
         return parents[0]
-
-    def _is_of_group(self, context: Context, run: Run) -> bool:
-        """Tell whether a run was opened by a task of this task's group, in a mapped one by the same index."""
-        group: Any = self.task_group
-        names = {task.task_id for task in group.iter_tasks()}
-        index = str(context["ti"].map_index)
-        is_mapped = self.get_closest_mapped_task_group() is not None
-        return run.tags.get(TASK_ID) in names and (not is_mapped or run.tags.get(MAP_INDEX) == index)
 
     def _close_stragglers(self, client: TrackingClient, parent: Run, own: Sequence[Run]) -> None:
         others = [run for run in own if run.run_id != parent.run_id]
@@ -186,8 +180,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
     def _why_unsuccessful(self, context: Context) -> str:
         ti: Any = context["ti"]
         group: Any = self.task_group
-        work = {task.task_id: task for task in group.iter_tasks() if not (task.is_setup or task.is_teardown)}
-        last = {name for name, task in work.items() if not (task.downstream_task_ids & work.keys())}
+        work, last = work_of(group.iter_tasks())
         in_mapped_group = self.get_closest_mapped_task_group() is not None
         states = [
             (state["task_id"], -1 if in_mapped_group else state["map_index"], state["state"])

@@ -63,7 +63,7 @@ def time_out_is_heard(execution_timeout: timedelta | None, expire: Callable[[], 
     signal for its own: so what matters is done before it is raised, and the signal is sent again if nothing came of
     it.
 
-    :param expire: stops the work; returns whether that needs no exception
+    :param expire: stops the work; returns False if only the alarm's exception ends it
     """
     airflows = signal.getsignal(signal.SIGALRM)
     if execution_timeout is None or not callable(airflows):

@@ -58,7 +58,7 @@ def is_read_as_code(root: Node, node: Node) -> bool:
 
 def is_run_as_file(root: Node, node: Node) -> bool:
     """Tell whether what stands at a node of a script is written, as text, to a file of code or one that is run."""
-    written = {*_files_of(node), *(name[1:] for name in _holders(root, node) if name.startswith("/"))}
+    written = {name[1:] for name in _holders(root, node) if name.startswith("/")}
     return _are_code(root, written, {outer.id for outer in around(node)})
 
 

@@ -46,6 +46,15 @@ class EndedDagRun:
     airflow_url: str = ""
 
 
+def work_of(tasks: Iterable[Any]) -> tuple[set[str], set[str]]:
+    """Return the ids of a group's tasks without setups and teardowns, and of those the last ones.
+
+    :param tasks: of the group, as a DAG file or the scheduler has them
+    """
+    work = {task.task_id: task for task in tasks if not (task.is_setup or task.is_teardown)}
+    return {*work}, {name for name, task in work.items() if not task.downstream_task_ids & work.keys()}
+
+
 def why_unsuccessful(states: Iterable[TaskState], last: Collection[str]) -> str:
     """Say why a group is not successful, "" if it is: the rule by which Airflow judges a DAG run.
 

@@ -75,7 +75,9 @@ def run_data(dag_id: str, run_id: str = Query(max_length=250)) -> Response:
     dag_run = _dag_run(dag_id, run_id)
     described = {"state": dag_run.state, "start": dag_run.start, "end": dag_run.end, "ended": dag_run.ended}
     waits = (
-        any((one.dag_id, one.run_id) == (dag_id, run_id) for one in waiting_dag_runs()) if dag_run.ended else False
+        any((one.dag_id, one.run_id) == (dag_id, run_id) for one in waiting_dag_runs() if not one.given_up)
+        if dag_run.ended
+        else False
     )
 
     def look(client: TrackingClient) -> dict[str, Any]:

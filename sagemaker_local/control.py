@@ -12,6 +12,7 @@ DELETE   ``/requests``     begins to count anew
 GET      ``/jobs``         the jobs with their status, the process ids and the exit statuses of their instances
 POST     ``/interrupt``    ``{"job": name}``: takes a spot job's instances away; it starts again
 POST     ``/age``          ``{"job": name, "seconds": n}``: the job counts as having trained so much longer
+POST     ``/forget``       ``{"job": name}``: ends the job and knows it no more, as another account or region would
 =======  ================  ================================================================================
 """
 
@@ -176,6 +177,8 @@ class Control:
             self._fleet.interrupt(given["job"])
         elif path == "/age" and method == "POST":
             self._fleet.age(given["job"], given["seconds"])
+        elif path == "/forget" and method == "POST":
+            self._fleet.forget(given["job"])
         elif path not in ("/faults", "/requests"):
             raise ValueError(f"there is no {method} {PREFIX}{path}")
         with self._lock:

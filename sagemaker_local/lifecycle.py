@@ -256,6 +256,15 @@ class Fleet:
         """Count a job as having trained so much longer."""
         self._named(name)[1].age(seconds)
 
+    def forget(self, name: str) -> None:
+        """End a job and know it no more."""
+        job, life = self._named(name)
+        with self._lock:
+            del self._lives[job.region, name]
+        job.ask_stop()
+        for instance in life.instances:
+            instance.remove()
+
     def _named(self, name: str) -> tuple[TrainingJob, Life]:
         with self._lock:
             found = next((pair for pair in self._lives.values() if pair[0].name == name), None)

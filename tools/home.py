@@ -23,12 +23,22 @@ def environment() -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # Five seconds, SQLite's own, are too few on a busy laptop: the scheduler ended with "database is locked".
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}?timeout=60",
+        **database(),
         "MLFLOW_TRACKING_URI": tracking,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONWARNINGS": "ignore",
     }
+
+
+def database(part: str = "") -> dict[str, str]:
+    """Return the variable that names Airflow's database, for one of its parts.
+
+    Five seconds of patience, SQLite's own, are too few on a busy laptop: the scheduler ended with "database is locked".
+    The API server must not have more. It writes its audit log in the event loop that also commits what its other
+    requests wrote: if one waits for the other, none is answered until the patience ends.
+    """
+    patience = 5 if part == "api-server" else 60
+    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}?timeout={patience}"}
 
 
 def embedded_store() -> str:

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from home import BIN, HOME, ROOT, embedded_store, environment, prepare
+from home import BIN, HOME, ROOT, database, embedded_store, environment, prepare
 
 WAIT_SECONDS = 300  # a busy machine needs more than two minutes
 PASSWORDS = HOME / "simple_auth_manager_passwords.json.generated"
@@ -31,17 +32,20 @@ def main() -> int:
     log_folder = HOME / "logs"
     log_folder.mkdir(parents=True, exist_ok=True)
     airflow_url, mlflow_url = f"http://127.0.0.1:{airflow_port}", f"http://127.0.0.1:{mlflow_port}"
-    services: list[tuple[str, subprocess.Popen[bytes], str, Path]] = []
+    services: list[Service] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us in the background
     try:
+        health = [f"{airflow_url}/api/v2/monitor/health"]
         if own_server:
             env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven more processes that nobody needs here
             command = [
                 BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
                 "--backend-store-uri", embedded_store(), "--artifacts-destination", HOME / "mlartifacts",
             ]  # fmt: skip
-            services.append(start("MLflow", command, env, f"{mlflow_url}/health", log_folder / "mlflow.log"))
+            print("Starting MLflow ...", flush=True)
+            services.append(start("MLflow", command, env, log_folder / "mlflow.log"))
+            health.append(f"{mlflow_url}/health")
             env["MLFLOW_TRACKING_URI"] = mlflow_url
             del env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]
         env["AIRFLOW__API__PORT"] = str(airflow_port)
@@ -50,28 +54,43 @@ def main() -> int:
         env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = f"{airflow_url}/execution/"
         env["AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL"] = "30"
         env["AIRFLOW__CORE__TEST_CONNECTION"] = "Enabled"  # the Test button of the connection form
-        health = f"{airflow_url}/api/v2/monitor/health"
-        services.append(start("Airflow", [BIN / "airflow", "standalone"], env, health, log_folder / "airflow.log"))
-        for name, process, url, log in services:
-            if problem := wait_for(process, url):
-                return fail(f"{name} {problem}; see {os.path.relpath(log, ROOT)}")
+        print("Starting Airflow ...", flush=True)
+        for part in ("api-server", "scheduler", "dag-processor", "triggerer"):
+            its_own = {**env, **database(part)}
+            services.append(start(f"Airflow's {part}", [BIN / "airflow", part], its_own, log_folder / f"{part}.log"))
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not all(map(answers, health)):
+            if gone := next(filter(Service.has_ended, services), None):
+                return fail(f"{gone.name} ended at once; see {os.path.relpath(gone.log, ROOT)}")
+            if time.monotonic() > deadline:
+                logs = os.path.relpath(log_folder, ROOT)
+                return fail(f"Not everything answers after {WAIT_SECONDS} s; see the *.log in {logs}")
+            time.sleep(0.5)
         user, password = login()
         print(f"Airflow   {airflow_url}   (user {user}, password {password})")
         print(f"MLflow    {mlflow_url if own_server else env['MLFLOW_TRACKING_URI']}")
         print("Ctrl-C stops both.", flush=True)
-        while all(process.poll() is None for _, process, _, _ in services):
+        while not any(map(Service.has_ended, services)):
             time.sleep(0.5)
-        name, _, _, log = next(service for service in services if service[1].poll() is not None)
-        return fail(f"{name} ended by itself; see {os.path.relpath(log, ROOT)}")
+        gone = next(filter(Service.has_ended, services))
+        return fail(f"{gone.name} ended by itself; see {os.path.relpath(gone.log, ROOT)}")
     except KeyboardInterrupt:
         return 0
     finally:
         print("\nStopping ...", flush=True)
-        stop([process for _, process, _, _ in reversed(services)])
+        stop([service.process for service in reversed(services)])
 
 
-def start(name: str, command: list, env: dict[str, str], url: str, log: Path):
-    print(f"Starting {name} ...", flush=True)
+class Service(NamedTuple):
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+def start(name: str, command: list[str | Path], env: dict[str, str], log: Path) -> Service:
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -80,26 +99,20 @@ def start(name: str, command: list, env: dict[str, str], url: str, log: Path):
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Both services end cleanly on SIGINT only, which a shell's background job would ignore.
+            # They end cleanly on SIGINT only, which a shell's background job would ignore.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-    return name, process, url, log
+    return Service(name, process, log)
 
 
-def wait_for(process: subprocess.Popen, url: str) -> str:
-    """Return "" once the URL answers well, else what is wrong."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            return f"ended at once with exit status {process.returncode}"
-        with contextlib.suppress(HTTPError, URLError, OSError, ValueError), urlopen(url, timeout=5) as answer:
-            body = answer.read().decode()
-            if not body.startswith("{") or all(
-                part.get("status") in ("healthy", None) for part in json.loads(body).values()
-            ):
-                return ""
-        time.sleep(0.5)
-    return f"does not answer at {url} after {WAIT_SECONDS} s"
+def answers(url: str) -> bool:
+    """Say whether a URL answers, and all parts that it tells of are well."""
+    with contextlib.suppress(HTTPError, URLError, OSError, ValueError), urlopen(url, timeout=5) as answer:
+        body = answer.read().decode()
+        return not body.startswith("{") or all(
+            part.get("status") in ("healthy", None) for part in json.loads(body).values()
+        )
+    return False
 
 
 def login() -> tuple[str, str]:

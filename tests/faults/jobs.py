@@ -82,6 +82,17 @@ def _(stack: Stack, mode: str) -> tuple[str, str]:
     return run(stack, f"job_{mode}", "echo fine")
 
 
+# Before the others, as it takes longest: AWS may not know a new job everywhere, so nobody believes at once.
+@fault("AWS knows the job no more", "failed")
+def _(stack: Stack, mode: str) -> tuple[str, str]:
+    dag_id, run_id = run(stack, f"job_{mode}", HANGING)
+    wait_until_watched(stack, dag_id, run_id, mode)
+    stack.sagemaker.forget(stack.wait_job(run_id, "Training"))
+    stack.wait_end(dag_id, run_id)
+    assert "AWS knows it no more" in stack.task_log(dag_id, run_id), "no line says what became of the job"
+    return dag_id, run_id
+
+
 @fault("the project fails", "failed")
 def _(stack: Stack, mode: str) -> tuple[str, str]:
     return run(stack, f"job_{mode}", "echo last words; exit 3")

@@ -79,7 +79,7 @@ def running_airflow(
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",  # as in make up
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -105,8 +105,11 @@ def running_airflow(
             subprocess.run([program, "db", "migrate"], env=environment, check=True, stdout=log, stderr=log)
         for part in ("api-server", "dag-processor", "scheduler"):
             log = resources.enter_context((home / f"{part}.log").open("ab"))
+            # As in make up; tools/home.py says why.
+            patience = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=5"}
+            its_own = environment | (patience if part == "api-server" else {})
             process = subprocess.Popen(
-                [program, part], env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True
+                [program, part], env=its_own, cwd=home, stdout=log, stderr=log, start_new_session=True
             )
             resources.callback(end, process)
             if part == "api-server":

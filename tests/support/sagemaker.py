@@ -92,6 +92,10 @@ class SageMaker:
         """Take a spot job's instances away."""
         self._control("POST", "interrupt", {"job": job})
 
+    def forget(self, job: str) -> None:
+        """End a job and let the stand-in know it no more."""
+        self._control("POST", "forget", {"job": job})
+
     def describe(self, job: str) -> dict[str, Any]:
         """Return DescribeTrainingJob's answer."""
         return dict(self.client().describe_training_job(TrainingJobName=job))

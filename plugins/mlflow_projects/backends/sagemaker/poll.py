@@ -19,7 +19,7 @@ from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Tr
 
 # AWS's lists may lag behind, and clocks differ.
 _OVERLAP_SECONDS = 60.0
-_SILENCE_SECONDS = 300.0
+_SILENCE_SECONDS = 120.0
 
 
 @dataclass

@@ -33,9 +33,9 @@ def environment() -> dict[str, str]:
 def database(part: str = "") -> dict[str, str]:
     """Return the variable that names Airflow's database, for one of its parts.
 
-    Five seconds of patience, SQLite's own, are too few on a busy laptop: the scheduler ended with "database is locked".
-    The API server must not have more. It writes its audit log in the event loop that also commits what its other
-    requests wrote: if one waits for the other, none is answered until the patience ends.
+    Five seconds of patience, SQLite's own, are too few on a busy laptop: the scheduler ended with "database is
+    locked". The API server must not have more. It writes its audit log in the event loop that also commits what its
+    other requests wrote: if one waits for the other, none is answered until the patience ends.
     """
     patience = 5 if part == "api-server" else 60
     return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}?timeout={patience}"}

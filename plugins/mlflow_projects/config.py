@@ -45,6 +45,11 @@ OPTIONS = {
         "float",
         "14",
     ),
+    "git_trusted_dirs": Option(
+        "Folders whose git repositories count as the worker's own, whoever owns them; separated by colons. Of any "
+        "other user's repository only the commit is read, without git.",
+        example="/opt/airflow/dags:/srv/projects",
+    ),
     # A backend's defaults are the option of its name.
     "sagemaker": Option(
         "Defaults for backend_config of the SageMaker backend, as a JSON object.",
@@ -67,6 +72,12 @@ def checkpoints() -> CheckpointSettings:
 
     location = _text("checkpoint_dir") or str(_home() / "mlflow_projects_checkpoints")
     return CheckpointSettings(location, _number("checkpoint_days"))
+
+
+def git_trusted_dirs() -> list[Path]:
+    """Return the folders where git may read repositories of other users."""
+    names = filter(None, map(str.strip, _text("git_trusted_dirs").split(os.pathsep)))
+    return [Path(name).expanduser().resolve() for name in names]
 
 
 def backend_defaults(backend: str) -> Mapping[str, Any]:

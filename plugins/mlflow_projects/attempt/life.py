@@ -115,7 +115,7 @@ class Attempt:
                     folder = None if is_durable(step.backend) else stack.enter_context(self._kept_checkpoint(job))
                 if self.reuse:
                     with self._interruptible():
-                        self.reuse.identify(launch, step.backend, job)
+                        self.reuse.identify(launch, step.backend, job, step.git_trusted_dirs)
             except (ProjectError, StepFailedError) as error:
                 self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
                 raise
@@ -171,7 +171,8 @@ class Attempt:
         check_config_keys(step.backend_config)
         RunRecord.check_name(step.run_name)
         with self._interruptible():
-            fetched = fetch(step.uri, step.version, self.cache, workspace, step.git_credentials, step.bundle)
+            access = step.git_credentials, step.bundle, step.git_trusted_dirs
+            fetched = fetch(step.uri, step.version, self.cache, workspace, *access)
         entry_point = fetched.project.entry_point(step.entry_point)
         job = Job(
             project=fetched.project,

@@ -12,8 +12,9 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.contract import Job, Launch
@@ -49,15 +50,16 @@ class Reuse:
     clock: Callable[[], float] = time.monotonic
     _key: ReuseKey | None = field(default=None, init=False)
 
-    def identify(self, launch: Launch, backend: str, job: Job) -> None:
+    def identify(self, launch: Launch, backend: str, job: Job, trusted_dirs: Sequence[Path] = ()) -> None:
         """Find out what the step would do; it may take as long as reading its files does.
 
         :param backend: its name
+        :param trusted_dirs: where git may read repositories of other users
         :raises ProjectError: something of it cannot be read
         """
         record = job.parameters.as_record()
         parts = {
-            "code": tree_hash(job.project.root),
+            "code": tree_hash(job.project.root, trusted_dirs),
             "entry point": job.entry_point.name,
             "parameters": record,
             "input files": _input_files(job),

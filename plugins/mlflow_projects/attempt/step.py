@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.contract import Handle
-from mlflow_projects.project.repository import GitCredentials
+from mlflow_projects.project.git_authentication import GitCredentials
 from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run
 
@@ -39,6 +40,7 @@ class Step:
     tags: Mapping[str, str] = field(default_factory=dict)
     git_credentials: GitCredentials | None = None
     bundle: BundleCheckout | None = None
+    git_trusted_dirs: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-from mlflow_projects.project.repository import GitCredentials
+from mlflow_projects.project.git_authentication import GitCredentials
 
 
 def git_credentials(conn_id: str) -> GitCredentials:

@@ -300,6 +300,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             tags=own_tags(self._mapping("tags")),
             git_credentials=git_credentials(self.git_conn_id) if self.git_conn_id else None,
             bundle=bundle_checkout(context),
+            git_trusted_dirs=config.git_trusted_dirs(),
         )
 
     def _step_of(self, run: Run, context: Context) -> Step:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlflow_projects.config import airflow_url
+from mlflow_projects.config import airflow_url, git_trusted_dirs
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
@@ -195,8 +195,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
 def _dag_source(context: Context) -> SourceTags:
     file = Path(context["dag"].fileloc)
-    commit, repo_url, changed = head_commit(file.parent, bundle_checkout(context)) or (None, None, False)
-    return SourceTags(name=str(file), kind="JOB", commit=commit, repo_url=repo_url, changed=changed)
+    head = head_commit(file.parent, bundle_checkout(context), git_trusted_dirs())
+    return SourceTags(name=str(file), kind="JOB", **(head._asdict() if head else {}))
 
 
 def _recordable(params: Mapping[str, Any]) -> dict[str, str]:

@@ -87,7 +87,8 @@ def _sha256(uri: str, file: Path) -> str:
 def _unpack(uri: str, file: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
+            # A repository is no part of a project, and its settings are not to be trusted.
+            members = [one for one in archive.infolist() if ".git" not in map(str.lower, _path(one).parts)]
             for member in members:
                 _check_member(uri, member)
             total = sum(member.file_size for member in members)
@@ -100,8 +101,12 @@ def _unpack(uri: str, file: Path, folder: Path) -> None:
         raise ProjectError(f"{uri} is not a usable zip file: {error}.") from error
 
 
+def _path(member: zipfile.ZipInfo) -> PurePosixPath:
+    return PurePosixPath(member.filename.replace("\\", "/"))
+
+
 def _check_member(uri: str, member: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(member.filename.replace("\\", "/"))
+    path = _path(member)
     if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
         raise ProjectError(f"{uri} holds the file {member.filename!r}, which would land outside; not unpacked.")
     kind = stat.S_IFMT(member.external_attr >> 16)

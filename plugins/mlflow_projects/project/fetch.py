@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import archive, repository
+from mlflow_projects.project import archive, local_repository, repository
 from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.git_authentication import GitCredentials
 from mlflow_projects.project.paths import exists, is_folder
-from mlflow_projects.project.repository import GitCredentials
 from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 
@@ -24,7 +25,7 @@ class Source:
     :param commit: the git commit, if the files are in a repository
     :param branch: the branch that was asked for
     :param repo_url: the repository's URL
-    :param changed: True if a local work tree differs from its commit
+    :param changed: True if a local work tree differs from its commit, None if that is unknown
     :param sha256: of a zip file
     """
 
@@ -32,7 +33,7 @@ class Source:
     commit: str | None = None
     branch: str | None = None
     repo_url: str | None = None
-    changed: bool = False
+    changed: bool | None = False
     sha256: str | None = None
 
 
@@ -51,6 +52,7 @@ def fetch(
     workspace: Path,
     credentials: GitCredentials | None = None,
     bundle: BundleCheckout | None = None,
+    trusted_dirs: Sequence[Path] = (),
 ) -> FetchedProject:
     """Return a project's folder for one attempt.
 
@@ -62,6 +64,7 @@ def fetch(
     :param version: branch, tag or commit, for git only
     :param workspace: an existing folder that belongs to the attempt
     :param bundle: the checkout that the DAG file is in, if it comes from git
+    :param trusted_dirs: where git may read repositories of other users
     :raises ProjectError: the project cannot be had; the sentence says why
     """
     for name, text in (("uri", unquote(uri)), ("version", version or "")):
@@ -82,9 +85,15 @@ def fetch(
         return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
-        return FetchedProject(load_project(folder), _local_source(uri, folder, bundle))
+        return FetchedProject(load_project(folder), _local_source(uri, folder, bundle, trusted_dirs))
     if local is not None and exists(local) and not repository.is_repository(local):
         raise ProjectError(f"version {version!r} is for git projects; {local} is no git repository.")
+    if local is not None and exists(local) and not local_repository.is_trusted(local, trusted_dirs):
+        raise ProjectError(
+            f"The git repository {local} belongs to another user, whose settings git would obey. Name the folder in "
+            "[mlflow_projects] git_trusted_dirs of Airflow's configuration and in git's own safe.directory, or give "
+            "it to the worker's user."
+        )
     url = location if local is None else local.as_uri()
     with repository.checked_out(url, version, cache, credentials) as checkout:
         shutil.copytree(checkout.root, copy, symlinks=True)
@@ -107,7 +116,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
 
     :param may_be_gone: a repository that is gone may still have left the wanted commit in the cache
     """
-    if location.startswith("file:"):
+    if urlsplit(location).scheme == "file":
         path = Path(unquote(urlsplit(location).path))
     elif exists(Path(location)) or not repository.looks_like_git(location):
         path = Path(location).expanduser().resolve()
@@ -125,9 +134,6 @@ def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
     return folder
 
 
-def _local_source(uri: str, folder: Path, bundle: BundleCheckout | None) -> Source:
-    head = head_commit(folder, bundle)
-    if head is None:
-        return Source(name=uri)
-    commit, repo_url, changed = head
-    return Source(name=uri, commit=commit, repo_url=repo_url, changed=changed)
+def _local_source(uri: str, folder: Path, bundle: BundleCheckout | None, trusted_dirs: Sequence[Path]) -> Source:
+    head = head_commit(folder, bundle, trusted_dirs)
+    return Source(name=uri, **head._asdict()) if head else Source(name=uri)

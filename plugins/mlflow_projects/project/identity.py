@@ -6,31 +6,30 @@ file with the same files have the same hash; so has the same tree at another com
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.git_command import ask
+from mlflow_projects.project import local_repository
 
 _CHUNK = 2**20
 # Python writes there while a project runs; nobody means it as content, tracked or not.
 _NEVER = (b".git", b"__pycache__")
 
 
-def tree_hash(root: Path) -> str:
+def tree_hash(root: Path, trusted_dirs: Sequence[Path] = ()) -> str:
     """Return the hash of a project's folder: names, contents, executable bits and the targets of links.
 
     Files that git ignores do not count, nor do ``.git``, ``__pycache__`` and empty folders. The rules of
     ``.gitignore`` hold in a folder outside of any repository too, if git is installed.
 
+    :param trusted_dirs: as in :func:`mlflow_projects.project.local_repository.find`
     :raises ProjectError: a file cannot be read
     """
-    return _hash_of(os.fsencode(root), _listed(root))
+    return _hash_of(os.fsencode(root), _listed(root, trusted_dirs), trusted_dirs)
 
 
 def path_hash(path: Path) -> str:
@@ -43,12 +42,14 @@ def path_hash(path: Path) -> str:
     return _hash_of(os.fsencode(path.parent), [os.fsencode(path.name)], with_names=False)
 
 
-def _hash_of(root: bytes, names: Iterable[bytes], *, with_names: bool = True) -> str:
+def _hash_of(
+    root: bytes, names: Iterable[bytes], trusted_dirs: Sequence[Path] = (), *, with_names: bool = True
+) -> str:
     digest = hashlib.sha256()
     for name in sorted(set(names)):
         path = os.path.join(root, name)  # noqa: PTH118  (names may be no text)
         try:
-            kind, content = _content(path)
+            kind, content = _content(path, trusted_dirs)
         except FileNotFoundError:  # tracked, but deleted from the work tree
             continue
         except OSError as error:
@@ -59,13 +60,13 @@ def _hash_of(root: bytes, names: Iterable[bytes], *, with_names: bool = True) ->
     return digest.hexdigest()
 
 
-def _content(path: bytes) -> tuple[bytes, bytes]:
+def _content(path: bytes, trusted_dirs: Sequence[Path]) -> tuple[bytes, bytes]:
     """Return (kind, hash of the content) of a file or link."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         return b"link", hashlib.sha256(os.readlink(path)).digest()  # noqa: PTH115
     if stat.S_ISDIR(mode):  # a repository inside of this one
-        return b"folder", tree_hash(Path(os.fsdecode(path))).encode()
+        return b"folder", tree_hash(Path(os.fsdecode(path)), trusted_dirs).encode()
     if not stat.S_ISREG(mode):  # a pipe or socket: reading it could last for ever
         return b"special", b""
     digest = hashlib.sha256()
@@ -75,38 +76,30 @@ def _content(path: bytes) -> tuple[bytes, bytes]:
     return b"executable" if mode & stat.S_IXUSR else b"file", digest.digest()
 
 
-def _listed(root: Path) -> Iterator[bytes]:
+def _listed(root: Path, trusted_dirs: Sequence[Path]) -> Iterator[bytes]:
     """Yield the names of the files that count, relative to the folder; those of folders only for repositories."""
     try:
-        names = _listed_by_git(root)
+        names = _listed_by_git(root, trusted_dirs)
     except OSError:  # git is not installed
         return _walked(os.fsencode(root), _NEVER)
     return (name.rstrip(b"/") for name in names if name and not set(name.split(b"/")) & set(_NEVER))
 
 
-def _listed_by_git(root: Path) -> list[bytes]:
+def _listed_by_git(root: Path, trusted_dirs: Sequence[Path]) -> list[bytes]:
     others = ["--others", "--exclude-standard"]
-    inside = ask(root, "rev-parse", "--is-inside-work-tree")
-    # A folder that its repository ignores (a cache, say) is a project all the same: it counts by itself.
-    if inside == b"true\n" and ask(root, "check-ignore", "--quiet", "--no-index", ".") is None:
-        names = ask(root, "ls-files", "-z", "--cached", *others)
-        if names is not None:
-            return names.split(b"\0")
-    with _empty_repository() as repository:
-        names = ask(root, f"--git-dir={repository}", "--work-tree=.", "ls-files", "-z", *others)
+    repository = local_repository.find(root, trusted_dirs)
+    if repository and repository.is_trusted:
+        with repository.opened() as opened:
+            # A folder that its repository ignores (a cache, say) is a project all the same: it counts by itself.
+            if opened.ask(root, "check-ignore", "--quiet", "--no-index", ".") is None:
+                names = opened.ask(root, "ls-files", "-z", "--cached", *others)
+                if names is not None:
+                    return names.split(b"\0")
+    with local_repository.no_repository(root) as opened:
+        names = opened.ask(root, "ls-files", "-z", *others)
     if names is None:
         raise ProjectError(f"git cannot list the files of {root}; look at what `git status` says there.")
     return names.split(b"\0")
-
-
-@contextlib.contextmanager
-def _empty_repository() -> Iterator[str]:
-    """Yield a repository without any file: git then reads a folder that is in none."""
-    with tempfile.TemporaryDirectory(prefix="mlflow-projects-git-") as folder:
-        for name in ("objects", "refs"):
-            (Path(folder) / name).mkdir()
-        (Path(folder) / "HEAD").write_text("ref: refs/heads/main\n", encoding="ascii")
-        yield folder
 
 
 def _walked(root: bytes, never: tuple[bytes, ...]) -> Iterator[bytes]:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.file_lock import file_lock
-from mlflow_projects.project.cache import Cache, remove
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.git_authentication import GitCredentials, access
 from mlflow_projects.project.git_command import GitError, fetching
 
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -30,27 +28,6 @@ _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 _SCP_LIKE = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//)(?P<path>.+)")
 _COMMITS = "refs/mirror/commits"  # in a mirror: a name for each commit that was fetched by itself
 _NETWORK_TRIES = 3
-_NETWORK_STALL_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class GitCredentials:
-    """What a git server asks for.
-
-    :param username: for https; many hosts take any name beside a token
-    :param password: password or access token for https
-    :param private_key: an OpenSSH private key, as text
-    :param private_key_file: the path of one
-    :param known_hosts_file: for ssh; without it, OpenSSH's own files count
-    :param accept_new_host: take an unknown ssh host's key at the first contact
-    """
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    private_key: str = field(default="", repr=False)
-    private_key_file: str = ""
-    known_hosts_file: str = ""
-    accept_new_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +83,7 @@ def checked_out(
     _check(url, version)
     key = hashlib.sha256(url.encode()).hexdigest()[:24]
     with cache.entry("git", key, _make_mirror) as mirror:
-        git = _Git(mirror, url, credentials, sleep)
+        git = _Git(mirror, url, credentials, cache, sleep)
         commit, branch = _commit_of(git, version, lambda: cache.measure("git", key))
 
         def make(folder: Path) -> None:
@@ -155,22 +132,34 @@ class _Git:
     """Git commands in one mirror, talking to one remote."""
 
     def __init__(
-        self, mirror: Path, url: str, credentials: GitCredentials | None, sleep: Callable[[float], None]
+        self,
+        mirror: Path,
+        url: str,
+        credentials: GitCredentials | None,
+        cache: Cache,
+        sleep: Callable[[float], None],
     ) -> None:
-        self.mirror, self.url, self.credentials, self.sleep = mirror, url, credentials, sleep
+        self.mirror, self.url, self.credentials, self.cache, self.sleep = mirror, url, credentials, cache, sleep
 
-    def local(self, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
-        return fetching(*arguments, cwd=cwd or self.mirror, environment=environment)
+    def local(self, *arguments: str, cwd: Path | None = None) -> str:
+        return fetching(*arguments, cwd=cwd or self.mirror)
 
     def remote(self, *arguments: str, cwd: Path | None = None) -> str:
         """Run a command that talks to the remote, a few times if need be.
 
         :raises ProjectError: the remote cannot be reached, or does not let us in
         """
-        with _authentication(self.url, self.credentials) as (options, environment):
+        with access(self.url, self.credentials, self.cache) as way:
             for attempt in range(1, _NETWORK_TRIES + 1):
                 try:
-                    return self.local(*options, *arguments, cwd=cwd, **environment)
+                    return fetching(
+                        *way.options,
+                        *arguments,
+                        cwd=cwd or self.mirror,
+                        environment=way.environment,
+                        before=way.before,
+                        text=way.text,
+                    )
                 except GitError as error:
                     reason = _last_words(str(error))
                     if attempt == _NETWORK_TRIES or not _may_pass(reason):
@@ -181,7 +170,7 @@ class _Git:
         raise AssertionError("unreachable")
 
     def has(self, commit: str) -> bool:
-        """Tell whether the mirror holds a commit; mostly without GitPython, which takes 80 ms to import."""
+        """Tell whether the mirror holds a commit; mostly without starting git."""
         if (self.mirror / _COMMITS / commit).is_file():
             return True
         try:
@@ -269,69 +258,6 @@ def _check_out(git: _Git, commit: str, folder: Path) -> None:
         ) from error
     if (folder / ".gitmodules").is_file():
         git.remote("submodule", "--quiet", "update", "--init", "--recursive", cwd=folder)
-
-
-@contextlib.contextmanager
-def _authentication(url: str, credentials: GitCredentials | None) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Yield git options and environment that answer the remote's questions.
-
-    Only the project's own host gets an answer, because a submodule may name any other one. The answers
-    lie in files that only this user can read and that are gone after the block: neither a command line,
-    nor the environment, nor any git configuration ever holds them.
-    """
-    environment = {
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",  # never ext::, which is a shell command
-        "LC_ALL": "C.UTF-8",
-        "GIT_HTTP_LOW_SPEED_LIMIT": "1",
-        "GIT_HTTP_LOW_SPEED_TIME": str(_NETWORK_STALL_SECONDS),
-    }
-    ssh = f"ssh -o BatchMode=yes -o ConnectTimeout={_NETWORK_STALL_SECONDS}"
-    if credentials is None:
-        environment.setdefault("GIT_SSH_COMMAND", os.environ.get("GIT_SSH_COMMAND", ssh))
-        yield [], environment
-        return
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-git-"))  # mode 0700
-    try:
-        parts = urlsplit(url)
-        for name, answer in (
-            ("username", credentials.username or "git"),
-            ("password", credentials.password),
-            ("scheme", parts.scheme),
-            ("host", parts.netloc.rpartition("@")[2]),
-        ):
-            _write_private(folder / name, answer)
-        askpass = folder / "askpass"
-        _write_private(
-            askpass,
-            '#!/bin/sh\nhere=$(dirname "$0")\n'
-            'scheme=$(cat "$here/scheme") host=$(cat "$here/host")\n'
-            'case "$1" in *" \'$scheme://$host\': " | *" \'$scheme://"*"@$host\': ") ;; *) exit 1;; esac\n'
-            'case "$1" in [Uu]sername*) exec cat "$here/username";; *) exec cat "$here/password";; esac\n',
-        )
-        askpass.chmod(stat.S_IRWXU)
-        environment["GIT_ASKPASS"] = str(askpass)
-        key_file = credentials.private_key_file
-        if credentials.private_key:
-            key_file = str(folder / "key")
-            _write_private(folder / "key", credentials.private_key.rstrip("\n") + "\n")
-        if key_file:
-            ssh += f" -o IdentitiesOnly=yes -i '{key_file}'"
-        if credentials.known_hosts_file:
-            ssh += f" -o UserKnownHostsFile='{credentials.known_hosts_file}'"
-        if credentials.accept_new_host:
-            ssh += " -o StrictHostKeyChecking=accept-new"
-        environment["GIT_SSH_COMMAND"] = ssh
-        # An empty helper switches off those of the machine: none must be asked, none may store the token.
-        yield ["-c", "credential.helper=", "-c", "credential.useHttpPath=false"], environment
-    finally:
-        remove(folder)
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _last_words(stderr: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from mlflow_projects.project import git_command
+from mlflow_projects.project import local_repository
 from mlflow_projects.project.repository import without_credentials
-
-# In what `git status` prints; see "Porcelain Format Version 2" in its manual.
-_COMMIT = "# branch.oid "
-_NO_COMMIT = "(initial)"
 
 
 @dataclass(frozen=True)
@@ -32,31 +29,47 @@ class BundleCheckout:
         return folder.resolve().is_relative_to(self.root.resolve())
 
 
-def head_commit(folder: Path, bundle: BundleCheckout | None = None) -> tuple[str, str | None, bool] | None:
-    """Return (commit, remote's URL, uncommitted changes?) of the work tree that holds a local folder.
+class Head(NamedTuple):
+    """What a local folder holds.
 
-    None where the folder is in no repository, or git is not installed. The URL comes without credentials.
+    :param repo_url: the remote's, without credentials
+    :param changed: whether files differ from the commit; None: unknown, as the repository is somebody else's
+    """
+
+    commit: str
+    repo_url: str | None
+    changed: bool | None
+
+
+def head_commit(folder: Path, bundle: BundleCheckout | None = None, trusted_dirs: Sequence[Path] = ()) -> Head | None:
+    """Return the commit of the work tree that holds a local folder.
+
+    None where the folder is in no repository, or git is not installed.
 
     :param bundle: where the DAG file comes from, if from git
+    :param trusted_dirs: as in :func:`mlflow_projects.project.local_repository.find`
     """
     if bundle is None or not bundle.holds(folder):
-        return _ask_git(folder)
+        return _head(folder, trusted_dirs)
     repo_url = without_credentials(bundle.repo_url) if bundle.repo_url else None
-    if not (bundle.root / ".git").exists():  # git would answer for a repository further up, if there is one
-        return (bundle.commit, repo_url, False) if bundle.commit else None
-    answer = _ask_git(folder)
-    return answer and (answer[0], repo_url, answer[2])
+    if not (bundle.root / ".git").exists():  # a repository further up, if there is one, would answer
+        return Head(bundle.commit, repo_url, changed=False) if bundle.commit else None
+    head = _head(folder, trusted_dirs)
+    return head and head._replace(repo_url=repo_url)
 
 
-def _ask_git(folder: Path) -> tuple[str, str | None, bool] | None:
+def _head(folder: Path, trusted_dirs: Sequence[Path]) -> Head | None:
+    repository = local_repository.find(folder, trusted_dirs)
+    commit = repository and repository.commit()
+    if not repository or not commit:
+        return None
+    if not repository.is_trusted:
+        return Head(commit, None, changed=None)
     try:
-        status = git_command.ask(folder, "status", "--porcelain=v2", "--branch", "--", ".")
+        with repository.opened() as opened:
+            # "dirty" does not look into submodules: git would obey their settings.
+            changes = opened.ask(folder, "status", "--porcelain", "--ignore-submodules=dirty", "--", ".")
+            repo_url = repository.setting("remote.origin.url").strip()
     except OSError:
         return None
-    lines = os.fsdecode(status or b"").splitlines()
-    commit = next((line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)), _NO_COMMIT)
-    if commit == _NO_COMMIT:
-        return None
-    repo_url = os.fsdecode(git_command.ask(folder, "config", "--get", "remote.origin.url") or b"").strip()
-    changed = any(not line.startswith("#") for line in lines)
-    return commit, without_credentials(repo_url) if repo_url else None, changed
+    return None if changes is None else Head(commit, without_credentials(repo_url) or None, changed=bool(changes))

@@ -127,7 +127,7 @@ class SourceTags:
     commit: str | None = None
     branch: str | None = None
     repo_url: str | None = None
-    changed: bool = False
+    changed: bool | None = False
     sha256: str | None = None
 
     def tags(self) -> dict[str, str]:
@@ -138,7 +138,7 @@ class SourceTags:
             "mlflow.source.git.commit": self.commit or "",
             "mlflow.source.git.branch": self.branch or "",
             "mlflow.source.git.repoURL": self.repo_url or "",
-            "mlflow.source.git.dirty": "true" if self.changed else "",
+            "mlflow.source.git.dirty": {True: "true", False: "", None: "unknown"}[self.changed],
             "mlflow.project.entryPoint": self.entry_point,
             "mlflow.project.backend": self.backend,
             "mlflow_projects.source.sha256": self.sha256 or "",

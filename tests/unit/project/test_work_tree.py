@@ -30,7 +30,8 @@ def test_a_local_work_tree_tells_its_commit_changes_and_origin_without_password(
 def test_a_work_tree_of_another_user_tells_its_commit(repository):
     commit = repository.git("rev-parse", "HEAD")
     subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(repository.tree)], check=True)
-    assert head_commit(repository.tree / "sub") == (commit, str(repository.bare), False)
+    assert head_commit(repository.tree / "sub") == (commit, None, None)
+    assert head_commit(repository.tree / "sub", None, [repository.tree]) == (commit, str(repository.bare), False)
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ LIMITS = {"lint": 60, "check": 90, "test": 360, "test-all": 1500}
 SELECTED: dict[str, list[list[str]]] = {
     "lint": [],
     "check": [["tests/unit"]],
-    "test": [["tests/unit", "tests/integration"]],
-    "test-all": [["tests/unit", "tests/integration"], ["tests/system", "tests/faults"]],
+    "test": [["tests/unit", "tests/security", "tests/integration"]],
+    "test-all": [["tests/unit", "tests/security", "tests/integration"], ["tests/system", "tests/faults"]],
 }
 LINTS = (
     ["ruff", "check", "."],

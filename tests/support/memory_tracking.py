@@ -169,6 +169,9 @@ class MemoryClient:
     def close(self) -> None:
         self.calls.append("close")
 
+    def abort(self) -> None:
+        self.calls.append("abort")
+
     # --- the registry ---
 
     def ensure_model(self, name: str) -> None:

@@ -129,6 +129,9 @@ class TrackingClient(ModelRegistry, Protocol):
     def close(self) -> None:
         """Give connections back."""
 
+    def abort(self) -> None:
+        """Let a call that another thread waits for, and all later ones, fail; as far as that can be done."""
+
 
 def deleted_experiment(name: str, experiment_id: str) -> ProjectError:
     """Return what to say where a run would go into an experiment that a person deleted."""

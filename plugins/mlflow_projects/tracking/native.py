@@ -127,6 +127,9 @@ class NativeClient(NativeRegistry):
     def close(self) -> None:
         """Do nothing: MLflow's client pools its connections itself."""
 
+    def abort(self) -> None:
+        """Do nothing: a driver's call cannot be ended from outside."""
+
     @contextmanager
     def _first_use(self) -> Iterator[None]:
         """Let one process at a time create a SQLite store; MLflow's migrations do not guard themselves."""

@@ -85,7 +85,7 @@ def _quoted(answer: httpx.Response, *, plain_text: bool = False) -> str:
         try:
             content = answer.json()
             text = str(content.get("message", "")) if isinstance(content, dict) else ""
-        except ValueError:
+        except (ValueError, RecursionError):
             text = answer.text if plain_text and "<" not in answer.text else ""
     text = " ".join(text.split()).rstrip(".")
     return f": {text}" if 0 < len(text) <= _LONGEST_QUOTE else ""

@@ -5,6 +5,7 @@ Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -12,13 +13,23 @@ from urllib.parse import quote
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
 
-_PAGE = 1000
-
 
 class RestRegistry:
     """The calls of :class:`~mlflow_projects.tracking.registry.ModelRegistry`."""
 
     def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _list(
+        self,
+        method: str,
+        path: str,
+        asked: Mapping[str, Any],
+        key: str,
+        limit: int = sys.maxsize,
+        *,
+        page: int = 1000,
+    ) -> list[Any]:
         raise NotImplementedError
 
     def ensure_model(self, name: str) -> None:
@@ -35,16 +46,9 @@ class RestRegistry:
         return self._version("registered-models/alias", {"name": name, "alias": alias})
 
     def search_versions(self, query: str, limit: int = 1000) -> list[ModelVersion]:
-        request: dict[str, Any] = {"filter": query, "order_by": "version_number DESC"}
-        found: list[ModelVersion] = []
-        while len(found) < limit:
-            request["max_results"] = min(_PAGE, limit - len(found))
-            answer = self._call("GET", "model-versions/search", request)
-            found += [_model_version(content) for content in answer.get("model_versions", [])]
-            if not answer.get("next_page_token"):
-                break
-            request["page_token"] = answer["next_page_token"]
-        return found
+        request = {"filter": query, "order_by": "version_number DESC"}
+        found = self._list("GET", "model-versions/search", request, "model_versions", limit)
+        return [_model_version(content) for content in found]
 
     def create_version(
         self, name: str, source: ModelSource, run_id: str, tags: Mapping[str, str], description: str
@@ -72,15 +76,10 @@ class RestRegistry:
         return _logged_model(self._call("GET", f"logged-models/{quote(model_id, safe='')}", {})["model"]["info"])
 
     def logged_models(self, experiment_id: str, query: str) -> list[LoggedModel]:
-        request: dict[str, Any] = {"experiment_ids": [experiment_id], "filter": query, "max_results": 100}
-        found: list[LoggedModel] = []
-        while True:
-            answer = self._call("POST", "logged-models/search", request)
-            infos = (content["info"] for content in answer.get("models", []))
-            found += [_logged_model(info) for info in infos if info.get("status") != "LOGGED_MODEL_UPLOAD_FAILED"]
-            request["page_token"] = answer.get("next_page_token")
-            if not request["page_token"]:
-                return found
+        request = {"experiment_ids": [experiment_id], "filter": query}
+        models = self._list("POST", "logged-models/search", request, "models", page=100)
+        infos = (content["info"] for content in models)
+        return [_logged_model(info) for info in infos if info.get("status") != "LOGGED_MODEL_UPLOAD_FAILED"]
 
     def _version(self, path: str, request: Mapping[str, str]) -> ModelVersion | None:
         try:

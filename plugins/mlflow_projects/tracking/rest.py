@@ -5,9 +5,14 @@ Reference: https://mlflow.org/docs/latest/api_reference/rest-api.html
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
 import ssl
+import sys
+import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -29,6 +34,8 @@ from mlflow_projects.tracking.server import TrackingSettings
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _KEEP_IDLE_SECONDS = 45.0
+_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+_MOST_PAGES = 1000  # of one list: a server could name a next one for ever
 
 
 class RestClient(RestRegistry):
@@ -39,7 +46,7 @@ class RestClient(RestRegistry):
 
     def __init__(self, settings: TrackingSettings, sleep: Callable[[float], None] = time.sleep) -> None:
         self.settings = settings
-        headers = {"User-Agent": "mlflow-projects-on-airflow"}
+        headers = {"User-Agent": "mlflow-projects-on-airflow", "Accept-Encoding": "gzip"}
         auth = None
         if settings.token:
             headers["Authorization"] = f"Bearer {settings.token}"
@@ -55,6 +62,9 @@ class RestClient(RestRegistry):
             verify=_verification(settings),
         )
         self._retrying = retrying(settings.max_retries, sleep)
+        self._stream: Any = None  # httpcore's, of the connection
+        self._over = threading.Event()  # the time of the request that is on its way
+        self._aborted = threading.Event()
 
     def experiment_id(self, name: str) -> str | None:
         try:
@@ -103,15 +113,7 @@ class RestClient(RestRegistry):
             "run_view_type": "ACTIVE_ONLY",
             "order_by": [f"attributes.start_time {direction}"],
         }
-        found: list[Run] = []
-        while len(found) < limit:
-            request["max_results"] = min(1000, limit - len(found))
-            answer = self._call("POST", "runs/search", request)
-            found += [_run(run) for run in answer.get("runs", [])]
-            request["page_token"] = answer.get("next_page_token")
-            if not request["page_token"]:
-                break
-        return found
+        return [_run(run) for run in self._list("POST", "runs/search", request, "runs", limit)]
 
     def log_batch(
         self,
@@ -147,32 +149,22 @@ class RestClient(RestRegistry):
         ]
 
     def metric_history(self, run_id: str, key: str, *, limit: int = 1000) -> list[MetricPoint]:
-        request: dict[str, Any] = {"run_id": run_id, "metric_key": key}
-        points: list[MetricPoint] = []
-        while len(points) < limit:
-            request["max_results"] = limit - len(points)
-            answer = self._call("GET", "metrics/get-history", request)
-            points += [
-                MetricPoint(float(point["value"]), int(point.get("step", 0)), int(point["timestamp"]))
-                for point in answer.get("metrics", [])
-            ]
-            if not answer.get("next_page_token"):
-                break
-            request["page_token"] = answer["next_page_token"]
-        return points[:limit]
+        request = {"run_id": run_id, "metric_key": key}
+        points = self._list("GET", "metrics/get-history", request, "metrics", limit, page=limit)
+        return [
+            MetricPoint(float(point["value"]), int(point.get("step", 0)), int(point["timestamp"]))
+            for point in points[:limit]
+        ]
 
     def experiment_ids(self) -> list[str]:
-        request: dict[str, Any] = {"max_results": 1000, "view_type": "ACTIVE_ONLY"}
-        ids: list[str] = []
-        while True:
-            answer = self._call("POST", "experiments/search", request)
-            ids += [str(experiment["experiment_id"]) for experiment in answer.get("experiments", [])]
-            request["page_token"] = answer.get("next_page_token")
-            if not request["page_token"]:
-                return ids
+        found = self._list("POST", "experiments/search", {"view_type": "ACTIVE_ONLY"}, "experiments")
+        return [str(experiment["experiment_id"]) for experiment in found]
 
     def close(self) -> None:
         self._http.close()
+
+    def abort(self) -> None:
+        self._hang_up(self._aborted)
 
     def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> dict[str, Any]:
         try:
@@ -187,10 +179,7 @@ class RestClient(RestRegistry):
 
     def _ask(self, method: str, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            if method == "GET":
-                answer = self._http.get(path, params=dict(request))
-            else:
-                answer = self._http.post(path, json=request)
+            answer = self._answer(method, path, request)
         except httpx.InvalidURL as error:
             raise ProjectError(f"The tracking URI {self.settings.uri} is no valid URL: {error}.") from error
         except httpx.HTTPError as error:
@@ -205,11 +194,96 @@ class RestClient(RestRegistry):
             raise _refusal(answer)
         try:
             content = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):  # a proxy's page, while the server is being mended, or a wrong address
             raise TemporaryError("it answers, but not as an MLflow tracking server; is this its address?", retries=2)
         return content
+
+    def _answer(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
+        """Return the whole answer to one request.
+
+        httpx's time-outs are for one read each: a server that sends a byte now and then never meets one. So when the
+        time is over, whatever is going on, the connection is cut under it.
+
+        :raises TemporaryError: it took too long, or is too large, also when unpacked
+        """
+        if self._aborted.is_set():
+            raise TemporaryError("the question was given up", retries=0)
+        self._over = over = threading.Event()
+        alarm = threading.Timer(self.settings.timeout, self._hang_up, [over])
+        alarm.daemon = True
+        alarm.start()
+        content = {"params": dict(request)} if method == "GET" else {"json": request}
+        try:
+            with self._http.stream(method, path, extensions={"trace": self._note_stream}, **content) as answer:
+                body = _whole(answer, self.settings.max_bytes)
+        except httpx.InvalidURL:
+            raise
+        except httpx.HTTPError:
+            if over.is_set():
+                raise TemporaryError(f"no whole answer within {self.settings.timeout:g} s") from None
+            raise
+        finally:
+            alarm.cancel()
+        plain = [pair for pair in answer.headers.multi_items() if pair[0] not in _OF_THE_TRANSFER]
+        return httpx.Response(answer.status_code, headers=plain, content=body, request=answer.request)
+
+    def _note_stream(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._stream = info["return_value"]
+            if self._over.is_set() or self._aborted.is_set():
+                self._hang_up(self._over)
+
+    def _hang_up(self, reason: threading.Event) -> None:
+        """End the connection for both sides at once, from any thread; who reads from it gets an error."""
+        reason.set()
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # closed already
+                socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
+
+    def _list(
+        self,
+        method: str,
+        path: str,
+        asked: Mapping[str, Any],
+        key: str,
+        limit: int = sys.maxsize,
+        *,
+        page: int = 1000,
+    ) -> list[Any]:
+        """Return what the pages of a list hold.
+
+        :param key: of a page's items
+        :param limit: read no further page once there are so many
+        :param page: how many the server gives at once
+        """
+        request = dict(asked)
+        found: list[Any] = []
+        for _ in range(_MOST_PAGES):
+            request["max_results"] = min(page, limit - len(found))
+            answer = self._call(method, path, request)
+            found += answer.get(key, [])
+            if not answer.get("next_page_token") or len(found) >= limit:
+                return found
+            request["page_token"] = answer["next_page_token"]
+        raise TrackingError(f"The MLflow tracking server at {self.settings.uri} gives {path} no end.")
+
+
+def _whole(answer: httpx.Response, most: int) -> bytes:
+    """Return an answer's body, unpacked here: httpx would unpack any number of layers to any size."""
+    if (encoding := answer.headers.get("Content-Encoding", "identity").lower()) not in ("identity", "gzip"):
+        raise TemporaryError(f"its answer is packed as {encoding!r}, which nobody asked for", retries=2)
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None
+    body = bytearray()
+    for chunk in answer.iter_raw():
+        try:
+            body += unpacker.decompress(chunk, most + 1 - len(body)) if unpacker else chunk
+        except zlib.error as error:
+            raise TemporaryError(f"its answer cannot be unpacked: {error}", retries=2) from error
+        if len(body) > most:
+            raise TemporaryError(f"its answer is larger than {most / 2**20:.0f} MB", retries=0)
+    return bytes(body)
 
 
 def _verification(settings: TrackingSettings) -> bool | ssl.SSLContext:
@@ -249,7 +323,7 @@ def _refusal(answer: httpx.Response) -> TrackingError:
     try:
         content = answer.json()
         return TrackingError(str(content["message"]), str(content.get("error_code", "INTERNAL_ERROR")))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return TrackingError(f"HTTP {answer.status_code} from {answer.request.url.copy_with(query=None)}")
 
 

@@ -13,6 +13,7 @@ from mlflow_projects.exceptions import ProjectError
 
 _DEFAULT_URI = "sqlite:///mlflow.db"
 _OLD_DEFAULT_URI = "./mlruns"
+_MOST_BYTES_FOR_A_PERSON = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class TrackingSettings:
     :param server_cert_path: a CA bundle to check the server's certificate against
     :param client_cert_path: a PEM file with this client's certificate and key
     :param ui_url: what a browser calls the server, if that differs from ``uri``
-    :param timeout: seconds that one request may take
+    :param timeout: seconds that one request may take, its whole answer included
     :param max_retries: how often a request is tried again when the server is away
+    :param max_bytes: of one answer, unpacked
     :param extra_environment: more variables for the entry point, for example an S3 endpoint
     """
 
@@ -42,6 +44,7 @@ class TrackingSettings:
     ui_url: str = ""
     timeout: float = 60.0
     max_retries: int = 7
+    max_bytes: int = 256 * 2**20
     extra_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def for_a_person(self, seconds: float) -> TrackingSettings:
@@ -49,7 +52,7 @@ class TrackingSettings:
 
         :param seconds: for one request, at most
         """
-        return replace(self, timeout=min(seconds, self.timeout), max_retries=0)
+        return replace(self, timeout=min(seconds, self.timeout), max_retries=0, max_bytes=_MOST_BYTES_FOR_A_PERSON)
 
     @property
     def is_http(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         stop_job_of(run, print)
 
     reason = f"closed by {getpass.getuser()}: {arguments.reason}"
-    client = connect(tracking_settings())
+    client = connect(replace(tracking_settings(), access="change"))
     try:
         run = client.get_run(arguments.run_id)
         if run.status not in OPEN_STATUSES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
     from mlflow_projects.config import airflow_url
     from mlflow_projects.exceptions import ProjectError
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
+    from mlflow_projects.tracking.connect import connect
     from mlflow_projects.tracking.janitor import close_leftovers
 
     if not database_is_made():
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
         stop_job_of(run, print)
 
     read_connections_from_database()
-    client = MLflowHook().get_conn()
+    client = connect(replace(MLflowHook().settings, access="change"))
     try:
         closed = close_leftovers(client, dag_run_state, airflow_url(), stop)
     finally:

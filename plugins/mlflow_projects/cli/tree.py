@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlflow_projects.exceptions import TrackingError
@@ -43,10 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mlflow_projects.tracking.tree import last_dag_run_id, run_tree
 
     dag_id, run_id = arguments.dag_id, arguments.run_id
-    settings = tracking_settings()
-    if database := settings.missing_database():
-        raise TrackingError(f"There is no database {database}; name the right one in MLFLOW_TRACKING_URI.")
-    client = connect(settings)
+    client = connect(replace(tracking_settings(), access="read"))
     try:
         dag_run_id = run_id or last_dag_run_id(client, dag_id)
         tops = run_tree(client, dag_id, dag_run_id) if dag_run_id else []

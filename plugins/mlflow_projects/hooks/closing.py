@@ -45,7 +45,7 @@ def settle_on_servers(
             if not (settings.is_http or may_load_mlflow):
                 log(f"The runs of {ended.dag_id} {ended.run_id} in {settings.uri} are left to the janitor.")
                 continue
-            client = connect(replace(settings, timeout=_TIMEOUT_SECONDS, max_retries=_MAX_RETRIES))
+            client = connect(replace(settings, timeout=_TIMEOUT_SECONDS, max_retries=_MAX_RETRIES, access="change"))
             try:
                 changed += settle(client, ended, is_over, lambda run: stop_job_of(run, log), log)
             finally:

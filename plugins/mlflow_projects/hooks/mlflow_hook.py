@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import TimeoutError  # noqa: A004  (the built-in one from Python 3.11 on)
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.tracking.database import ensure_store, is_database
+from mlflow_projects.tracking.patience import in_thread
 from mlflow_projects.tracking.server import TrackingSettings, normalized, settings_from_environment
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _TEST_SECONDS = 10.0
+# Those that a variable AIRFLOW_CONN_… with a plain address gives, what an Airflow without our provider stores, none.
+_TYPES = ("mlflow", "http", "https", "generic", "")
 
 
 class MLflowHook(BaseHook):
@@ -74,28 +79,43 @@ class MLflowHook(BaseHook):
         return connect(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the server for its experiments, once and with little patience: a person waits at the button."""
-        from mlflow_projects.tracking.connect import connect
-
+        """Ask for the experiments, once and with little patience: a person waits at the button. Nothing is written."""
         try:
-            client = connect(self.settings.for_a_person(_TEST_SECONDS))
-            try:
-                count = len(client.experiment_ids())
-            finally:
-                client.close()
+            settings = self.settings.for_a_person(_TEST_SECONDS)
+            count = in_thread(lambda: _experiments(settings)).result(_TEST_SECONDS)
+        except TimeoutError:
+            return False, f"Nothing answers within {_TEST_SECONDS:g} s; check host and port of the connection."
         except (ProjectError, TrackingError) as error:
             return False, str(error)
         return True, f"MLflow answers at {self.settings.uri}; {count} experiment(s) are visible."
 
 
-def settings_from_connection(connection: Connection) -> TrackingSettings:
-    """Read an Airflow connection of type ``mlflow``.
+def _experiments(settings: TrackingSettings) -> int:
+    """Return how many there are."""
+    if is_database(settings.uri):
+        return ensure_store(settings)  # without MLflow, which takes seconds to load
+    from mlflow_projects.tracking.connect import connect
 
-    :raises ProjectError: no host, or an extra of the wrong type
+    client = connect(settings)
+    try:
+        return len(client.experiment_ids())
+    finally:
+        client.close()
+
+
+def settings_from_connection(connection: Connection) -> TrackingSettings:
+    """Read an Airflow connection of type ``mlflow``, or one that can stand for it.
+
+    :raises ProjectError: of another type, no host, or an extra of the wrong type
     """
+    name = f"The Airflow connection {connection.conn_id!r}"
+    if (conn_type := connection.conn_type or "") not in _TYPES:  # its password is for somebody else
+        raise ProjectError(
+            f"{name} is of type {conn_type!r}, so nothing of it is sent to a tracking server; name one of type 'mlflow' "
+            "in mlflow_conn_id."
+        )
     extra = connection.extra_dejson
     host = (connection.host or "").strip()
-    name = f"The Airflow connection {connection.conn_id!r}"
     if not host:
         raise ProjectError(f"{name} has no host; put the tracking URI there, for example http://mlflow:5000.")
     if "://" not in host and host != "databricks":

@@ -13,6 +13,7 @@ from typing import Any
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.file_lock import file_lock
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
+from mlflow_projects.tracking.database import ensure_store, impatient, is_database
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
 from mlflow_projects.tracking.server import TrackingSettings, sqlite_file
@@ -28,11 +29,16 @@ class NativeClient(NativeRegistry):
 
     def __init__(self, settings: TrackingSettings) -> None:
         self.settings = settings
+        ensure_store(settings)
+        uri = settings.uri
+        if settings.access != "make" and is_database(uri):
+            uri = impatient(uri, settings.timeout)
+            _ensure_tables(uri)
         from mlflow import MlflowClient
 
         try:
-            with self._first_use():
-                self._client = MlflowClient(tracking_uri=settings.uri)
+            with self._first_use() if settings.access == "make" else translated():
+                self._client = MlflowClient(tracking_uri=uri)
         except TrackingError as error:
             if error.code != "INVALID_PARAMETER_VALUE":
                 raise
@@ -165,6 +171,24 @@ class NativeClient(NativeRegistry):
         if folder != name:
             folder = f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         return (_artifact_root(database) / folder).as_uri()
+
+
+def _ensure_tables(uri: str) -> None:
+    """Leave a database of an older MLflow as it is.
+
+    :raises TrackingError: a table is missing, so that MLflow's client would migrate the whole
+    """
+    import mlflow.store.db.utils  # noqa: F401  (declares every table)
+    from mlflow.store.db.base_sql_model import Base
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.pool import NullPool
+
+    with create_engine(uri, poolclass=NullPool).connect() as connection:
+        if set(Base.metadata.tables) - set(inspect(connection).get_table_names()):
+            raise TrackingError(
+                "The tracking database is of another version of MLflow than the one here; nothing was written. "
+                "Take a backup, then run: mlflow db upgrade <tracking URI>"
+            )
 
 
 def _artifact_root(database: Path) -> Path:

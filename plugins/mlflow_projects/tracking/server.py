@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
@@ -14,6 +15,9 @@ from mlflow_projects.exceptions import ProjectError
 _DEFAULT_URI = "sqlite:///mlflow.db"
 _OLD_DEFAULT_URI = "./mlruns"
 _MOST_BYTES_FOR_A_PERSON = 32 * 2**20
+
+# What may be done to a store that no server guards: make it where it is not, change what is there, only read it.
+Access = Literal["make", "change", "read"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class TrackingSettings:
     :param timeout: seconds that one request may take, its whole answer included
     :param max_retries: how often a request is tried again when the server is away
     :param max_bytes: of one answer, unpacked
+    :param access: what a client may do to a database or a file store
     :param extra_environment: more variables for the entry point, for example an S3 endpoint
     """
 
@@ -45,14 +50,21 @@ class TrackingSettings:
     timeout: float = 60.0
     max_retries: int = 7
     max_bytes: int = 256 * 2**20
+    access: Access = "make"
     extra_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def for_a_person(self, seconds: float) -> TrackingSettings:
-        """Return the settings for one attempt with little patience: somebody waits for the answer.
+        """Return the settings to read with little patience: somebody waits for the answer.
 
         :param seconds: for one request, at most
         """
-        return replace(self, timeout=min(seconds, self.timeout), max_retries=0, max_bytes=_MOST_BYTES_FOR_A_PERSON)
+        return replace(
+            self,
+            timeout=min(seconds, self.timeout),
+            max_retries=0,
+            max_bytes=_MOST_BYTES_FOR_A_PERSON,
+            access="read",
+        )
 
     @property
     def is_http(self) -> bool:

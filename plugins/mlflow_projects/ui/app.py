@@ -14,6 +14,7 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -21,8 +22,8 @@ from starlette.exceptions import HTTPException
 
 from mlflow_projects.hooks.closing_queue import waiting_dag_runs
 from mlflow_projects.tracking.client import TrackingClient
-from mlflow_projects.ui import pages, reading
-from mlflow_projects.ui.sources import DagRunRecord, PageProblem, connection_ids, last_dag_runs, tracking
+from mlflow_projects.ui import pages, reading, waiting
+from mlflow_projects.ui.sources import DagRunRecord, PageProblem, connection_ids, last_dag_runs
 
 COMPARED_DAG_RUNS = 20
 
@@ -56,53 +57,52 @@ def build_app() -> FastAPI:
 
 
 @router.get("/run", response_class=HTMLResponse)
-def run_page(dag_id: str, run_id: str = Query(max_length=250)) -> Response:
+async def run_page(dag_id: str, run_id: str = Query(max_length=250)) -> Response:
     """Return the page of a DAG run."""
     html, headers = pages.page("run", "MLflow runs", _STATIC_FROM_PAGE, dag_id=dag_id, run_id=run_id)
     return HTMLResponse(html, headers=headers)
 
 
 @router.get("/compare", response_class=HTMLResponse)
-def compare_page(dag_id: str) -> Response:
+async def compare_page(dag_id: str) -> Response:
     """Return the page of a DAG."""
     html, headers = pages.page("compare", "MLflow metrics", _STATIC_FROM_PAGE, dag_id=dag_id)
     return HTMLResponse(html, headers=headers)
 
 
 @router.get("/run.json")
-def run_data(dag_id: str, run_id: str = Query(max_length=250)) -> Response:
+async def run_data(request: Request, dag_id: str, run_id: str = Query(max_length=250)) -> Response:
     """Return the MLflow runs of a DAG run."""
-    dag_run = _dag_run(dag_id, run_id)
+    dag_run = await run_in_threadpool(_dag_run, dag_id, run_id)
     described = {"state": dag_run.state, "start": dag_run.start, "end": dag_run.end, "ended": dag_run.ended}
-    waits = (
-        any((one.dag_id, one.run_id) == (dag_id, run_id) for one in waiting_dag_runs() if not one.given_up)
-        if dag_run.ended
-        else False
-    )
+    waits = dag_run.ended and await run_in_threadpool(_waits, dag_id, run_id)
 
     def look(client: TrackingClient) -> dict[str, Any]:
         return {"dag_run": described, **reading.tree(client, dag_id, dag_run)}
 
-    return _read(dag_id, [run_id], look, [_WAITS] if waits else [])
+    return await _read(request, dag_id, [run_id], look, [_WAITS] if waits else [])
 
 
 @router.get("/details.json")
-def details_data(
+async def details_data(
+    request: Request,
     dag_id: str,
     run_id: str = Query(max_length=250),
     mlflow_run_id: str = Query(pattern=r"^[\w-]{1,64}$"),
 ) -> Response:
     """Return files and metric histories of one MLflow run of a DAG run."""
-    _dag_run(dag_id, run_id)
-    return _read(dag_id, [run_id], lambda client: reading.details(client, dag_id, run_id, mlflow_run_id))
+    await run_in_threadpool(_dag_run, dag_id, run_id)
+    return await _read(
+        request, dag_id, [run_id], lambda client: reading.details(client, dag_id, run_id, mlflow_run_id)
+    )
 
 
 @router.get("/compare.json")
-def compare_data(dag_id: str) -> Response:
+async def compare_data(request: Request, dag_id: str) -> Response:
     """Return the metrics of the DAG's last runs."""
-    dag_runs = last_dag_runs(dag_id, limit=COMPARED_DAG_RUNS)
+    dag_runs = await run_in_threadpool(last_dag_runs, dag_id, limit=COMPARED_DAG_RUNS)
     run_ids = [dag_run.run_id for dag_run in dag_runs]
-    return _read(dag_id, run_ids, lambda client: reading.comparison(client, dag_id, dag_runs))
+    return await _read(request, dag_id, run_ids, lambda client: reading.comparison(client, dag_id, dag_runs))
 
 
 def _dag_run(dag_id: str, run_id: str) -> DagRunRecord:
@@ -112,15 +112,27 @@ def _dag_run(dag_id: str, run_id: str) -> DagRunRecord:
     return found[0]
 
 
-def _read(
-    dag_id: str, run_ids: list[str], look: Callable[[TrackingClient], dict[str, Any]], more: Sequence[str] = ()
+def _waits(dag_id: str, run_id: str) -> bool:
+    """Tell whether a triggerer is about to close what is open of a DAG run."""
+    return any((one.dag_id, one.run_id) == (dag_id, run_id) for one in waiting_dag_runs() if not one.given_up)
+
+
+async def _read(
+    request: Request,
+    dag_id: str,
+    run_ids: list[str],
+    look: Callable[[TrackingClient], dict[str, Any]],
+    more: Sequence[str] = (),
 ) -> Response:
-    connection, *others = connection_ids(dag_id, run_ids)
-    with tracking(connection) as client:
+    connection, *others = await run_in_threadpool(connection_ids, dag_id, run_ids)
+
+    def answer(client: TrackingClient) -> Response:
         content = look(client)
-    notes = [f"Steps also used the connection {name}; its runs are not shown." for name in others]
-    content |= {"connection": connection, "notes": [*more, *content["notes"], *notes]}
-    return JSONResponse(content, headers={"Cache-Control": "no-store"})
+        notes = [f"Steps also used the connection {name}; its runs are not shown." for name in others]
+        content |= {"connection": connection, "notes": [*more, *content["notes"], *notes]}
+        return JSONResponse(content, headers={"Cache-Control": "no-store"})
+
+    return await waiting.read(request, connection, answer)
 
 
 def _refused(request: Request, error: Exception) -> Response:

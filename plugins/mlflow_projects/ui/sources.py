@@ -1,14 +1,13 @@
 """Where the pages' data comes from: Airflow's database, and the tracking server behind a connection.
 
-A page must never hold up the API server: time-outs are short, nothing is asked twice, and only a few requests
-read from tracking servers at the same time.
+A page must never hold up the API server: time-outs are short, and nothing is asked twice; see also
+:mod:`mlflow_projects.ui.waiting`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,6 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 5.0
 _MAX_XCOMS = 100
-# Airflow's API server has 40 threads for everything.
-_readers = threading.BoundedSemaphore(8)
-_WAIT_FOR_A_READER = 3.0
 
 
 class PageProblem(Exception):
@@ -117,8 +113,6 @@ def tracking(conn_id: str) -> Iterator[TrackingClient]:
 
     :raises PageProblem: whatever goes wrong; the server's own words go into the log, as they may name hosts
     """
-    if not _readers.acquire(timeout=_WAIT_FOR_A_READER):
-        raise PageProblem("Too many people look at MLflow pages right now, or the tracking server is slow.")
     try:
         settings = MLflowHook(conn_id).settings
         if settings.missing_database():
@@ -149,8 +143,6 @@ def tracking(conn_id: str) -> Iterator[TrackingClient]:
             "says why.",
             502,
         ) from error
-    finally:
-        _readers.release()
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -50,6 +50,13 @@ class Scheduler:
             "tasks": {f"{ti['task_id']}[{ti['map_index']}]": ti["duration"] for ti in listed},
         }
 
+    def get(self, path: str) -> httpx.Response:
+        """Ask the API server once, logged in.
+
+        :param path: from the root of the server
+        """
+        return self._http.get(self._http.base_url.join(path))
+
     def task_seconds(self, dag_id: str) -> float:
         """Run a DAG and return the seconds of its tasks."""
         return float(sum(self.run(dag_id)["tasks"].values()))

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         passed_variables=tuple(arguments.pass_variable),
     )
     try:
-        return serve(knobs, arguments.host, arguments.port, arguments.ready_file)
+        return serve(knobs, arguments.host, arguments.port, arguments.ready_file, arguments.allow_host)
     finally:
         if not arguments.home and not arguments.keep:
             shutil.rmtree(home, ignore_errors=True)
@@ -82,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     defaults = Knobs(home=Path())
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=4599, help="0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name by which it is reached, such as a container's; repeatable (others are refused)",
+    )
     parser.add_argument("--home", type=Path, help="folder for the jobs' files (default: a temporary one)")
     parser.add_argument("--region", default=defaults.region, help="default: %(default)s")
     parser.add_argument("--ready-file", type=Path, help="write URL and variables there as JSON when ready")

@@ -6,12 +6,11 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from sagemaker_local.jobs import TrainingJob
 from sagemaker_local.lifecycle import Fleet
-from sagemaker_local.machine import OPT_ML
+from sagemaker_local.machine import OPT_ML, below_opt_ml
 from sagemaker_local.options import ACCOUNT
 from sagemaker_local.rules import refusals
 from sagemaker_local.storage import Storage, split_uri
@@ -186,9 +185,12 @@ def _refuse_what_is_not_shown(request: dict[str, Any]) -> None:
             refuse(f"the data source of channel {channel['ChannelName']!r}; it knows S3Prefix")
         if channel.get("InputMode", mode) == "Pipe":
             refuse(f"input mode Pipe of channel {channel['ChannelName']!r}; it knows File and FastFile")
-    local = request.get("CheckpointConfig", {}).get("LocalPath", OPT_ML)
-    if not PurePosixPath(local).is_relative_to(OPT_ML):
-        refuse(f"a CheckpointConfig.LocalPath outside {OPT_ML}")
+        if channel["ChannelName"] in (".", ".."):
+            refuse(f"a channel of the name {channel['ChannelName']!r}")
+    for field, value in request.items():
+        for config in value if isinstance(value, list) else [value]:
+            if isinstance(config, dict) and below_opt_ml(config.get("LocalPath", OPT_ML)) is None:
+                refuse(f"a {field}.LocalPath outside {OPT_ML}")
 
 
 def _as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from sagemaker_local import instance
 from sagemaker_local.jobs import TrainingJob
 from sagemaker_local.options import JOB_KEY, JOB_SECRET, Context
-from sagemaker_local.storage import LogStream, Storage
+from sagemaker_local.storage import LogStream, Storage, is_inside
 
 OPT_ML = "/opt/ml"
 CANNOT_PULL = 125  # docker's and podman's exit status when they cannot begin
@@ -120,7 +121,7 @@ class Instance:
     def failure(self) -> str:
         """Return what the command wrote as the reason of its failure."""
         file = self.base / "output" / "failure"
-        return file.read_text(errors="replace").strip() if file.is_file() else ""
+        return file.read_text(errors="replace").strip() if is_inside(file, self.base) else ""
 
     def remove(self) -> None:
         """Close the pipe, which ends everything, and delete the folder."""
@@ -151,8 +152,9 @@ class Instance:
         config = self._job.request.get("CheckpointConfig")
         if not config:
             return None
-        local = PurePosixPath(config.get("LocalPath", f"{OPT_ML}/checkpoints"))
-        return self.base / local.relative_to(OPT_ML), config["S3Uri"]
+        local = below_opt_ml(config.get("LocalPath", f"{OPT_ML}/checkpoints"))
+        assert local is not None  # or the request had been refused
+        return self.base / local, config["S3Uri"]
 
     def _configuration(self) -> dict[str, Any]:
         request, resources = self._job.request, self._job.request["ResourceConfig"]
@@ -229,8 +231,8 @@ class Instance:
 
     def _below_base(self, word: str) -> str:
         """Let a path of the command that names ``/opt/ml`` lead to the job's own folder."""
-        path = PurePosixPath(word)
-        return str(self.base / path.relative_to(OPT_ML)) if path.is_relative_to(OPT_ML) else word
+        path = below_opt_ml(word)
+        return word if path is None else str(self.base / path)
 
     def _container_spec(self) -> dict[str, Any]:
         engine = self._context.knobs.engine
@@ -258,6 +260,12 @@ class Instance:
             },
             "trouble": str(self._folder / "trouble"),
         }
+
+
+def below_opt_ml(path: str) -> PurePosixPath | None:
+    """Return a path of a job relative to ``/opt/ml``, None if it is elsewhere, ``..`` and all that considered."""
+    normal = PurePosixPath(posixpath.normpath(path))
+    return normal.relative_to(OPT_ML) if normal.is_relative_to(OPT_ML) else None
 
 
 def private_opt_ml_works(folder: Path) -> bool:

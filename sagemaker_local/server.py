@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +40,18 @@ from sagemaker_local.wire import (
 )
 
 _JSON = "application/x-amz-json-1.1"
+_OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class StandIn:
     """The whole as one WSGI application.
 
     :param moto: answers what is not ours
+    :param hosts: by which names it is reached besides those of this machine
     """
 
-    def __init__(self, context: Context, moto: Application) -> None:
+    def __init__(self, context: Context, moto: Application, hosts: Collection[str] = ()) -> None:
+        self._hosts = {*_OWN_HOSTS, *(host.lower().strip("[]") for host in hosts)}
         self._moto, self._internal = moto, context.internal
         self.fleet = Fleet(context)
         self._api = TrainingApi(self.fleet)
@@ -57,6 +62,9 @@ class StandIn:
         if environ.get("HTTP_ORIGIN"):
             # Jobs are commands: no page in a browser may start one here.
             return reply_json(start_response, {"error": "requests of web pages are refused"}, 403)
+        if not self._is_ours(environ.get("HTTP_HOST", "")):
+            # A page may make its own name lead here, and its browser then takes this for the page's own server.
+            return reply_json(start_response, {"error": "this name is not the stand-in's; see --allow-host"}, 403)
         if environ["PATH_INFO"].startswith(PREFIX):
             return self._control(environ, start_response)
         call = Call(environ)
@@ -65,6 +73,14 @@ class StandIn:
         self._control.seen(call)
         fault = self._control.fault_for(call)
         return self._misbehave(fault, call, start_response) if fault else self._serve(call, start_response)
+
+    def _is_ours(self, header: str) -> bool:
+        """Tell whether a Host header names the stand-in; S3's clients may put a bucket's name before a host's."""
+        host = re.sub(r":\d*$", "", header).lower().strip("[]")
+        with contextlib.suppress(ValueError):
+            # No name, so nobody can make it lead elsewhere.
+            return bool(ipaddress.ip_address(host))
+        return not host or any(host == own or host.endswith(f".{own}") for own in self._hosts)
 
     def _serve(self, call: Call, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -108,10 +124,13 @@ class StandIn:
         return reply(start_response, error.status, text, content_type)
 
 
-def serve(knobs: Knobs, host: str, port: int, ready_file: Path | None = None) -> int:
+def serve(
+    knobs: Knobs, host: str, port: int, ready_file: Path | None = None, allowed_hosts: Sequence[str] = ()
+) -> int:
     """Run a stand-in until SIGTERM or Ctrl-C; return the exit status.
 
     :param port: 0 for any free one
+    :param allowed_hosts: further names by which it is reached
     :param ready_file: gets URL and variables as JSON once the stand-in answers
     """
     os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
@@ -133,7 +152,7 @@ def serve(knobs: Knobs, host: str, port: int, ready_file: Path | None = None) ->
         f"sagemaker-local/{uuid.uuid4().hex}",
         private_opt_ml=knobs.private_opt_ml and not knobs.engine and private_opt_ml_works(knobs.home),
     )
-    stand_in = StandIn(context, DomainDispatcherApplication(create_backend_app))
+    stand_in = StandIn(context, DomainDispatcherApplication(create_backend_app), (host, *allowed_hosts))
     server = make_server(host, port, stand_in, threaded=True, request_handler=quiet)
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

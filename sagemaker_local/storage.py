@@ -163,7 +163,12 @@ def describe_error(error: Exception) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return sorted(path for path in folder.rglob("*") if is_inside(path, folder)) if folder.is_dir() else []
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Tell whether a path is a file of a job's folder; a job's link may name any file of this machine."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def _state(path: Path) -> tuple[int, int]:

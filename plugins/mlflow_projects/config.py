@@ -34,6 +34,11 @@ OPTIONS = {
         "Folder for git mirrors, checkouts and Python environments. Default: mlflow_projects_cache in AIRFLOW_HOME.",
         example="/var/cache/mlflow_projects",
     ),
+    "group_reads": Option(
+        "Let the group of the cache's and the checkpoints' folder look into them; else only the worker's user can.",
+        "boolean",
+        "False",
+    ),
     "cache_max_gb": Option("Above this size, what was unused for longest is removed (GB).", "float", "20"),
     "checkpoint_dir": Option(
         "Where steps keep what their next attempt needs: a folder, or the address of an object store, which other "
@@ -63,7 +68,7 @@ def cache() -> Cache:
     from mlflow_projects.project.cache import Cache
 
     folder = Path(_text("cache_dir") or _home() / "mlflow_projects_cache").expanduser()
-    return Cache(folder, int(_number("cache_max_gb") * 10**9))
+    return Cache(folder, int(_number("cache_max_gb") * 10**9), _group_reads())
 
 
 def checkpoints() -> CheckpointSettings:
@@ -71,7 +76,7 @@ def checkpoints() -> CheckpointSettings:
     from mlflow_projects.attempt.checkpoint import CheckpointSettings
 
     location = _text("checkpoint_dir") or str(_home() / "mlflow_projects_checkpoints")
-    return CheckpointSettings(location, _number("checkpoint_days"))
+    return CheckpointSettings(location, _number("checkpoint_days"), group_reads=_group_reads())
 
 
 def git_trusted_dirs() -> list[Path]:
@@ -115,6 +120,12 @@ def _number(name: str) -> float:
     from airflow.sdk.configuration import conf
 
     return float(conf.getfloat(SECTION, name, fallback=float(OPTIONS[name].default or 0)))
+
+
+def _group_reads() -> bool:
+    from airflow.sdk.configuration import conf
+
+    return bool(conf.getboolean(SECTION, "group_reads", fallback=False))
 
 
 def _home() -> Path:

@@ -122,7 +122,7 @@ def test_nothing_is_written(
 def test_a_step_too_leaves_another_programs_database_alone(tmp_path: Path) -> None:
     uri = of_airflow(tmp_path)
     before = listing(tmp_path)
-    with pytest.raises(ProjectError, match="another program's .Airflow's own"):
+    with pytest.raises(ProjectError, match=r"another program's .Airflow's own"):
         connect(TrackingSettings(uri=uri))
     assert listing(tmp_path) == before
 
@@ -130,7 +130,7 @@ def test_a_step_too_leaves_another_programs_database_alone(tmp_path: Path) -> No
 def test_a_store_of_mlflow_is_read_and_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
     experiment = connect(settings).create_experiment("mine")
-    before = {name for name in listing(tmp_path)}
+    before = set(listing(tmp_path))
     assert experiment in connect(settings.for_a_person(5)).experiment_ids()
     run = connect(replace(settings, access="change")).create_run(experiment, "run", 1, {})
     assert connect(replace(settings, access="read")).get_run(run.run_id).name == "run"

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from mlflow_projects.backends.object_store import CHECKPOINT_KEY, ObjectStore, object_store, remove_old_checkpoints
 from mlflow_projects.exceptions import ProjectError, StepFailedError
-from mlflow_projects.project.cache import remove
+from mlflow_projects.project.cache import private_folder, remove
 
 VARIABLE = "MLFLOW_PROJECTS_CHECKPOINT_DIR"
 DEFAULT_DAYS = 14.0
@@ -39,11 +39,13 @@ class CheckpointSettings:
     :param location: a folder, or the address of an object store (``s3://bucket/prefix``)
     :param days: after how many days without a change a checkpoint of a task that never succeeded is removed
     :param upload_every: seconds between two looks for changes to upload
+    :param group_reads: whether a folder is for its group too
     """
 
     location: str
     days: float = DEFAULT_DAYS
     upload_every: float = _UPLOAD_EVERY_SECONDS
+    group_reads: bool = False
 
 
 class Checkpoint(Protocol):
@@ -93,8 +95,8 @@ def kept_checkpoint(
 def _kept_here(base: Path, key: str, settings: CheckpointSettings, log: Log) -> Iterator[Checkpoint]:
     checkpoint = _Here(base / key)
     try:
+        private_folder(base, settings.group_reads)
         if not checkpoint.folder.is_dir():
-            base.mkdir(parents=True, exist_ok=True)
             _remove_old_folders(base, settings.days, log)
             checkpoint.folder.mkdir(exist_ok=True)
         left = len(_snapshot(checkpoint.folder))

@@ -156,13 +156,16 @@ class _Lines:
 
 
 class _AnyVariable(dict[str, str]):
-    """The variables of a worker that is not this one: it may have any."""
+    """The variables of a worker that is not this one: it may have any that a command can get."""
 
     def __contains__(self, name: object) -> bool:
-        return True
+        from mlflow_projects.backends.local.withheld_variables import is_withheld
+
+        # Of these a connection says some.
+        return str(name).startswith("MLFLOW_TRACKING_") or not is_withheld(str(name))
 
     def __missing__(self, name: str) -> str:
-        return "/any"
+        return f"/any/{name}"
 
 
 class _Linter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import TimeoutError  # noqa: A004  (the built-in one from Python 3.11 on)
+from concurrent.futures import TimeoutError  # the built-in one from Python 3.11 on
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -79,7 +79,7 @@ class MLflowHook(BaseHook):
         return connect(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for the experiments, once and with little patience: a person waits at the button. Nothing is written."""
+        """Ask for the experiments, with little patience, for a person waits at the button; nothing is written."""
         try:
             settings = self.settings.for_a_person(_TEST_SECONDS)
             count = in_thread(lambda: _experiments(settings)).result(_TEST_SECONDS)
@@ -111,8 +111,8 @@ def settings_from_connection(connection: Connection) -> TrackingSettings:
     name = f"The Airflow connection {connection.conn_id!r}"
     if (conn_type := connection.conn_type or "") not in _TYPES:  # its password is for somebody else
         raise ProjectError(
-            f"{name} is of type {conn_type!r}, so nothing of it is sent to a tracking server; name one of type 'mlflow' "
-            "in mlflow_conn_id."
+            f"{name} is of type {conn_type!r}, so nothing of it is sent to a tracking server; name one of type "
+            "'mlflow' in mlflow_conn_id."
         )
     extra = connection.extra_dejson
     host = (connection.host or "").strip()

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,10 +32,12 @@ class Cache:
 
     :param root: made when missing
     :param max_bytes: when all entries together are larger, those unused for longest go first
+    :param group_reads: whether the root is for the group of its folder too; see :func:`private_folder`
     """
 
     root: Path
     max_bytes: int = DEFAULT_MAX_BYTES
+    group_reads: bool = False
 
     @contextlib.contextmanager
     def entry(self, kind: str, key: str, make: Callable[[Path], None]) -> Iterator[Path]:
@@ -126,7 +129,8 @@ class Cache:
     def _kind_folder(self, kind: str) -> Path:
         folder = self.root / kind
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.root, self.group_reads)
+            folder.mkdir(exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(13, "Permission denied", str(folder))
         except OSError as error:
@@ -135,6 +139,26 @@ class Cache:
                 "Airflow worker, or name another one in [mlflow_projects] cache_dir of Airflow's configuration."
             ) from error
         return folder
+
+
+def private_folder(folder: Path, group_reads: bool = False) -> None:
+    """Make a folder that other users of the machine cannot look into; close one of our name that they can.
+
+    Whom an administrator let write there (``chmod g+ws`` for tasks with ``run_as_user``) stays in; and a folder of
+    another name, which may hold more than our things, stays as it is.
+
+    :param group_reads: let its group look into it
+    :raises OSError: it cannot be made
+    """
+    folder.mkdir(mode=0o750 if group_reads else 0o700, parents=True, exist_ok=True)
+    state = folder.stat()
+    closed = mode = stat.S_IMODE(state.st_mode)
+    if not (mode & stat.S_IWGRP or group_reads):
+        closed &= ~stat.S_IRWXG
+    if not mode & stat.S_IWOTH:
+        closed &= ~stat.S_IRWXO
+    if closed != mode and folder.name.startswith("mlflow_projects") and state.st_uid == os.geteuid():
+        folder.chmod(closed)
 
 
 def remove(folder: Path) -> None:

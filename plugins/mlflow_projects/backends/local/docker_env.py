@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from mlflow_projects.project.spec import Project
 _REPLACED = re.compile(r"\\(.)|(\$\(\s*pwd\s*\)|`\s*pwd\s*`)|\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 _OTHER_SHELL = re.compile(r"\$[({]|`")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][\w.-]*")
+_VARIABLE_NAME = re.compile(r"[^=\0\s]+")
+_VOLUME_OPTIONS = re.compile(r"[^\s,]+(,[^\s,]+)*")  # which ones there are is the engine's to say
 # A connection (or the run) has said all that there is to say of these.
 _OURS = re.compile(r"MLFLOW_(TRACKING_|RUN_|EXPERIMENT_)")
 
@@ -49,6 +51,9 @@ def declared_variables(project: Project, environment: Mapping[str, str]) -> dict
     key = f"{project.file}: 'docker_env.environment'"
     found = {}
     for item in (project.docker_env or {}).get("environment") or ():
+        name = str(item[0]) if isinstance(item, list) and item else item
+        if isinstance(name, str) and not _VARIABLE_NAME.fullmatch(name):
+            raise ProjectError(f"{key} has {item!r}, where {name!r} is no name of a variable; write [name, value].")
         if isinstance(item, list) and len(item) == 2:
             found[str(item[0])] = expanded(key, str(item[1]), project, environment)
         elif isinstance(item, list):
@@ -79,15 +84,22 @@ def volumes_of(project: Project, environment: Mapping[str, str]) -> Volumes:
             source = str((project.root / source).resolve())
         target = rest[0] if rest else source
         is_source = source.startswith("/") or bool(rest and _VOLUME_NAME.fullmatch(source))
-        if not is_source or not target.startswith("/") or len(rest) > 2:
+        is_target = target.startswith("/") and posixpath.normpath(target) not in ("/", "//")
+        if not is_source or not is_target or "\0" in text or len(rest) > 2 or not _is_option(rest[1:]):
             raise ProjectError(
                 f"{key} has {text!r}; write '/host/path:/container/path', with ':ro' at its end for reading only."
             )
+        if volumes.covers(posixpath.normpath(target)):
+            raise ProjectError(f"{key} mounts two volumes at {target!r}; leave one out.")
         if rest:
             volumes.binds.append(":".join([source, *rest]))
         else:
             volumes.unnamed.append(target)
     return volumes
+
+
+def _is_option(given: Sequence[str]) -> bool:
+    return all(_VOLUME_OPTIONS.fullmatch(text) for text in given)
 
 
 def expanded(key: str, text: str, project: Project, environment: Mapping[str, str]) -> str:

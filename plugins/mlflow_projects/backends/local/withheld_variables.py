@@ -10,6 +10,11 @@ from collections.abc import Mapping
 _WITHHELD = re.compile(r"_*AIRFLOW_(?!CTX_)|MLFLOW_(TRACKING_|RUN_|EXPERIMENT_)")
 
 
+def is_withheld(name: str) -> bool:
+    """Tell whether a command never gets the worker's variable of a name."""
+    return _WITHHELD.match(name) is not None
+
+
 def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the worker's variables without Airflow's own secrets."""
-    return {name: value for name, value in environment.items() if not _WITHHELD.match(name)}
+    return {name: value for name, value in environment.items() if not is_withheld(name)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 from benchmarks.row import Bench, Row, ensure, medians
 from benchmarks.scheduler import Scheduler, running_scheduler
@@ -23,7 +24,7 @@ def measure(bench: Bench) -> Row:
         hostile_server(dribble) as uri,
         running_scheduler(bench, {"nothing"}, MLFLOW_TRACKING_URI=uri) as scheduler,
     ):
-        page = _OURS.format(scheduler.run("nothing")["run_id"])
+        page = _OURS.format(quote(scheduler.run("nothing")["run_id"]))
         asked = bench.size(50, 5)
         figures: dict[str, list[float]] = {ALONE: [], BESIDE: []}
         for _ in range(bench.size(4, 1)):
@@ -36,7 +37,7 @@ def measure(bench: Bench) -> Row:
                     figures[BESIDE] += [_seconds(scheduler) for _ in range(asked)]
                 finally:
                     over.set()
-            ensure(all(503 in one.result() for one in looking), "every page says that the server is slow")
+            ensure(all({503} == one.result() for one in looking), "every page says that the server is slow")
     found = medians(figures, 4)
     return Row(
         number=13,

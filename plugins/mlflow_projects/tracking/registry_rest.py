@@ -13,6 +13,8 @@ from urllib.parse import quote
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
 
+_PAGE = 1000
+
 
 class RestRegistry:
     """The calls of :class:`~mlflow_projects.tracking.registry.ModelRegistry`."""
@@ -47,7 +49,7 @@ class RestRegistry:
 
     def search_versions(self, query: str, limit: int = 1000) -> list[ModelVersion]:
         request = {"filter": query, "order_by": "version_number DESC"}
-        found = self._list("GET", "model-versions/search", request, "model_versions", limit)
+        found = self._list("GET", "model-versions/search", request, "model_versions", limit, page=_PAGE)
         return [_model_version(content) for content in found]
 
     def create_version(

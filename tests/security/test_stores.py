@@ -164,7 +164,7 @@ def silent_server() -> Iterator[tuple[int, threading.Semaphore, threading.Semaph
             listening.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql", "http"])
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "mysql+pymysql", "http"])
 def test_the_button_does_not_wait_for_a_server_that_says_nothing(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

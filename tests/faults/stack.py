@@ -19,6 +19,7 @@ import psutil
 from sqlalchemy import create_engine, text
 
 from tests.faults.observed import PATIENCE, DagRun, Observed
+from tests.support.airflow import sqlite
 from tests.support.flaky import FlakyProxy, answer
 from tests.support.sagemaker import running_sagemaker
 from tests.support.servers import free_port, running_mlflow_server, running_postgresql, wait_until_answers
@@ -141,8 +142,7 @@ class Stack(Observed):
         }
         if self.with_sagemaker:
             self._add_sagemaker()
-        if self.databases:
-            self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.databases[0]
+        self.environment.update(self._database())
         with (self.home / "migration.log").open("wb") as log:
             command = [self._airflow(), "db", "migrate"]
             subprocess.run(command, env=self.environment, check=True, stdout=log, stderr=log)
@@ -238,14 +238,21 @@ class Stack(Observed):
         if self.with_sagemaker:
             self.sagemaker.no_faults(lane)
 
+    def _database(self, part: str = "") -> dict[str, str]:
+        """Return the variable that names Airflow's database."""
+        if self.databases:
+            return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.databases[0]}
+        return sqlite(self.home, part)
+
     def _airflow(self) -> Path:
         return Path(sys.executable).with_name("airflow")
 
     def start(self, part: str) -> None:
         """Start a part in a session of its own."""
+        its_own = {**self.environment, **self._database(part)}
         with (self.home / f"{part}.log").open("ab") as log:
             self.parts[part] = subprocess.Popen(
-                [self._airflow(), part], env=self.environment, cwd=self.home, stdout=log, stderr=log,
+                [self._airflow(), part], env=its_own, cwd=self.home, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -280,7 +287,7 @@ class Stack(Observed):
 
     def _rewrite(self, what: str, name: str) -> int:
         """Update Airflow's database past Airflow; return the number of rows."""
-        uri = self.databases[0] if self.databases else f"sqlite:///{self.home}/airflow.db?timeout=60"
+        (uri,) = self._database().values()
         database = create_engine(uri)
         try:
             with database.begin() as connection:

@@ -79,7 +79,7 @@ def running_airflow(
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
+            **sqlite(home),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -105,9 +105,7 @@ def running_airflow(
             subprocess.run([program, "db", "migrate"], env=environment, check=True, stdout=log, stderr=log)
         for part in ("api-server", "dag-processor", "scheduler"):
             log = resources.enter_context((home / f"{part}.log").open("ab"))
-            # As in make up; tools/home.py says why.
-            patience = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=5"}
-            its_own = environment | (patience if part == "api-server" else {})
+            its_own = {**environment, **sqlite(home, part)}
             process = subprocess.Popen(
                 [program, part], env=its_own, cwd=home, stdout=log, stderr=log, start_new_session=True
             )
@@ -115,6 +113,12 @@ def running_airflow(
             if part == "api-server":
                 wait_until_answers(f"{url}/api/v2/monitor/health", process, home / f"{part}.log")
         yield Deployment(home, url, mlflow_url, proxy)
+
+
+def sqlite(home: Path, part: str = "") -> dict[str, str]:
+    """Return the variable that names Airflow's database, for one of its parts, as make up has it (tools/home.py)."""
+    patience = 5 if part == "api-server" else 60
+    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout={patience}"}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from mlflow_projects.public_uri import public_text
 
-class ProjectError(Exception):
+
+class PublicError(Exception):
+    """An error whose sentence may be shown to everybody: each address in it is a public one."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(public_text(message))
+
+
+class ProjectError(PublicError):
     """A project, a parameter or a setting is wrong; trying again cannot help.
 
     The message is one sentence for the person who wrote the DAG or the project: it names the file,
@@ -11,11 +20,11 @@ class ProjectError(Exception):
     """
 
 
-class StepFailedError(Exception):
+class StepFailedError(PublicError):
     """An attempt failed although its definition is right; another attempt may succeed."""
 
 
-class TrackingError(Exception):
+class TrackingError(PublicError):
     """The tracking server answered with an error.
 
     :param message: the server's own words

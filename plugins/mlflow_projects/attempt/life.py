@@ -32,6 +32,7 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingEr
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, fetch
+from mlflow_projects.public_uri import public_text, public_uri
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse_key import completion_tags
@@ -117,7 +118,7 @@ class Attempt:
                     with self._interruptible():
                         self.reuse.identify(launch, step.backend, job, step.git_trusted_dirs)
             except (ProjectError, StepFailedError) as error:
-                self._record_unstarted(refused, Outcome("FAILED", self.redact(str(error))))
+                self._record_unstarted(refused, Outcome("FAILED", self._shown(str(error))))
                 raise
             except BaseException as error:  # killed, timed out, Ctrl-C
                 self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
@@ -278,13 +279,13 @@ class Attempt:
             # A job whose creation was never answered may be there; with a ProjectError, it is not ours.
             if isinstance(error, StepFailedError) and self._running:
                 self._running.cancel()
-            record.close(Outcome("FAILED", self.redact(str(error))))
+            record.close(Outcome("FAILED", self._shown(str(error))))
             raise
         except BaseException as error:  # also Airflow's time-out and Ctrl-C: the record comes first
             if self._running:
                 self._running.cancel()
             with contextlib.suppress(TrackingError):
-                record.close(Outcome("KILLED", self._reason(error), tail_of(tail, self.redact)))
+                record.close(Outcome("KILLED", self._reason(error), tail_of(tail, self._shown)))
             raise
         finally:
             if self._running:
@@ -309,7 +310,7 @@ class Attempt:
             self._running.cancel()
         stopped = self._why_stopped() if self._killed or self._expired else ""
         problem = partial(self._store_problem, record, status, tail)
-        return outcome_of(self.step, status, tail, self.redact, stopped=stopped, store_problem=problem)
+        return outcome_of(self.step, status, tail, self._shown, stopped=stopped, store_problem=problem)
 
     def _store_problem(self, record: RunRecord, status: JobStatus, tail: Sequence[str]) -> str:
         """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""
@@ -359,20 +360,20 @@ class Attempt:
         return RunRecord(
             client=self.client,
             experiment_id=self.step.experiment_id,
-            name=self.step.run_name,
+            name=self._shown(self.step.run_name),
             task=self.task,
             source=source,
             parent_run_id=self.step.parent_run_id,
             supersedes=self.step.supersedes,
-            parameters={key: self.redact(value) for key, value in parameters.items()},
-            more_tags={**(tags or {}), **self.step.tags},
+            parameters={key: self._shown(value) for key, value in parameters.items()},
+            more_tags={key: self._shown(value) for key, value in {**(tags or {}), **self.step.tags}.items()},
             success_tags=lambda run: completion_tags(self.client, run),
             log=self.log,
         )
 
     def _record_unstarted(self, source: SourceTags, outcome: Outcome) -> None:
         """Leave a closed run that says why nothing was started; the tree shows the attempt all the same."""
-        record = self._record(replace(source, name=self.redact(source.name)), {})
+        record = self._record(replace(source, name=self._shown(public_uri(source.name))), {})
         record.name = record.name[:MAX_RUN_NAME]
         try:
             self.on_open(record.open(), None)
@@ -383,7 +384,7 @@ class Attempt:
     def _source_tags(self, fetched: FetchedProject) -> SourceTags:
         source = fetched.source
         return SourceTags(
-            name=self.redact(source.name),
+            name=self._shown(source.name),
             entry_point=self.step.entry_point,
             backend=self.step.backend,
             commit=source.commit,
@@ -393,8 +394,12 @@ class Attempt:
             sha256=source.sha256,
         )
 
+    def _shown(self, text: str) -> str:
+        """Return a text as everybody may see it."""
+        return public_text(self.redact(text))
+
     def _reason(self, error: BaseException) -> str:
-        return self.redact(f"stopped: {type(error).__name__} {error}".strip())
+        return self._shown(f"stopped: {type(error).__name__} {error}".strip())
 
 
 def _job_tags(launch: DurableLaunch) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mlflow_projects.attempt.step import Step
 from mlflow_projects.backends.contract import JobStatus
+from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.client import RunStatus
 from mlflow_projects.tracking.record import Outcome
 
@@ -25,7 +26,7 @@ def outcome_of(
     """Return the outcome of a command that is over, or was given up.
 
     :param tail: the last lines of its output
-    :param redact: replaces known secrets in a text
+    :param redact: returns a text as everybody may see it
     :param stopped: why Airflow stopped it, "" if it did not
     :param store_problem: says what is wrong with the place where the artifacts go; asked if the command failed
     """
@@ -34,7 +35,7 @@ def outcome_of(
         return Outcome("KILLED", stopped, text, status.exit_code, status.metrics, status.tags)
     if status.state == "succeeded":
         return Outcome("FINISHED", metrics=status.metrics, facts=status.tags)
-    name = f"Entry point {step.entry_point!r} of {step.uri}"
+    name = f"Entry point {step.entry_point!r} of {public_uri(step.uri)}"
     if status.state == "running":
         return Outcome("KILLED", redact(f"{name} did not end in time and was stopped."), text)
     ended = "failed" if status.state == "failed" else "was stopped"

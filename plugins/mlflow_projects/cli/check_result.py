@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from mlflow_projects.public_uri import public_text
+
 
 class Level(Enum):
     """How much a result matters; only an error makes the command fail."""
@@ -23,4 +25,4 @@ class CheckResult:
     text: str
 
     def __str__(self) -> str:
-        return f"  {self.level.value:8} {self.text}"
+        return f"  {self.level.value:8} {public_text(self.text)}"

@@ -36,6 +36,7 @@ from mlflow_projects.project.spec import (
     parse_parameter,
     read_yaml,
 )
+from mlflow_projects.public_uri import public_text
 
 Key = tuple[str, ...]
 
@@ -66,7 +67,7 @@ class Finding:
     is_error: bool = True
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {'error' if self.is_error else 'warning'}: {self.message}"
+        return f"{self.file}:{self.line}: {'error' if self.is_error else 'warning'}: {public_text(self.message)}"
 
 
 @dataclass(frozen=True)

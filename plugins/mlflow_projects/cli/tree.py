@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.public_uri import public_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         tops = run_tree(client, dag_id, dag_run_id) if dag_run_id else []
         if not tops:
             which = f"DAG run {run_id!r} of DAG {dag_id!r}" if run_id else f"DAG {dag_id!r}"
-            raise TrackingError(f"{client.settings.uri} holds no run of {which}.")
+            raise TrackingError(f"{client.settings.address} holds no run of {which}.")
         console = Console()
         if not console.is_terminal:
             console = Console(width=_WIDTH_WITHOUT_TERMINAL)
@@ -79,7 +80,7 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
 
     from mlflow_projects.tracking.tags import REUSED_FROM
 
-    table = Table(title=escape(title), caption=escape(f"tracking server: {client.settings.uri}"))
+    table = Table(title=escape(title), caption=escape(f"tracking server: {client.settings.address}"))
     for heading in ("run", "status", "time", "parameters", "metrics", "artifacts"):
         table.add_column(heading, overflow="fold")
     table.add_column("run id", no_wrap=True)
@@ -93,7 +94,7 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
                 escape("  " * depth + ("└ " if depth else "") + run.name),
                 f"[{colour}]{run.status}[/]" + (f"\nreused {reused[:8]}…" if reused else ""),
                 seconds,
-                escape("\n".join(f"{key}={_short(value)}" for key, value in sorted(run.params.items()))),
+                escape("\n".join(f"{key}={_short(public_text(value))}" for key, value in sorted(run.params.items()))),
                 escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()) if _is_shown(key))),
                 escape("\n".join([*_shown_models(client, run), *_shown_files(node.artifacts)])),
                 run.run_id,

@@ -43,7 +43,7 @@ def settle_on_servers(
             if settings.missing_database():
                 continue  # so there are no runs in it
             if not (settings.is_http or may_load_mlflow):
-                log(f"The runs of {ended.dag_id} {ended.run_id} in {settings.uri} are left to the janitor.")
+                log(f"The runs of {ended.dag_id} {ended.run_id} in {settings.address} are left to the janitor.")
                 continue
             client = connect(replace(settings, timeout=_TIMEOUT_SECONDS, max_retries=_MAX_RETRIES, access="change"))
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
+from mlflow_projects.hooks.masking import mask, mask_connection
 from mlflow_projects.project.git_authentication import GitCredentials
 
 
@@ -16,23 +17,21 @@ def git_credentials(conn_id: str) -> GitCredentials:
 
     :raises AirflowFailException: no connection of that id
     """
-    from airflow.sdk.log import mask_secret
-
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         sentence = f"There is no Airflow connection {conn_id!r}; add it, or correct git_conn_id."
         raise AirflowFailException(sentence) from None
+    mask_connection(connection)
     extra = connection.extra_dejson
-    credentials = GitCredentials(
+    mask(private_key := extra.get("private_key") or "")
+    if not (connection.password or private_key or extra.get("key_file")):
+        mask(connection.login or "")  # a token, as some hosts take it
+    return GitCredentials(
         username=connection.login or "",
         password=connection.password or "",
-        private_key=extra.get("private_key") or "",
+        private_key=private_key,
         private_key_file=extra.get("key_file") or "",
         known_hosts_file=extra.get("known_hosts_file") or "",
         accept_new_host=extra.get("strict_host_key_checking") == "accept-new",
     )
-    for secret in (credentials.password, credentials.private_key):
-        if secret:
-            mask_secret(secret)
-    return credentials

@@ -12,6 +12,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.hooks.masking import mask, mask_connection, shown
+from mlflow_projects.public_uri import secrets_in
 from mlflow_projects.tracking.database import ensure_store, is_database
 from mlflow_projects.tracking.patience import in_thread
 from mlflow_projects.tracking.server import TrackingSettings, normalized, settings_from_environment
@@ -59,17 +61,16 @@ class MLflowHook(BaseHook):
         :raises ProjectError: the connection holds what it cannot hold
         :raises AirflowNotFoundException: no connection of that id, unless it is the default one
         """
-        from airflow.sdk.log import mask_secret
-
         try:
-            settings = settings_from_connection(self.get_connection(self.mlflow_conn_id))
+            connection = self.get_connection(self.mlflow_conn_id)
+            mask_connection(connection)
+            settings = settings_from_connection(connection)
         except AirflowNotFoundException:
             if self.mlflow_conn_id != self.default_conn_name:
                 raise
             settings = settings_from_environment()
-        for secret in (settings.password, settings.token):
-            if secret:
-                mask_secret(secret)
+        # As the user of an address, a token may stand without a password.
+        mask(settings.password or settings.username, settings.token, *secrets_in(settings.uri))
         return settings
 
     def get_conn(self) -> TrackingClient:
@@ -86,8 +87,8 @@ class MLflowHook(BaseHook):
         except TimeoutError:
             return False, f"Nothing answers within {_TEST_SECONDS:g} s; check host and port of the connection."
         except (ProjectError, TrackingError) as error:
-            return False, str(error)
-        return True, f"MLflow answers at {self.settings.uri}; {count} experiment(s) are visible."
+            return False, shown(str(error))
+        return True, f"MLflow answers at {self.settings.address}; {count} experiment(s) are visible."
 
 
 def _experiments(settings: TrackingSettings) -> int:

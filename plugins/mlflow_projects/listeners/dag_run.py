@@ -150,16 +150,19 @@ def _triggerers(session: Session) -> tuple[bool, bool]:
 
 def _later(ended: EndedDagRun, conn_ids: Sequence[str], *, may_load_mlflow: bool) -> None:
     from mlflow_projects.hooks.closing import settle_on_servers
+    from mlflow_projects.hooks.masking import shown
 
     def report(done: Future[int]) -> None:
         if error := done.exception():
             log.warning(
                 "The runs of %s %s could not be closed, and no triggerer lives to try it again; the DAG "
                 "mlflow_janitor, or the command mlflow-projects janitor, does it later: %s",
-                ended.dag_id, ended.run_id, error,
+                ended.dag_id, ended.run_id, shown(str(error)),
             )  # fmt: skip
 
-    work = partial(settle_on_servers, ended, conn_ids, lambda: _is_over(ended), log.info)
+    work = partial(
+        settle_on_servers, ended, conn_ids, lambda: _is_over(ended), lambda line: log.info("%s", shown(line))
+    )
     threads().submit(work, may_load_mlflow=may_load_mlflow).add_done_callback(report)
 
 

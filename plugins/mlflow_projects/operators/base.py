@@ -14,10 +14,12 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingRefusedError
+from mlflow_projects.hooks.masking import shown
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.operators.templates import render_text, text_or_none
+from mlflow_projects.public_uri import public_uri, secrets_in
 from mlflow_projects.tracking.client import json_metrics
 from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
 
@@ -55,7 +57,11 @@ class MLflowTrackingOperator(BaseOperator):
         """Stop the job outside of a run that is to be closed."""
         from mlflow_projects.backends.registry import stop_job_of
 
-        stop_job_of(run, self.log.info)
+        stop_job_of(run, self.say)
+
+    def say(self, line: str) -> None:
+        """Put a line into the task's log, as everybody may see it."""
+        self.log.info("%s", shown(line))
 
     @contextlib.contextmanager
     def tracking(self) -> Iterator[TrackingClient]:
@@ -73,10 +79,10 @@ class MLflowTrackingOperator(BaseOperator):
         # A person reads one sentence; whoever looks for more finds the trace with Airflow's log level DEBUG.
         except (ProjectError, TrackingRefusedError) as error:
             self.log.debug("The task cannot succeed:", exc_info=True)
-            raise AirflowFailException(str(error)) from None
+            raise AirflowFailException(shown(str(error))) from None
         except (StepFailedError, TrackingError) as error:
             self.log.debug("The try failed:", exc_info=True)
-            raise AirflowException(str(error)) from None
+            raise AirflowException(shown(str(error))) from None
 
 
 class MLflowRunOperator(MLflowTrackingOperator):
@@ -88,14 +94,15 @@ class MLflowRunOperator(MLflowTrackingOperator):
         """Make the "MLflow run" button work from now on."""
         url = client.settings.run_url(run.experiment_id, run.run_id)
         push_links(self, context, (MLflowRunLink(), url))
-        self.log.info("MLflow run %s: %s", run.run_id, url or client.settings.uri)
+        self.log.info("MLflow run %s: %s", run.run_id, url or client.settings.address)
 
     def xcom_of(self, run: Run, status: str) -> dict[str, Any]:
         """Return the XCom of a task that stands for a run."""
         return {
             "run_id": run.run_id,
             "experiment_id": run.experiment_id,
-            "artifact_uri": run.artifact_uri,
+            # An address with a password is for MLflow alone; it takes the run's name for it.
+            "artifact_uri": run.artifact_uri if not secrets_in(run.artifact_uri) else f"runs:/{run.run_id}",
             "status": status,
             "run_name": run.name,
             "metrics": json_metrics(run.metrics),
@@ -128,7 +135,7 @@ def identify(context: Context) -> TaskIdentity:
         attempt_id=str(ti.id),
         map_index=-1 if ti.map_index is None else ti.map_index,
         logical_date=logical_date.isoformat() if logical_date else "",
-        url=ti.log_url,
+        url=public_uri(ti.log_url),
     )
 
 

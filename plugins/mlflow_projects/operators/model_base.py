@@ -30,7 +30,7 @@ class MLflowModelOperator(MLflowTrackingOperator):
         """Make the "MLflow model" button work from now on."""
         url = settings.model_version_url(version["name"], version["version"])
         push_links(self, context, (MLflowModelLink(), url))
-        self.log.info("Model version %s: %s", version["uri"], url or settings.uri)
+        self.log.info("Model version %s: %s", version["uri"], url or settings.address)
 
     def emit(self, context: Context, extra: Mapping[str, Any]) -> None:
         """Say in the event of each asset in ``outlets`` which model version it is about."""
@@ -56,7 +56,9 @@ def existing_run(client: TrackingClient, run_id: str) -> Run:
         return client.get_run(run_id)
     except TrackingError as error:
         if error.code == "RESOURCE_DOES_NOT_EXIST":
-            raise ProjectError(f"There is no run {run_id!r} at {client.settings.uri}; check the run's id.") from error
+            raise ProjectError(
+                f"There is no run {run_id!r} at {client.settings.address}; check the run's id."
+            ) from error
         raise
 
 

@@ -98,7 +98,7 @@ class MLflowBestRunOperator(MLflowRunOperator):
         if self.experiment_name:
             found = client.experiment_id(str(self.experiment_name))
             if found is None:
-                raise ProjectError(f"There is no experiment {self.experiment_name!r} at {client.settings.uri}.")
+                raise ProjectError(f"There is no experiment {self.experiment_name!r} at {client.settings.address}.")
             return found
         if isinstance(parent, Mapping) and parent.get("experiment_id"):
             return str(parent["experiment_id"])
@@ -229,7 +229,7 @@ class MLflowPromoteModelOperator(MLflowModelOperator):
         with self.tracking() as client:
             version = client.model_version(self.name, wanted)
             if version is None:
-                raise ProjectError(f"Model {self.name!r} has no version {wanted} at {client.settings.uri}.")
+                raise ProjectError(f"Model {self.name!r} has no version {wanted} at {client.settings.address}.")
             metrics = metrics_of(client, version)
             value = number(metrics, self.metric)
             previous = self._holder(client)

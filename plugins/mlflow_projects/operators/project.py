@@ -15,6 +15,7 @@ from mlflow_projects.backends.contract import Host
 from mlflow_projects.backends.registry import backend_of, handle_from, is_durable, link_names
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.hooks.git_credentials import git_credentials
+from mlflow_projects.hooks.masking import mask, masked, shown
 from mlflow_projects.links.job import JobLink
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
@@ -30,7 +31,6 @@ from mlflow_projects.operators.base import (
     own_tags,
 )
 from mlflow_projects.operators.enclosing import parent_on
-from mlflow_projects.operators.masking import masked
 from mlflow_projects.operators.references import ArtifactReference, ModelReference
 from mlflow_projects.operators.reuse_rules import reuse_of
 from mlflow_projects.operators.supervision import (
@@ -40,6 +40,7 @@ from mlflow_projects.operators.supervision import (
 )
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import text_or_none
+from mlflow_projects.public_uri import public_text, public_uri, secrets_in
 from mlflow_projects.tracking.closing import withdraw
 from mlflow_projects.tracking.record import indexed_name
 from mlflow_projects.tracking.registration import addresses_of_models
@@ -197,6 +198,11 @@ class MLflowProjectOperator(MLflowRunOperator):
         """
         return ModelReference(self, name)
 
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render as Airflow does; what a uri holds is masked before Airflow keeps what was rendered."""
+        super().render_template_fields(context, jinja_env)
+        mask(*secrets_in(str(self.uri)))
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Live the attempt's life; see :mod:`mlflow_projects.attempt.life`."""
         with self.tracking() as client:
@@ -240,7 +246,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             maker = with_models(result.original) if result.original else result.run
             return {**told, "models": addresses_of_models(client, maker)}
         except TrackingError as error:  # the run has its end, and must keep it
-            self.log.warning("The models of run %s cannot be listed: %s", told["run_id"], error)
+            self.log.warning("The models of run %s cannot be listed: %s", told["run_id"], shown(str(error)))
             return told
 
     def _watched(self, attempt: Attempt, work: Callable[[], Result]) -> Result:
@@ -267,7 +273,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         self.defer(trigger=trigger, method_name="resume")
 
     def _durable(self, handle: Handle) -> DurableBackend:
-        return backend_of(handle, Host(self.log.info, self.aws_conn_id, self.poll_interval))
+        return backend_of(handle, Host(self.say, self.aws_conn_id, self.poll_interval))
 
     def _new_attempt(self, context: Context, client: TrackingClient, step: Step) -> Attempt:
         return Attempt(
@@ -275,7 +281,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             task=identify(context),
             client=client,
             cache=config.cache(),
-            log=lambda line: self.log.info("%s", masked(line)),
+            log=self.say,
             redact=masked,
             on_open=lambda run, handle: self._opened(context, client, run, handle),
             aws_conn_id=self.aws_conn_id,
@@ -389,9 +395,9 @@ class MLflowProjectOperator(MLflowRunOperator):
         return indexed_name(str(self.label), context["ti"].map_index)
 
     def _describe(self) -> str:
-        rows = [("project", self.uri), ("entry point", self.entry_point), ("backend", self.backend)]
+        rows = [("project", public_uri(str(self.uri))), ("entry point", self.entry_point), ("backend", self.backend)]
         parameters = self.parameters if isinstance(self.parameters, Mapping) else {}  # else a template
-        rows += [(f"parameter `{key}`", value) for key, value in parameters.items()]
+        rows += [(f"parameter `{key}`", public_text(str(value))) for key, value in parameters.items()]
         body = "".join(f"| {name} | `{_one_cell(value)}` |\n" for name, value in rows)
         return f"Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n{body}"
 

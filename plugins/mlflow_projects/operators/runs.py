@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.config import airflow_url, git_trusted_dirs
+from mlflow_projects.hooks.masking import shown
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
@@ -84,13 +85,13 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 record = RunRecord(
                     client=client,
                     experiment_id=experiment_id,
-                    name=text_or_none(self.run_name) or self._default_name(task),
+                    name=shown(text_or_none(self.run_name) or self._default_name(task)),
                     task=task,
                     source=_dag_source(context),
                     role="parent",
                     parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
                     parameters=params,
-                    more_tags=own_tags(self.tags),
+                    more_tags={key: shown(value) for key, value in own_tags(self.tags).items()},
                 )
                 run = record.open()
             else:
@@ -202,7 +203,9 @@ def _dag_source(context: Context) -> SourceTags:
 def _recordable(params: Mapping[str, Any]) -> dict[str, str]:
     """Return the DAG run's params as text, for the parent run."""
     return {
-        key: (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))[:MAX_PARAM]
+        key: shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))[
+            :MAX_PARAM
+        ]
         for key, value in dict(params).items()
         if value is not None and is_recordable(key)
     }

@@ -15,6 +15,7 @@ from mlflow_projects.project.git_authentication import GitCredentials
 from mlflow_projects.project.paths import exists, is_folder
 from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
+from mlflow_projects.public_uri import public_uri
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def fetch(
             raise ProjectError(f"version {version!r} is for git projects; {location} is a zip file.")
         with archive.unpacked(location, local, cache) as unpacked:
             shutil.copytree(unpacked.root, copy, symlinks=True)
-        source = Source(name=uri, sha256=unpacked.sha256)
+        source = Source(name=public_uri(uri), sha256=unpacked.sha256)
         return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
@@ -98,7 +99,7 @@ def fetch(
     with repository.checked_out(url, version, cache, credentials) as checkout:
         shutil.copytree(checkout.root, copy, symlinks=True)
     name = f"{url}#{subdirectory}" if subdirectory else url
-    source = Source(name=name, commit=checkout.commit, branch=checkout.branch, repo_url=url)
+    source = Source(name=public_uri(name), commit=checkout.commit, branch=checkout.branch, repo_url=url)
     return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
 
 
@@ -136,4 +137,4 @@ def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
 
 def _local_source(uri: str, folder: Path, bundle: BundleCheckout | None, trusted_dirs: Sequence[Path]) -> Source:
     head = head_commit(folder, bundle, trusted_dirs)
-    return Source(name=uri, **head._asdict()) if head else Source(name=uri)
+    return Source(name=public_uri(uri), **head._asdict()) if head else Source(name=public_uri(uri))

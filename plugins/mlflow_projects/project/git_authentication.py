@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow_projects.project.cache import Cache
+from mlflow_projects.public_uri import without_user
 
 STALL_SECONDS = 60
 _QUESTION = re.compile(r"(?P<kind>Username|Password) for '(?P<scheme>\w+)://(?:.*@)?(?P<host>[^@/]+)/?': ?")
@@ -134,7 +135,7 @@ def _answering(url: str, credentials: GitCredentials, folder: Path) -> Iterator[
 
 
 def _answer(question: str, url: str, credentials: GitCredentials) -> str | None:
-    parts, asked = urlsplit(url), _QUESTION.fullmatch(question)
-    if not asked or (asked["scheme"], asked["host"]) != (parts.scheme, parts.netloc.rpartition("@")[2]):
+    parts, asked = urlsplit(without_user(url)), _QUESTION.fullmatch(question)
+    if not asked or (asked["scheme"], asked["host"]) != (parts.scheme, parts.netloc):
         return None
     return (credentials.username or "git") if asked["kind"] == "Username" else credentials.password

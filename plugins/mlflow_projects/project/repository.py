@@ -22,6 +22,7 @@ from mlflow_projects.file_lock import file_lock
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.git_authentication import GitCredentials, access
 from mlflow_projects.project.git_command import GitError, fetching
+from mlflow_projects.public_uri import public_uri, secrets_in, without_user
 
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
@@ -107,23 +108,20 @@ def split_user(uri: str) -> tuple[str, str]:
             f"The project's uri is no valid URL (its host or port); if it holds a password, {remedy}"
         ) from error
     if parts.password is not None:
-        raise ProjectError(f"The project's uri {without_credentials(uri)} holds a password; {remedy}")
-    if parts.scheme.lower() in ("http", "https"):
-        return without_credentials(uri), unquote(parts.username or "")
+        raise ProjectError(f"The project's uri {public_uri(uri)} holds a password; {remedy}")
+    if parts.scheme in ("http", "https"):
+        return without_user(uri), unquote(parts.username or "")
     return uri, ""
-
-
-def without_credentials(url: str) -> str:
-    """Return a URL without its user and password part."""
-    parts = urlsplit(url)
-    if not parts.hostname or "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _check(url: str, version: str | None) -> None:
     if url.startswith("-") or "::" in url.split("/")[0]:
         raise ProjectError(f"{url!r} is not a git URL; use https://, ssh://, file:// or user@host:path.")
+    if secrets_in(url):  # git would show it in its command line and keep it in a configuration
+        raise ProjectError(
+            f"The project's uri {public_uri(url)} holds a password or token; put it into an Airflow connection and "
+            "name that as git_conn_id."
+        )
     if version is not None and (version.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", version)):
         raise ProjectError(f"version {version!r} cannot be a git branch, tag or commit.")
 
@@ -261,9 +259,9 @@ def _check_out(git: _Git, commit: str, folder: Path) -> None:
 
 
 def _last_words(stderr: str) -> str:
-    """Return git's own reason, in one line and without credentials."""
+    """Return git's own reason, in one line."""
     lines = [line.strip(" '\n") for line in stderr.replace("stderr:", "").splitlines()]
-    lines = [re.sub(r"://[^/\s@]+@", "://", line) for line in lines if line]
+    lines = [line for line in lines if line]
     telling = [line for line in lines if line.lower().startswith(("fatal:", "error:", "ssh:"))] or lines
     return (telling[0] if telling else "git gave no reason").removeprefix("fatal: ").rstrip(".")
 

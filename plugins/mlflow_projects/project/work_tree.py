@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_projects.project import local_repository
-from mlflow_projects.project.repository import without_credentials
+from mlflow_projects.public_uri import public_uri
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def head_commit(folder: Path, bundle: BundleCheckout | None = None, trusted_dirs
     """
     if bundle is None or not bundle.holds(folder):
         return _head(folder, trusted_dirs)
-    repo_url = without_credentials(bundle.repo_url) if bundle.repo_url else None
+    repo_url = public_uri(bundle.repo_url) if bundle.repo_url else None
     if not (bundle.root / ".git").exists():  # a repository further up, if there is one, would answer
         return Head(bundle.commit, repo_url, changed=False) if bundle.commit else None
     head = _head(folder, trusted_dirs)
@@ -72,4 +72,4 @@ def _head(folder: Path, trusted_dirs: Sequence[Path]) -> Head | None:
             repo_url = repository.setting("remote.origin.url").strip()
     except OSError:
         return None
-    return None if changes is None else Head(commit, without_credentials(repo_url) or None, changed=bool(changes))
+    return None if changes is None else Head(commit, public_uri(repo_url) or None, changed=bool(changes))

@@ -11,6 +11,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException
 
 from mlflow_projects.exceptions import TrackingUnavailableError
+from mlflow_projects.hooks.masking import shown
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.operators.base import is_deferrable
 from mlflow_projects.operators.model_base import MLflowModelOperator, as_version
@@ -84,7 +85,7 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
                 version = self._wanted.find(client)
                 found = version_dict(version, metrics_of(client, version), self.mlflow_conn_id) if version else None
             except TrackingUnavailableError as error:
-                self.log.warning("Still waiting: %s", error)
+                self.log.warning("Still waiting: %s", shown(str(error)))
                 found = None
             if found:
                 self.publish_model(context, client.settings, found)

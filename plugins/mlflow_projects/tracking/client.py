@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.public_uri import public_text
 from mlflow_projects.tracking.registry import ModelRegistry
 from mlflow_projects.tracking.server import TrackingSettings
 
@@ -142,8 +143,11 @@ def deleted_experiment(name: str, experiment_id: str) -> ProjectError:
 
 
 def storable(text: str) -> str:
-    """Return a text as every store of MLflow takes it: PostgreSQL refuses a NUL, JSON half a character."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+    """Return a text as every store of MLflow takes it, and everybody may read it there.
+
+    PostgreSQL refuses a NUL, JSON half a character.
+    """
+    return public_text(text).replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
 
 
 def now() -> int:

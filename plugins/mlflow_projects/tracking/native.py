@@ -42,7 +42,7 @@ class NativeClient(NativeRegistry):
         except TrackingError as error:
             if error.code != "INVALID_PARAMETER_VALUE":
                 raise
-            raise ProjectError(f"The tracking URI {settings.uri} cannot be used: {str(error).strip()}") from error
+            raise ProjectError(f"The tracking URI {settings.address} cannot be used: {str(error).strip()}") from error
 
     def experiment_id(self, name: str) -> str | None:
         with translated():

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.public_uri import public_text
 from mlflow_projects.tracking.client import (
     Run,
     RunStatus,
@@ -302,7 +303,7 @@ def resolve_experiment(client: TrackingClient, name: str) -> str:
 
 
 def _present(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: str(value)[:_MAX_TAG] for key, value in tags.items() if value not in ("", None)}
+    return {key: public_text(str(value))[:_MAX_TAG] for key, value in tags.items() if value not in ("", None)}
 
 
 def _user() -> str:

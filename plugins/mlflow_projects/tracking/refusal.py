@@ -19,7 +19,7 @@ _OTHER_NAME = (62, 64)  # for a host name, for an IP address
 
 def refused_login(settings: TrackingSettings, answer: httpx.Response) -> str:
     """Say why a request got the status 401 or 403, as far as the server tells, and what helps."""
-    server = f"The MLflow tracking server at {settings.uri}"
+    server = f"The MLflow tracking server at {settings.address}"
     status = f"HTTP {answer.status_code}"
     if answer.status_code == 403:
         said = _quoted(answer, plain_text=True)
@@ -49,7 +49,7 @@ def refused_certificate(settings: TrackingSettings, error: BaseException) -> str
     reason = _certificate_error(error)
     if reason is None:
         return None
-    sentence = f"The certificate of the MLflow tracking server at {settings.uri} is not trusted"
+    sentence = f"The certificate of the MLflow tracking server at {settings.address} is not trusted"
     if reason.verify_code == _CERTIFICATE_EXPIRED:
         return f"{sentence}: it has expired; renew it on the server."
     if reason.verify_code in _OTHER_NAME:

@@ -173,7 +173,7 @@ class RestClient(RestRegistry):
             return self._ask(method, path, request)
         except TemporaryError as error:
             raise TrackingUnavailableError(
-                f"The MLflow tracking server at {self.settings.uri} cannot be used: {error}. Check that it "
+                f"The MLflow tracking server at {self.settings.address} cannot be used: {error}. Check that it "
                 "runs and that this worker reaches it (the connection in mlflow_conn_id, or MLFLOW_TRACKING_URI)."
             ) from error
 
@@ -181,7 +181,7 @@ class RestClient(RestRegistry):
         try:
             answer = self._answer(method, path, request)
         except httpx.InvalidURL as error:
-            raise ProjectError(f"The tracking URI {self.settings.uri} is no valid URL: {error}.") from error
+            raise ProjectError(f"The tracking URI {self.settings.address} is no valid URL: {error}.") from error
         except httpx.HTTPError as error:
             if sentence := refused_certificate(self.settings, error):
                 raise TrackingRefusedError(sentence) from error

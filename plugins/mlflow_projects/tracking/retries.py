@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import tenacity
 
+from mlflow_projects.exceptions import PublicError
+
 _LONGEST_PAUSE = 30.0
 
 
-class TemporaryError(Exception):
+class TemporaryError(PublicError):
     """An answer (or the lack of one) after which it makes sense to ask again.
 
     :param retry_after: seconds that the server asks for

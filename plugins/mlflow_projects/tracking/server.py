@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.public_uri import public_uri, without_user
 
 _DEFAULT_URI = "sqlite:///mlflow.db"
 _OLD_DEFAULT_URI = "./mlruns"
@@ -39,7 +40,7 @@ class TrackingSettings:
     :param extra_environment: more variables for the entry point, for example an S3 endpoint
     """
 
-    uri: str
+    uri: str = field(repr=False)
     username: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
@@ -65,6 +66,11 @@ class TrackingSettings:
             max_bytes=_MOST_BYTES_FOR_A_PERSON,
             access="read",
         )
+
+    @property
+    def address(self) -> str:
+        """The URI as it may be shown: that of a database holds a password."""
+        return public_uri(self.uri)
 
     @property
     def is_http(self) -> bool:
@@ -99,7 +105,7 @@ class TrackingSettings:
         return self._page(f"models/{quote(name, safe='')}/versions/{version}")
 
     def _page(self, route: str) -> str:
-        base = self.ui_url or (self.uri if self.is_http else "")
+        base = public_uri(self.ui_url or (self.uri if self.is_http else ""))
         return f"{base.rstrip('/')}/#/{route}" if base else ""
 
 
@@ -162,7 +168,7 @@ def normalized(settings: TrackingSettings) -> TrackingSettings:
             username=settings.username or unquote(parts.username or ""),
             password=settings.password or unquote(parts.password or ""),
         )
-        uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        uri = without_user(parts.geturl())
     elif uri.startswith("sqlite:///") and not uri.startswith(("sqlite:////", "sqlite:///:memory:")):
         uri = f"sqlite:///{Path(uri[len('sqlite:///') :]).absolute()}"
     elif not parts.scheme and uri != "databricks":

@@ -48,6 +48,7 @@ class JobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the job's end or the deadline; the task itself then reads the verdict."""
+        from mlflow_projects.hooks.masking import shown
         from mlflow_projects.triggers.poller import JobPoller
 
         poller = JobPoller.of(self.handle)
@@ -60,9 +61,9 @@ class JobTrigger(BaseTrigger):
                 except asyncio.TimeoutError:
                     break
                 if news.trouble:
-                    self.log.warning(news.trouble)
+                    self.log.warning("%s", shown(news.trouble))
                 for line in news.lines:
-                    self.log.info("%s", line)
+                    self.log.info("%s", shown(line))
                 if news.ended and not ended:
                     ended, until = True, time.time() + late
         if not ended:
@@ -80,11 +81,12 @@ class JobTrigger(BaseTrigger):
     def _kill(self) -> None:
         from mlflow_projects.backends.contract import Host
         from mlflow_projects.backends.registry import backend_of, handle_from
+        from mlflow_projects.hooks.masking import shown
         from mlflow_projects.hooks.mlflow_hook import MLflowHook
         from mlflow_projects.tracking.closing import close_abandoned
 
         handle = handle_from(self.handle)
-        backend_of(handle, Host(self.log.info)).stop(handle)
+        backend_of(handle, Host(lambda line: self.log.info("%s", shown(line)))).stop(handle)
         client = MLflowHook(self.mlflow_conn_id).get_conn()
         try:
             close_abandoned(client, self.run_id, "stopped by Airflow while the job ran", lambda _: None)

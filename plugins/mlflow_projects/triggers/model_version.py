@@ -43,20 +43,21 @@ class ModelVersionTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look in a thread, sleep, look again."""
         from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+        from mlflow_projects.hooks.masking import shown
 
         in_thread = sync_to_async(self._look, thread_sensitive=False)
         client = await sync_to_async(self._connect, thread_sensitive=False)()
-        shown = float("-inf")
+        told = float("-inf")
         try:
             while True:
                 try:
                     found = await in_thread(client)
                 except TrackingUnavailableError as error:
-                    if time.monotonic() - shown > _TROUBLE_EVERY_SECONDS:
-                        shown = time.monotonic()
-                        self.log.warning("Still waiting: %s", error)
+                    if time.monotonic() - told > _TROUBLE_EVERY_SECONDS:
+                        told = time.monotonic()
+                        self.log.warning("Still waiting: %s", shown(str(error)))
                 except (ProjectError, TrackingError) as error:
-                    yield TriggerEvent({"error": str(error)})  # type: ignore[no-untyped-call]
+                    yield TriggerEvent({"error": shown(str(error))})  # type: ignore[no-untyped-call]
                     return
                 else:
                     if found is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlflow_projects.backends.registry import backend_names
 from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.public_uri import public_text
 from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, quoted
 from mlflow_projects.tracking.tags import (
     DAG_ID,
@@ -148,9 +149,9 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "url": client.settings.run_url(run.experiment_id, run.run_id),
         "reused": original,
         "original_url": client.settings.run_url(run.experiment_id, original) if original else "",
-        "reason": run.tags.get(REASON, "") if run.status in ("FAILED", "KILLED") else "",
-        "output": run.tags.get(OUTPUT_TAIL, "") if run.status in ("FAILED", "KILLED") else "",
-        "params": _first(params, sorted, lambda text: text[:MAX_TEXT]),
+        "reason": public_text(run.tags.get(REASON, "")) if run.status in ("FAILED", "KILLED") else "",
+        "output": public_text(run.tags.get(OUTPUT_TAIL, "")) if run.status in ("FAILED", "KILLED") else "",
+        "params": _first(params, sorted, lambda text: public_text(text)[:MAX_TEXT]),
         "metrics": _first(run.metrics, lambda keys: sorted(keys, key=_interest), _sendable),
         "more_params": max(0, len(params) - MAX_VALUES),
         "more_metrics": max(0, len(run.metrics) - MAX_VALUES),

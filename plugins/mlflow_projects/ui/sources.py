@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.hooks.masking import shown
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.tracking.client import TrackingClient
@@ -127,13 +128,13 @@ def tracking(conn_id: str) -> Iterator[TrackingClient]:
     except AirflowNotFoundException as error:
         raise PageProblem(f"Airflow's API server finds no connection {conn_id}.") from error
     except TrackingUnavailableError as error:
-        log.warning("The page has no data: %s", error)
+        log.warning("The page has no data: %s", shown(str(error)))
         raise PageProblem(
             f"MLflow's tracking server (connection {conn_id}) does not answer. The runs are safe; "
             "this page shows them once the server is back."
         ) from error
     except (ProjectError, TrackingError) as error:
-        log.warning("The page has no data: %s", error)
+        log.warning("The page has no data: %s", shown(str(error)))
         if isinstance(error, TrackingError) and error.code == "PERMISSION_DENIED":
             raise PageProblem(
                 f"MLflow's tracking server refuses the user or token of the connection {conn_id}.", 502

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 MAX_LINE = 32_768
 PROGRESS_SECONDS = 5.0
+_LONGEST_WORD = 4_096
 # Cursor movement and line clearing, which progress bars use; colours (…m) stay, Airflow shows them.
 _CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-HJKSTfhlsu]")
 
@@ -41,8 +42,9 @@ class LineReader:
         else:
             yield from self._feed_redrawn(text)
         while len(self._rest) > MAX_LINE:
-            yield self._rest[:MAX_LINE]
-            self._rest = self._rest[MAX_LINE:]
+            end = _end_of_piece(self._rest)
+            yield self._rest[:end]
+            self._rest = self._rest[end:]
 
     def overdue(self) -> Iterator[str]:
         """Yield a redrawn line that has waited long enough; call it when no output comes."""
@@ -77,8 +79,11 @@ class LineReader:
             line = self._redrawn
         self._redrawn, self._shown_at = "", float("-inf")
         line = _CURSOR.sub("", line) if "\x1b" in line else line
-        for start in range(0, max(len(line), 1), MAX_LINE):
-            yield line[start : start + MAX_LINE]
+        while len(line) > MAX_LINE:
+            end = _end_of_piece(line)
+            yield line[:end]
+            line = line[end:]
+        yield line
 
     def _state(self, state: str) -> Iterator[str]:
         state = _CURSOR.sub("", state).rstrip()
@@ -89,3 +94,9 @@ class LineReader:
     def _show(self) -> str:
         line, self._redrawn, self._shown_at = self._redrawn, "", self._clock()
         return line[:MAX_LINE]
+
+
+def _end_of_piece(line: str) -> int:
+    """Return where a line that is too long is cut: between words, as half a secret is not known for one."""
+    space = line.rfind(" ", MAX_LINE - _LONGEST_WORD, MAX_LINE)
+    return MAX_LINE if space < 0 else space + 1

@@ -21,10 +21,11 @@ def _download(uri: str, folder: Path, variables: Mapping[str, str]) -> str:
     folder.mkdir()
     script = (
         "import sys, mlflow.artifacts as a\n"
-        "print(a.download_artifacts(artifact_uri=sys.argv[1], dst_path=sys.argv[2]))"
+        "print(a.download_artifacts(artifact_uri=sys.stdin.read(), dst_path=sys.argv[1]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, uri, str(folder)],
+        [sys.executable, "-c", script, str(folder)],
+        input=uri,  # no argument: it may be signed, and everybody reads the list of processes
         env=dict(variables),
         capture_output=True,
         text=True,

@@ -69,7 +69,9 @@ class SageMakerBackend(DurableBackend):
         request = build_request(plan)
         if found := problems("CreateTrainingJob", request):
             raise ProjectError(f"SageMaker would refuse the training job: {found[0]}.")
-        shown = json.dumps([command, request, dict(settings.environment), job.parameters.as_record()], default=str)
+        shown = json.dumps(
+            [command, request, dict(settings.environment), plan.variables, job.parameters.as_record()], default=str
+        )
         if job.redact(shown) != shown:
             raise ProjectError(
                 "A parameter or a setting holds a secret that Airflow knows (from a connection, say); a training job "

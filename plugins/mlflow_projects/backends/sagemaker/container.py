@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
 
 from mlflow_projects.backends.contract import Job
 from mlflow_projects.backends.sagemaker.settings import SageMakerSettings
@@ -11,6 +10,7 @@ from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import FilledLater, build_command
 from mlflow_projects.project.paths import local_path_of
 from mlflow_projects.project.python_environment import ENV_MANAGERS, read_python_environment
+from mlflow_projects.public_uri import public_uri
 
 # What of the tracking settings a job may know; passwords and tokens come from Secrets Manager.
 _PUBLIC_VARIABLES = (
@@ -36,7 +36,7 @@ def check_environment(job: Job, settings: SageMakerSettings) -> None:
             f"A training job cannot reach the tracking store {uri!r}; use a tracking server (http or https), or name "
             "one in backend_config 'tracking_uri'."
         )
-    if "@" in urlsplit(settings.tracking_uri).netloc:
+    if public_uri(settings.tracking_uri) != settings.tracking_uri:
         raise ProjectError(
             "backend_config: 'tracking_uri' holds a user or password, which a training job would show; put the user "
             "into the Airflow connection and the password into AWS Secrets Manager "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipapp
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from urllib.parse import quote
 from mlflow_projects.backends.sagemaker.package import FILE_NAME
 from mlflow_projects.backends.sagemaker.settings import SageMakerSettings
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.public_uri import public_text
 
 JOB_NAME_PREFIX = "mlflow-"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -184,6 +186,10 @@ def runner_archive() -> bytes:
         filter=lambda path: path.parts[0] == "runner" and path.suffix == ".py",
         main="runner.job:main",
     )
+    with zipfile.ZipFile(archive, "a") as added:  # what the runner shares with the worker
+        added.writestr("mlflow_projects/__init__.py", "")
+        for name in ("public_uri.py", "spellings.py"):
+            added.write(Path(__file__).parents[2] / name, f"mlflow_projects/{name}")
     return archive.getvalue()
 
 
@@ -224,7 +230,7 @@ def _hyperparameters(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters that the console can show; the command gets all of them from the spec."""
     short = {
         key: value
-        for key, value in parameters.items()
+        for key, value in ((key, public_text(value)) for key, value in parameters.items())
         if len(key) <= _MAX_HYPERPARAMETER and len(value) <= _MAX_HYPERPARAMETER and not _has_lines(key + value)
     }
     return dict(list(short.items())[:_MAX_HYPERPARAMETERS])

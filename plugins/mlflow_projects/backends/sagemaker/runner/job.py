@@ -9,10 +9,11 @@ import shlex
 import shutil
 import sys
 import traceback
-import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from mlflow_projects.public_uri import secrets_in
 
 from .errors import BAD_SPEC, BUG, NOT_STARTED, RunnerError, Stopped, one_line
 from .inputs import download
@@ -105,8 +106,8 @@ class Job:
             )
         command = spec["command"]
         for number, wanted in enumerate(spec.get("inputs") or []):
-            self.output.hide(urllib.parse.urlsplit(wanted["uri"]).password)
-            self.output.hide(urllib.parse.urlsplit(wanted["uri"]).query)  # a signature, most likely
+            for secret in secrets_in(wanted["uri"]):
+                self.output.hide(secret)
             self.output.note("Downloading " + wanted["uri"])
             folder = self._scratch / "inputs" / str(number)
             path = download(wanted["uri"], folder, environment, self._processes)

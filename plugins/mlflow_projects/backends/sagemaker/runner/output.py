@@ -8,8 +8,10 @@ import contextlib
 import re
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable, Iterable
+
+from mlflow_projects.public_uri import public_text
+from mlflow_projects.spellings import hidden, lines_of, spellings
 
 MAX_FAILURE = 1024  # bytes; SageMaker cuts FailureReason there
 _TAIL = 40  # lines of output that the failure file may quote
@@ -29,21 +31,16 @@ class Output:
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
 
     def hide(self, secret: str | None) -> None:
-        """Mask a value from now on, also as it stands in a URL, and each of its lines if it has many."""
-        text = secret or ""
-        found = {text, urllib.parse.quote(text), urllib.parse.quote(text, safe=""), urllib.parse.quote_plus(text)}
-        found.update(line for line in text.splitlines() if len(line) >= 8)
-        found.update(self._secrets)
+        """Mask a value from now on, however it is spelled, and each of its lines if it has many."""
+        found = {*lines_of(secret or ""), *self._secrets}
         self._secrets = sorted((part for part in found if len(part) >= 3), key=len, reverse=True)
 
     @property
     def longest_secret(self) -> int:
-        return len(self._secrets[0]) if self._secrets else 0
+        return max(map(len, spellings(self._secrets[0]))) if self._secrets else 0
 
     def mask(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return public_text(hidden(text, self._secrets))
 
     def note(self, text: str) -> None:
         """Write a line of the runner's own."""

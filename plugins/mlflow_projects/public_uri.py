@@ -1,0 +1,127 @@
+"""Addresses as they may be shown: without passwords, tokens and signatures.
+
+Whoever writes an address down (a tag, a log line, an exception, a page) takes it from here. A refused address is
+shown too, so its shape is never trusted: what stands where credentials would stand goes, whatever a standard says.
+The runner of training jobs takes this file along, so it needs no more than Python 3.8.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Iterator, Tuple  # noqa: UP035
+from urllib.parse import unquote
+
+# Written plainly, or percent-encoded inside of another address.
+_AT, _COLON, _SLASH = "(?:@|%(?:25)*40)", "(?::|%(?:25)*3[Aa])", r"(?:\\*/|%(?:25)*2[Ff])"
+_START = re.compile(rf"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]{{0,40}})({_COLON})({_SLASH}+)")
+_AUTHORITY = re.compile(r"[^\s/?#\"'<>`\\]*")
+_AUTHORITY_INSIDE = re.compile(r"(?:(?!%(?:25)*(?:2[Ff3]|3[Ff]))[^\s/?#\"'<>`\\&])*")
+_HOST_AND_PORT = re.compile(r"(?:\[[\da-fA-F:.%]*\]|[^:\[\]]*)(?::\d*)?")
+_LIKELY_HOST = re.compile(r"(?:\[[\da-fA-F:.%]+\]|localhost|[\w-]+(?:\.[\w-]+)+)(?::\d*)?|[\w-]+:\d+")
+_LAST_AT = re.compile(r'[^\s"<>]{0,2000}@')
+_LAST_AT_BEHIND_SPACE = re.compile(r'[^\n"<>]{0,200}?@(?:[^\s"<>]{0,2000}@)?')
+# As ssh takes it, or with a forgotten scheme. An image's digest is none, nor is the address of a letter.
+_SCP = re.compile(
+    r"(?<![\w/@.:%+~$-])(?!(?:mailto|sips?|xmpp|acct|urn):)"
+    r"[\w.+~%$-]+:([^\s@/\"'<>]{1,200}(?:@[^\s@/\"'<>]{1,200})*)@(?!sha\d+:[\da-f]{32})(?=[\w.-]+[:/]|\[[\da-fA-F:]+\])"
+)
+# Where the user is a part of the address, or a container; elsewhere one without a password may be a token.
+_WITH_USER = re.compile(r"(?:.*\+)?ssh|ssh\+.*|sftp|rsync|svn|hdfs|abfss?|wasbs?", re.IGNORECASE)
+_WEB = re.compile(r"(?:.*\+)?(?:https?|wss?|ftps?|git)", re.IGNORECASE)
+_NO_AUTHORITY = re.compile(r"file|sqlite(?:\+\w+)?|dbfs|models|runs|mlflow-artifacts", re.IGNORECASE)
+_QUERY = re.compile(
+    r"(?:[?&;#]|%(?:25)*(?:3F|26|23|3B))(?:amp;)?"
+    r"(?:[\w.%$\[-]{0,60}?(?:passw(?:or)?d|pwd|passphrase|secret|signature|credentials?|token|jwt|"
+    r"(?:api|access|private)[_-]?key(?:[_-]?id)?)|(?:[\w.%$-]{0,60}[_.-])?(?:sig|auth|authorization|sas|key|pass|pw))"
+    r"\]?(?:=|%(?:25)*3D)([^\s&\"'<>#;)`]+)",
+    re.IGNORECASE,
+)
+_ODD = {ord(character): "\ufffc" for character in "\0\t\n\v\f\r \"'<>`"}
+# (start, end) of what goes, what stands there instead, (start, end) of the secret in it
+_Hidden = Tuple[int, int, str, int, int]  # noqa: UP006
+
+
+def public_uri(uri: str) -> str:
+    """Return an address without its credentials; a text that is no address, or has none, comes back unchanged."""
+    return _without(uri, _hidden(uri.translate(_ODD)))
+
+
+def public_text(text: str) -> str:
+    """Return a text in which every address is a public one."""
+    return _without(text, _hidden(text))
+
+
+def without_user(url: str) -> str:
+    """Return a valid URL without its user part, and else as it is: to be used, not only to be shown."""
+    scheme, separator, rest = url.partition("://")
+    user, at, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    return f"{scheme}{separator}{rest[len(user + at) :]}"
+
+
+def secrets_in(uri: str) -> list[str]:
+    """Return what :func:`public_uri` hides of an address, as it stands there and decoded."""
+    found = [uri[start:end] for *_, start, end in _hidden(uri.translate(_ODD))]
+    return list(dict.fromkeys(filter(None, [*found, *map(unquote, found)])))
+
+
+def _without(text: str, hidden: Iterator[_Hidden]) -> str:
+    shown, at = [], 0
+    for start, end, instead, *_ in hidden:
+        shown += [text[at:start], instead]
+        at = end
+    return "".join([*shown, text[at:]])
+
+
+def _hidden(text: str) -> Iterator[_Hidden]:
+    """Yield what is to go, in the order of the text, none of it twice."""
+    at = 0
+    if not ("@" in text or "=" in text or "%" in text):  # most lines of a log
+        return
+    users = _users(text) if "@" in text or "%" in text else ()
+    for found in sorted([*users, *_values(text)]):
+        if found[0] >= at:
+            yield found
+            at = found[1]
+
+
+def _values(text: str) -> Iterator[_Hidden]:
+    for found in _QUERY.finditer(text):
+        yield (*found.span(1), "***", *found.span(1))
+
+
+def _users(text: str) -> Iterator[_Hidden]:
+    for found in _START.finditer(text):
+        start = found.end()
+        end = _end_of_user(text, found)
+        if end > start:
+            at = re.search(f"{_AT}$", text[start:end])
+            secret_end = start + at.start() if at else end
+            colon = re.search(_COLON, text[start:secret_end])
+            yield start, end, "", start + colon.end() if colon else start, secret_end
+    for found in _SCP.finditer(text):
+        yield found.start(), found.end(), "", *found.span(1)
+
+
+def _end_of_user(text: str, found: re.Match[str]) -> int:
+    """Return where the user's part ends, behind its "@"; where it would begin if there is none to be hidden."""
+    start, (scheme, colon, slashes) = found.end(), found.groups()
+    count = len(re.findall(_SLASH, slashes))
+    if _NO_AUTHORITY.fullmatch(scheme) and count != 2:
+        return start
+    is_inside = colon != ":"
+    match = (_AUTHORITY_INSIDE if is_inside else _AUTHORITY).match(text, start)
+    assert match
+    authority = match[0]
+    user, at, host = authority.rpartition("@")
+    if not at and (encoded := list(re.finditer("%(?:25)*40", authority))):
+        user, at, host = authority[: encoded[-1].start()], encoded[-1][0], authority[encoded[-1].end() :]
+    is_odd = not at and not _HOST_AND_PORT.fullmatch(authority)
+    has_password = bool(re.search(_COLON, user))
+    # A password may hold what ends an authority: then the last "@" counts.
+    if is_odd or (at and has_password and not _LIKELY_HOST.fullmatch(host)):
+        last = _LAST_AT.match(text, start)
+        if last is None and _WEB.fullmatch(scheme):
+            last = _LAST_AT_BEHIND_SPACE.match(text, start)
+        return max(last.end() if last else start, start + len(user + at))
+    shown = not has_password and (_WITH_USER.fullmatch(scheme) or (count == 1 and not _WEB.fullmatch(scheme)))
+    return start if shown else start + len(user + at)

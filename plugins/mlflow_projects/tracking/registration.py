@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.client import Run, TrackingClient, json_metrics, quoted
 from mlflow_projects.tracking.registry import READY, ModelSource, ModelVersion
 
@@ -194,7 +195,7 @@ def version_dict(version: ModelVersion, metrics: Mapping[str, float], mlflow_con
         "name": version.name,
         "version": version.version,
         "run_id": version.run_id,
-        "source": version.source,
+        "source": public_uri(version.source),
         "uri": version.uri,
         "metrics": json_metrics(metrics),
         "mlflow_conn_id": mlflow_conn_id,

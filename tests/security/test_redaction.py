@@ -102,9 +102,7 @@ def test_any_mixture_of_spellings_is_found(secret: str, data: Any) -> None:
     except UnicodeEncodeError:
         return
     ways = [lambda c: c, lambda c: quote(c, safe=""), lambda c: json.dumps(c)[1:-1]]
-    text = "".join(
-        data.draw(st.sampled_from(ways))(c) if not (c.isascii() and c.isalnum()) else c for c in secret
-    )
+    text = "".join(data.draw(st.sampled_from(ways))(c) if not (c.isascii() and c.isalnum()) else c for c in secret)
     assert hidden(f"<{text}>", [secret]) == "<***>"
 
 
@@ -116,9 +114,10 @@ def test_the_parts_of_a_longer_secret_stay_hidden_when_a_part_is_a_secret_too() 
 
 def test_short_secrets_turn_no_text_into_stars() -> None:
     mask("a", "abcd", "airflow", "")
-    text = "a text of airflow with abcd and YWJjZA== and everything else, base64 too: " + base64.b64encode(
-        bytes(random.Random(1).randbytes(3000))
-    ).decode()
+    text = (
+        "a text of airflow with abcd and YWJjZA== and everything else, base64 too: "
+        + base64.b64encode(bytes(random.Random(1).randbytes(3000))).decode()
+    )
     assert masked(text) == text
     assert spellings("abcd")[0] == "abcd"
     mask("abcde")
@@ -139,7 +138,9 @@ def test_each_line_of_a_key_is_known() -> None:
 def test_what_a_connection_holds_is_masked() -> None:
     extra = {"api_token": "t0ken-in-extra", "url": "https://u:pw-in-extra@h", "region": "eu-central-1", "n": 1}
     mask_connection(
-        Connection(conn_id="c", conn_type="x", password="pw/of-it", host="postgresql://u:p%40ss-1@h", extra=json.dumps(extra))
+        Connection(
+            conn_id="c", conn_type="x", password="pw/of-it", host="postgresql://u:p%40ss-1@h", extra=json.dumps(extra)
+        )
     )
     got = masked("t0ken-in-extra pw-in-extra pw/of-it pw%2Fof-it p%40ss-1 p@ss-1 eu-central-1")
     assert got == "*** *** *** *** *** *** eu-central-1"

@@ -11,31 +11,32 @@ import re
 from typing import Iterator, Tuple  # noqa: UP035
 from urllib.parse import unquote
 
+# Compiled when they are needed: every task and each parse of a DAG loads this.
 # Written plainly, or percent-encoded inside of another address.
 _AT, _COLON, _SLASH = "(?:@|%(?:25)*40)", "(?::|%(?:25)*3[Aa])", r"(?:\\*/|%(?:25)*2[Ff])"
-_START = re.compile(rf"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]{{0,40}})({_COLON})({_SLASH}+)")
-_AUTHORITY = re.compile(r"[^\s/?#\"'<>`\\]*")
-_AUTHORITY_INSIDE = re.compile(r"(?:(?!%(?:25)*(?:2[Ff3]|3[Ff]))[^\s/?#\"'<>`\\&])*")
-_HOST_AND_PORT = re.compile(r"(?:\[[\da-fA-F:.%]*\]|[^:\[\]]*)(?::\d*)?")
-_LIKELY_HOST = re.compile(r"(?:\[[\da-fA-F:.%]+\]|localhost|[\w-]+(?:\.[\w-]+)+)(?::\d*)?|[\w-]+:\d+")
-_LAST_AT = re.compile(r'[^\s"<>]{0,2000}@')
-_LAST_AT_BEHIND_SPACE = re.compile(r'[^\n"<>]{0,200}?@(?:[^\s"<>]{0,2000}@)?')
+_START = rf"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]{{0,40}})({_COLON})({_SLASH}+)"
+_AUTHORITY = r"[^\s/?#\"'<>`\\]*"
+_AUTHORITY_INSIDE = r"(?:(?!%(?:25)*(?:2[Ff3]|3[Ff]))[^\s/?#\"'<>`\\&])*"
+_HOST_AND_PORT = r"(?:\[[\da-fA-F:.%]*\]|[^:\[\]]*)(?::\d*)?"
+_LIKELY_HOST = r"(?:\[[\da-fA-F:.%]+\]|localhost|[\w-]+(?:\.[\w-]+)+)(?::\d*)?|[\w-]+:\d+"
+_LAST_AT = r'[^\s"<>]{0,2000}@'
+_LAST_AT_BEHIND_SPACE = r'[^\n"<>]{0,200}?@(?:[^\s"<>]{0,2000}@)?'
 # As ssh takes it, or with a forgotten scheme. An image's digest is none, nor is the address of a letter.
-_SCP = re.compile(
+_SCP = (
     r"(?<![\w/@.:%+~$-])(?!(?:mailto|sips?|xmpp|acct|urn):)"
     r"[\w.+~%$-]+:([^\s@/\"'<>]{1,200}(?:@[^\s@/\"'<>]{1,200})*)@(?!sha\d+:[\da-f]{32})(?=[\w.-]+[:/]|\[[\da-fA-F:]+\])"
 )
 # Where the user is a part of the address, or a container; elsewhere one without a password may be a token.
-_WITH_USER = re.compile(r"(?:.*\+)?ssh|ssh\+.*|sftp|rsync|svn|hdfs|abfss?|wasbs?", re.IGNORECASE)
-_WEB = re.compile(r"(?:.*\+)?(?:https?|wss?|ftps?|git)", re.IGNORECASE)
-_NO_AUTHORITY = re.compile(r"file|sqlite(?:\+\w+)?|dbfs|models|runs|mlflow-artifacts", re.IGNORECASE)
-_QUERY = re.compile(
-    r"(?:[?&;#]|%(?:25)*(?:3F|26|23|3B))(?:amp;)?"
+_WITH_USER = r"(?i)(?:.*\+)?ssh|ssh\+.*|sftp|rsync|svn|hdfs|abfss?|wasbs?"
+_WEB = r"(?i)(?:.*\+)?(?:https?|wss?|ftps?|git)"
+_NO_AUTHORITY = r"(?i)file|sqlite(?:\+\w+)?|dbfs|models|runs|mlflow-artifacts"
+_QUERY = (
+    r"(?i)(?:[?&;#]|%(?:25)*(?:3F|26|23|3B))(?:amp;)?"
     r"(?:[\w.%$\[-]{0,60}?(?:passw(?:or)?d|pwd|passphrase|secret|signature|credentials?|token|jwt|"
     r"(?:api|access|private)[_-]?key(?:[_-]?id)?)|(?:[\w.%$-]{0,60}[_.-])?(?:sig|auth|authorization|sas|key|pass|pw))"
-    r"\]?(?:=|%(?:25)*3D)([^\s&\"'<>#;)`]+)",
-    re.IGNORECASE,
+    r"\]?(?:=|%(?:25)*3D)([^\s&\"'<>#;)`]+)"
 )
+_STARS = "***"
 _ODD = {ord(character): "\ufffc" for character in "\0\t\n\v\f\r \"'<>`"}
 # (start, end) of what goes, what stands there instead, (start, end) of the secret in it
 _Hidden = Tuple[int, int, str, int, int]  # noqa: UP006
@@ -85,20 +86,23 @@ def _hidden(text: str) -> Iterator[_Hidden]:
 
 
 def _values(text: str) -> Iterator[_Hidden]:
-    for found in _QUERY.finditer(text):
-        yield (*found.span(1), "***", *found.span(1))
+    for found in re.finditer(_QUERY, text):
+        if found[1] != _STARS:
+            yield (*found.span(1), _STARS, *found.span(1))
 
 
 def _users(text: str) -> Iterator[_Hidden]:
-    for found in _START.finditer(text):
+    for found in re.finditer(_START, text):
         start = found.end()
         end = _end_of_user(text, found)
         if end > start:
             at = re.search(f"{_AT}$", text[start:end])
             secret_end = start + at.start() if at else end
             colon = re.search(_COLON, text[start:secret_end])
-            yield start, end, "", start + colon.end() if colon else start, secret_end
-    for found in _SCP.finditer(text):
+            secret_start = start + colon.end() if colon else start
+            if text[secret_start:secret_end] != _STARS:
+                yield start, end, "", secret_start, secret_end
+    for found in re.finditer(_SCP, text):
         yield found.start(), found.end(), "", *found.span(1)
 
 
@@ -106,22 +110,22 @@ def _end_of_user(text: str, found: re.Match[str]) -> int:
     """Return where the user's part ends, behind its "@"; where it would begin if there is none to be hidden."""
     start, (scheme, colon, slashes) = found.end(), found.groups()
     count = len(re.findall(_SLASH, slashes))
-    if _NO_AUTHORITY.fullmatch(scheme) and count != 2:
+    if re.fullmatch(_NO_AUTHORITY, scheme) and count != 2:
         return start
     is_inside = colon != ":"
-    match = (_AUTHORITY_INSIDE if is_inside else _AUTHORITY).match(text, start)
+    match = re.compile(_AUTHORITY_INSIDE if is_inside else _AUTHORITY).match(text, start)
     assert match
     authority = match[0]
     user, at, host = authority.rpartition("@")
     if not at and (encoded := list(re.finditer("%(?:25)*40", authority))):
         user, at, host = authority[: encoded[-1].start()], encoded[-1][0], authority[encoded[-1].end() :]
-    is_odd = not at and not _HOST_AND_PORT.fullmatch(authority)
+    is_odd = not at and not re.fullmatch(_HOST_AND_PORT, authority)
     has_password = bool(re.search(_COLON, user))
     # A password may hold what ends an authority: then the last "@" counts.
-    if is_odd or (at and has_password and not _LIKELY_HOST.fullmatch(host)):
-        last = _LAST_AT.match(text, start)
-        if last is None and _WEB.fullmatch(scheme):
-            last = _LAST_AT_BEHIND_SPACE.match(text, start)
+    if is_odd or (at and has_password and not re.fullmatch(_LIKELY_HOST, host)):
+        last = re.compile(_LAST_AT).match(text, start)
+        if last is None and re.fullmatch(_WEB, scheme):
+            last = re.compile(_LAST_AT_BEHIND_SPACE).match(text, start)
         return max(last.end() if last else start, start + len(user + at))
-    shown = not has_password and (_WITH_USER.fullmatch(scheme) or (count == 1 and not _WEB.fullmatch(scheme)))
+    shown = not has_password and (re.fullmatch(_WITH_USER, scheme) or (count == 1 and not re.fullmatch(_WEB, scheme)))
     return start if shown else start + len(user + at)

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import traceback
+import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -106,7 +107,7 @@ class Job:
             )
         command = spec["command"]
         for number, wanted in enumerate(spec.get("inputs") or []):
-            for secret in secrets_in(wanted["uri"]):
+            for secret in [*secrets_in(wanted["uri"]), urllib.parse.urlsplit(wanted["uri"]).query]:  # often signed
                 self.output.hide(secret)
             self.output.note("Downloading " + wanted["uri"])
             folder = self._scratch / "inputs" / str(number)

@@ -139,6 +139,8 @@ def find(folder: Path, trusted_dirs: Sequence[Path] = ()) -> LocalRepository | N
     :param trusted_dirs: folders whose repositories count as ours, whoever owns them
     """
     folder = folder.resolve()
+    if not folder.is_dir():
+        return None
     device = folder.stat().st_dev
     for top in (folder, *folder.parents):
         if top.stat().st_dev != device:

@@ -44,7 +44,7 @@ def a_monitor_of_the_files(repository: Repository, command: str) -> Path:
 def a_filter(repository: Repository, command: str) -> Path:
     repository.git("config", "filter.x.clean", command)
     (repository.tree / ".gitattributes").write_text("* filter=x\n")
-    (repository.tree / "MLproject").write_text("name: demo2\n")
+    os.utime(repository.tree / "MLproject", (0, 0))  # git would compare the content
     return repository.tree
 
 
@@ -52,7 +52,7 @@ def a_filter(repository: Repository, command: str) -> Path:
 def a_filter_that_stays_alive(repository: Repository, command: str) -> Path:
     repository.git("config", "filter.x.process", command)
     (repository.tree / ".git/info/attributes").write_text("* filter=x\n")
-    (repository.tree / "MLproject").write_text("name: demo2\n")
+    os.utime(repository.tree / "MLproject", (0, 0))  # git would compare the content
     return repository.tree
 
 
@@ -62,7 +62,7 @@ def a_hook(repository: Repository, command: str) -> Path:
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\n{command}\n")
     hook.chmod(0o755)
-    os.utime(repository.tree / "MLproject", (0, 0))  # git would refresh its index
+    os.utime(repository.tree / "MLproject", (0, 0))  # git would write its index anew
     return repository.tree
 
 
@@ -109,7 +109,7 @@ def a_submodule(repository: Repository, command: str) -> Path:
     repository.git("-C", "lib", "config", "core.fsmonitor", command)
     repository.git("-C", "lib", "config", "filter.x.clean", command)
     (repository.tree / "lib/.gitattributes").write_text("* filter=x\n")
-    (repository.tree / "lib/MLproject").write_text("name: demo2\n")
+    os.utime(repository.tree / "lib/MLproject", (0, 0))
     return repository.tree
 
 

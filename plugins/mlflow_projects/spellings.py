@@ -16,8 +16,9 @@ from urllib.parse import quote, quote_plus
 
 # What JSON, Python and HTML call a character besides its number.
 _NAMES = {
-    "\n": ("n", ""), "\r": ("r", ""), "\t": ("t", ""), "&": ("", "amp"), "<": ("", "lt"), ">": ("", "gt"),
-    '"': ("", "quot"), "'": ("", "apos"),
+    "\n": ("n", ""), "\r": ("r", ""), "\t": ("t", ""), "\b": ("b", ""), "\f": ("f", ""), "\v": ("v", ""),
+    "\a": ("a", ""), "\0": ("0", ""),
+    "&": ("", "amp"), "<": ("", "lt"), ">": ("", "gt"), '"': ("", "quot"), "'": ("", "apos"),
 }  # fmt: skip
 _LEAST_LINE = 8  # characters of a secret's line that is one by itself
 _LEAST_IN_BASE64 = 5  # bytes; less would be found in every other text
@@ -62,7 +63,6 @@ def _any_way(character: str) -> str:
     short, name = _NAMES.get(character, ("", ""))
     units = character.encode("utf-16-be", "surrogatepass").hex()
     ways = [
-        re.escape(character),
         "".join(f"%(?:25)*{_any_case(f'{byte:02x}')}" for byte in character.encode("utf-8", "surrogatepass")),
         # Any number of backslashes: escaped once more in each text that quotes another.
         "".join(rf"\\\\*u{_any_case(units[at : at + 4])}" for at in range(0, len(units), 4)),
@@ -75,6 +75,7 @@ def _any_way(character: str) -> str:
         ways.append(r"\+")
     if character == "'":  # as a shell has it within single quotes
         ways += [r"'\\''", "'\"'\"'"]
+    ways.append(re.escape(character))  # last: a backslash is also the beginning of an escaped one
     return f"(?:{'|'.join(ways)})"
 
 

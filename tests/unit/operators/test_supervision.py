@@ -76,15 +76,18 @@ def test_a_time_out_that_foreign_code_swallows_is_heard() -> None:
 def test_a_time_out_that_never_came_is_sent_until_something_comes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "_STRIKE_AGAIN_SECONDS", 0.01)
     heard: list[bool] = []
+    is_enough = threading.Event()
 
     def expire() -> bool:
         heard.append(True)
-        return len(heard) == 3
+        if len(heard) == 3:
+            is_enough.set()
+        return is_enough.is_set()
 
     with time_out_is_heard(timedelta(0), expire):
         while len(heard) < 3:
             with contextlib.suppress(Alarm):
-                threading.Event().wait(60)
+                is_enough.wait(60)
     assert heard == [True] * 3
 
 

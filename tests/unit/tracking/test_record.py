@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import json
 import os
 import time
@@ -307,6 +308,7 @@ class Family:
 
     def __init__(self, client: MemoryClient) -> None:
         self.client = client
+        self.moments = itertools.count(now() - 1000)  # no two runs start in one millisecond
         self.top = self.make("top")
         self.nested = self.make("nested", self.top.run_id)
         self.stranger = self.make("stranger")
@@ -318,7 +320,7 @@ class Family:
         self.writes = written(client)
 
     def make(self, name: str, parent: str = "") -> Run:
-        return self.client.create_run("0", name, now(), {"mlflow.parentRunId": parent} if parent else {})
+        return self.client.create_run("0", name, next(self.moments), {"mlflow.parentRunId": parent} if parent else {})
 
     def stop(self, run: Run) -> None:
         assert self.client.get_run(run.run_id).status == "RUNNING", "the job outside stops before its run is closed"
@@ -337,7 +339,7 @@ class Family:
 def test_a_run_that_nobody_works_on_is_closed_after_what_is_below_it(client: MemoryClient) -> None:
     family = Family(client)
     assert close_abandoned(client, family.top.run_id, "gone", family.stop) is True
-    assert family.writes == family.closed("late", "deep", "nested", "top")
+    assert family.writes == family.closed("deep", "late", "nested", "top")
     assert family.states() == {
         "top": "KILLED", "nested": "KILLED", "deep": "KILLED", "done": "FINISHED", "late": "KILLED",
         "stranger": "RUNNING", "of-stranger": "RUNNING",

@@ -53,7 +53,7 @@ def ensure_store(settings: TrackingSettings) -> int:
         raise TrackingError(f"There is no database {file}; name the right one in the tracking URI.")
     if settings.uri.startswith("file:") and access != "make":
         folder = Path(unquote(urlsplit(settings.uri).path))
-        if not (folder / ".trash").is_dir():
+        if not ((folder / ".trash").is_dir() or any(folder.glob("*/meta.yaml"))):
             raise TrackingError(f"There is no file store of MLflow in {folder}; correct the tracking URI.")
     if not is_database(settings.uri):
         return 0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking import rest
+from mlflow_projects.tracking import registry_rest
 from mlflow_projects.tracking.rest import RestClient
 from mlflow_projects.tracking.server import TrackingSettings
 from tests.support.hostile import Dribble, answer_of, hostile_server
@@ -104,7 +104,7 @@ def test_a_packed_answer_is_read() -> None:
 def test_a_list_without_an_end_is_no_answer(
     ask: Callable[[RestClient], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "_MOST_PAGES", 20)
+    monkeypatch.setattr(registry_rest, "_MOST_PAGES", 20)
     body = answer_of(b'{"next_page_token": "again"}')
     with hostile_server(lambda connection: connection.sendall(body)) as uri:
         with pytest.raises(TrackingError, match="no end"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from mlflow_projects.public_uri import public_text, secrets_in
 from mlflow_projects.spellings import hidden, lines_of, spellings
@@ -52,6 +53,14 @@ def masked(text: str) -> str:
 def shown(text: str) -> str:
     """Return a text as everybody may see it: without known secrets, and with public addresses only."""
     return public_text(masked(text))
+
+
+def teller(log: Any) -> Callable[[str], None]:
+    """Return what puts a line into a log, as everybody may see it.
+
+    :param log: a logger of Airflow's or of Python's
+    """
+    return lambda line: log.info("%s", shown(line))
 
 
 @functools.lru_cache(maxsize=4)

@@ -150,7 +150,7 @@ def _triggerers(session: Session) -> tuple[bool, bool]:
 
 def _later(ended: EndedDagRun, conn_ids: Sequence[str], *, may_load_mlflow: bool) -> None:
     from mlflow_projects.hooks.closing import settle_on_servers
-    from mlflow_projects.hooks.masking import shown
+    from mlflow_projects.hooks.masking import shown, teller
 
     def report(done: Future[int]) -> None:
         if error := done.exception():
@@ -160,9 +160,7 @@ def _later(ended: EndedDagRun, conn_ids: Sequence[str], *, may_load_mlflow: bool
                 ended.dag_id, ended.run_id, shown(str(error)),
             )  # fmt: skip
 
-    work = partial(
-        settle_on_servers, ended, conn_ids, lambda: _is_over(ended), lambda line: log.info("%s", shown(line))
-    )
+    work = partial(settle_on_servers, ended, conn_ids, lambda: _is_over(ended), teller(log))
     threads().submit(work, may_load_mlflow=may_load_mlflow).add_done_callback(report)
 
 

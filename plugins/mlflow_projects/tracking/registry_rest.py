@@ -12,12 +12,16 @@ from urllib.parse import quote
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
+from mlflow_projects.tracking.server import TrackingSettings
 
 _PAGE = 1000
+_MOST_PAGES = 1000  # of one list: a server could name a next one for ever
 
 
 class RestRegistry:
     """The calls of :class:`~mlflow_projects.tracking.registry.ModelRegistry`."""
+
+    settings: TrackingSettings
 
     def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> dict[str, Any]:
         raise NotImplementedError
@@ -32,7 +36,22 @@ class RestRegistry:
         *,
         page: int = 1000,
     ) -> list[Any]:
-        raise NotImplementedError
+        """Return what the pages of a list hold.
+
+        :param key: of a page's items
+        :param limit: read no further page once there are so many
+        :param page: how many the server gives at once
+        """
+        request = dict(asked)
+        found: list[Any] = []
+        for _ in range(_MOST_PAGES):
+            request["max_results"] = min(page, limit - len(found))
+            answer = self._call(method, path, request)
+            found += answer.get(key, [])
+            if not answer.get("next_page_token") or len(found) >= limit:
+                return found
+            request["page_token"] = answer["next_page_token"]
+        raise TrackingError(f"The MLflow tracking server at {self.settings.uri} gives {path} no end.")
 
     def ensure_model(self, name: str) -> None:
         try:

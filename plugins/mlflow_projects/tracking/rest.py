@@ -9,7 +9,6 @@ import contextlib
 import math
 import socket
 import ssl
-import sys
 import threading
 import time
 import zlib
@@ -35,7 +34,6 @@ _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _KEEP_IDLE_SECONDS = 45.0
 _OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
-_MOST_PAGES = 1000  # of one list: a server could name a next one for ever
 
 
 class RestClient(RestRegistry):
@@ -218,8 +216,6 @@ class RestClient(RestRegistry):
         try:
             with self._http.stream(method, path, extensions={"trace": self._note_stream}, **content) as answer:
                 body = _whole(answer, self.settings.max_bytes)
-        except httpx.InvalidURL:
-            raise
         except httpx.HTTPError:
             if over.is_set():
                 raise TemporaryError(f"no whole answer within {self.settings.timeout:g} s") from None
@@ -241,33 +237,6 @@ class RestClient(RestRegistry):
         if self._stream is not None:
             with contextlib.suppress(OSError):  # closed already
                 socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
-
-    def _list(
-        self,
-        method: str,
-        path: str,
-        asked: Mapping[str, Any],
-        key: str,
-        limit: int = sys.maxsize,
-        *,
-        page: int = 1000,
-    ) -> list[Any]:
-        """Return what the pages of a list hold.
-
-        :param key: of a page's items
-        :param limit: read no further page once there are so many
-        :param page: how many the server gives at once
-        """
-        request = dict(asked)
-        found: list[Any] = []
-        for _ in range(_MOST_PAGES):
-            request["max_results"] = min(page, limit - len(found))
-            answer = self._call(method, path, request)
-            found += answer.get(key, [])
-            if not answer.get("next_page_token") or len(found) >= limit:
-                return found
-            request["page_token"] = answer["next_page_token"]
-        raise TrackingError(f"The MLflow tracking server at {self.settings.uri} gives {path} no end.")
 
 
 def _whole(answer: httpx.Response, most: int) -> bytes:

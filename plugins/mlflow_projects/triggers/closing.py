@@ -18,7 +18,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from mlflow_projects.hooks.closing import settle_on_servers
-from mlflow_projects.hooks.masking import shown
+from mlflow_projects.hooks.masking import shown, teller
 from mlflow_projects.tracking.settle import EndedDagRun
 
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -42,7 +42,7 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
     changed, pause = 0, 1.0
     while True:
         try:
-            changed += await work(told, conn_ids, lambda: _is_over(told), lambda line: log.info("%s", shown(line)))
+            changed += await work(told, conn_ids, lambda: _is_over(told), teller(log))
             if not late_looks:
                 return f"{changed} run(s) of {told.dag_id} {told.run_id} closed"
             await asyncio.sleep(late_looks.pop(0))

@@ -81,12 +81,12 @@ class JobTrigger(BaseTrigger):
     def _kill(self) -> None:
         from mlflow_projects.backends.contract import Host
         from mlflow_projects.backends.registry import backend_of, handle_from
-        from mlflow_projects.hooks.masking import shown
+        from mlflow_projects.hooks.masking import teller
         from mlflow_projects.hooks.mlflow_hook import MLflowHook
         from mlflow_projects.tracking.closing import close_abandoned
 
         handle = handle_from(self.handle)
-        backend_of(handle, Host(lambda line: self.log.info("%s", shown(line)))).stop(handle)
+        backend_of(handle, Host(teller(self.log))).stop(handle)
         client = MLflowHook(self.mlflow_conn_id).get_conn()
         try:
             close_abandoned(client, self.run_id, "stopped by Airflow while the job ran", lambda _: None)

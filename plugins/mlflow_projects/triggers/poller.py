@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 
 from mlflow_projects.backends.contract import DurableBackend, Handle, Host, News
 from mlflow_projects.backends.registry import backend_of, handle_from
-from mlflow_projects.hooks.masking import shown
+from mlflow_projects.hooks.masking import teller
 
 _TROUBLE_EVERY_SECONDS = 60.0
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class JobPoller:
         :param content: the job's handle, as JSON
         """
         handle = handle_from(content)
-        backend = backend_of(handle, Host(lambda line: log.info("%s", shown(line))))
+        backend = backend_of(handle, Host(teller(log)))
         pollers = cls._all.setdefault(asyncio.get_running_loop(), {})
         return pollers.setdefault((handle.backend, backend.group(handle)), cls(backend, clock))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_syntax import (
     WORDS,
+    TooComplexError,
     around,
     functions_in,
     is_escaped,
@@ -50,6 +51,7 @@ _KNOWN = frozenset(
     )
 )  # fmt: skip
 _PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
+_MAX_WORK = 30_000  # marks times nodes of a command
 # A command that cannot be parsed is safe if there is nothing in it but words.
 _ONLY_WORDS = re.compile(r"[\w@%+=:,./\s{}-]*")
 
@@ -78,13 +80,18 @@ def places(command: str, marks: Sequence[str]) -> list[Place]:
     :param command: it holds each mark once
     :param marks: words of letters and digits, none of them a part of another
     """
-    root, source = parse(command), command.encode("utf-8", "replace")
+    try:
+        root, source = parse(command), command.encode("utf-8", "replace")
+        if root.descendant_count * len(marks) > _MAX_WORK:
+            raise TooComplexError
+    except TooComplexError as error:
+        return [Place(functools.partial(_refuse, PlaceError(str(error))))] * len(marks)
     found = []
     for mark in marks:
         try:
             found.append(_place(root, source, mark))
-        except PlaceError as error:
-            found.append(Place(functools.partial(_refuse, error)))
+        except (PlaceError, TooComplexError) as error:  # of a script inside of it
+            found.append(Place(functools.partial(_refuse, PlaceError(str(error)))))
     return found
 
 
@@ -218,7 +225,11 @@ def _in_script(place: Place, script: str | None, mark: str) -> Place:
 
     def write(value: str) -> str:
         written = inside.write(value)
-        if shape(script.replace(mark, written)) != shape(script):
+        try:
+            is_changed = shape(script.replace(mark, written)) != shape(script)
+        except TooComplexError as error:
+            raise PlaceError(str(error)) from error
+        if is_changed:
             raise PlaceError("where it would change the command")
         return place.write(written)
 

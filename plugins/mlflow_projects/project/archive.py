@@ -7,7 +7,6 @@ import errno
 import hashlib
 import io
 import lzma
-import shutil
 import stat
 import struct
 import zipfile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from mlflow_projects.project.paths import exists, is_folder
 from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 from mlflow_projects.public_uri import public_uri
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,11 @@ def fetch(
     :param trusted_dirs: where git may read repositories of other users
     :raises ProjectError: the project cannot be had; the sentence says why
     """
-    for name, text in (("uri", unquote(uri)), ("version", version or "")):
-        if "\0" in text:
-            raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
-    uri, user = repository.split_user(uri.strip("'\" "))
+    uri = uri.strip("'\" ")
+    location, local, subdirectory, user = read_uri(uri, version)
+    uri = f"{location}#{subdirectory}" if "#" in uri else location
     if user and credentials:
         credentials = replace(credentials, username=credentials.username or user)
-    location, subdirectory = _split(uri)
-    local = _local(location, may_be_gone=repository.names_commit(version))
     copy = workspace / "project"
     if location.lower().endswith(".zip") and not (local and is_folder(local)):
         if version is not None:
@@ -101,6 +102,28 @@ def fetch(
     name = f"{url}#{subdirectory}" if subdirectory else url
     source = Source(name=public_uri(name), commit=checkout.commit, branch=checkout.branch, repo_url=url)
     return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+
+
+def read_uri(uri: str, version: str | None) -> tuple[str, Path | None, str, str]:
+    """Return what a project's uri says: the location, its path if that is local, the subdirectory and the user's name.
+
+    :raises ProjectError: it says nothing that can be used
+    """
+    for name, text in (("uri", unquote(uri)), ("version", version or "")):
+        if "\0" in text:
+            raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
+        if _SURROGATE.search(text):
+            raise ProjectError(f"The project's {name} holds half a character; mend its text.")
+    try:
+        uri, user = repository.split_user(uri.strip("'\" "))
+        location, subdirectory = _split(uri)
+        return location, _local(location, may_be_gone=repository.names_commit(version)), subdirectory, user
+    except (
+        ValueError,
+        RuntimeError,
+        OSError,
+    ) as error:  # "http://[", a user's home that nobody has, a circle of links
+        raise ProjectError(f"The project's uri {public_uri(uri)[:200]} cannot be read: {error}.") from error
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -129,7 +152,10 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
 
 
 def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
-    folder = (root / subdirectory).resolve()
+    try:
+        folder = (root / subdirectory).resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links
+        raise ProjectError(f"{uri}: the folder {subdirectory!r} cannot be found: {error}.") from error
     if not folder.is_relative_to(root.resolve()) or not is_folder(folder):
         raise ProjectError(f"{uri}: the project has no folder {subdirectory!r}.")
     return folder

@@ -81,7 +81,7 @@ def checked_out(
     :param sleep: called with the seconds between two tries to reach the remote
     :raises ProjectError: unreachable repository, or no such version
     """
-    _check(url, version)
+    check(url, version)
     key = hashlib.sha256(url.encode()).hexdigest()[:24]
     with cache.entry("git", key, _make_mirror) as mirror:
         git = _Git(mirror, url, credentials, cache, sleep)
@@ -114,7 +114,11 @@ def split_user(uri: str) -> tuple[str, str]:
     return uri, ""
 
 
-def _check(url: str, version: str | None) -> None:
+def check(url: str, version: str | None) -> None:
+    """Check a repository's URL and a version before git sees them.
+
+    :raises ProjectError: git would take one of them for something else
+    """
     if url.startswith("-") or "::" in url.split("/")[0]:
         raise ProjectError(f"{url!r} is not a git URL; use https://, ssh://, file:// or user@host:path.")
     if secrets_in(url):  # git would show it in its command line and keep it in a configuration

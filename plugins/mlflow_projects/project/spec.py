@@ -90,8 +90,12 @@ class Project:
                 f"{where} has no entry point {name!r} ({declared}); name one of these, "
                 "or a .py, .sh or .R file of the project."
             )
-        script = (self.root / name.replace("\0", "")).resolve()
-        if "\0" in name or not script.is_relative_to(self.root.resolve()) or not is_file(script):
+        try:
+            script = (self.root / name).resolve()
+            is_there = script.is_relative_to(self.root.resolve()) and is_file(script)
+        except (ValueError, OSError, RuntimeError):  # a NUL, half a character, a circle of links
+            is_there = False
+        if not is_there:
             raise ProjectError(f"Entry point {name!r} is neither declared ({declared}) nor a file in {self.root}.")
         if suffix == ".R" and quoted != name:  # it stands inside of quotes
             raise ProjectError(f"Entry point {name!r}: name the file with letters, digits and @%+=:,./-_ only.")

@@ -1,8 +1,8 @@
 """What a stranger may write (files of a project, values, addresses, zip files), made up by the thousand.
 
-Each target takes bytes and uses the library as a step or ``mlflow-projects check`` does, without running anything. Only
-a :class:`ProjectError` may leave it. ``make fuzz`` runs every target for a while, in a process of its own with bounded
-memory: with atheris, which looks for new ways through the code, where it is installed, else with hypothesis.
+Each target takes bytes and uses the library as a step or ``mlflow-projects check`` does, without running anything.
+Only a :class:`ProjectError` may leave it. ``make fuzz`` runs every target for a while, in a process of its own with
+bounded memory: with atheris, which looks for new ways through the code, where it is installed, else with hypothesis.
 
 Usage: python -m tests.security.fuzz [--minutes 60] [TARGET ...]
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def environment(data: bytes) -> None:
 def command(data: bytes) -> None:
     """Build a command from a template and values: the first declared, the second a default, the third neither."""
     template, *values = data.decode("utf-8", "surrogatepass" if data[:1] == b"!" else "replace").split(_SEPARATOR)
-    values = (values + ["", "", ""])[:3]
+    values = [*values, "", "", ""]
     parameters = {"x": Parameter("x"), "y": Parameter("y", "string", values[1])}
     project, entry_point = Project(Path("/"), None, None, {}), EntryPoint("main", template, parameters)
     checked = check_parameters(project, entry_point, {"x": values[0], **({"z": values[2]} if values[2] else {})})
@@ -129,25 +130,33 @@ TARGETS: dict[str, Target] = {one.__name__: one for one in (mlproject, environme
 
 _YAML = (
     "name: x\n", "entry_points:\n", "  main:\n", "    command: ", "    parameters:\n", "      x: ", "python: ",
-    "python_env: ", "conda_env: ", "docker_env: ", "dependencies:\n", "dependencies: ", "- ", "- pip:\n", "  - -r r.txt\n",
-    "build_dependencies: ", "{x}", "{x:>99}", "{y!r}", "{x.a}", "2024-13-45", "2024-01-01T99:99:99Z", "!!int foo",
-    "!!float ", "!!bool x", "!!timestamp x", "!!binary é", "!!set {a}", "!!omap [a: 1]", "!!python/name:os.system",
-    "0x" + "f" * 2000, "1" * 6000, "1" + ":5" * 600, "1:1.5", ".inf", ".nan", "~", '"\\ud800"', '"\\0"', "\ufeff", "&a ",
-    "*a", "<<: ", "*a, " * 10, "[" * 60, "]" * 60, "{" * 40, "? ", ": ", "| \n", ">\n", "'", '"', "#", "%YAML 1.1\n", "---\n",
-    "...\n", "\t", "\n", "\n  ", ", ", "{type: path, default: /}", "{type: float, default: 1e5}", "image: a", "volumes: ",
+    "python_env: ", "conda_env: ", "docker_env: ", "dependencies:\n", "dependencies: ", "- ", "- pip:\n",
+    "  - -r r.txt\n", "build_dependencies: ", "{x}", "{x:>99}", "{y!r}", "{x.a}", "2024-13-45",
+    "2024-01-01T99:99:99Z", "!!int foo", "!!float ", "!!bool x", "!!timestamp x", "!!binary é", "!!set {a}",
+    "!!omap [a: 1]", "!!python/name:os.system", "0x" + "f" * 2000, "1" * 6000, "1" + ":5" * 600, "1:1.5",
+    ".inf", ".nan", "~", '"\\ud800"', '"\\0"', "\ufeff", "&a ", "*a", "<<: ", "*a, " * 10, "[" * 60, "]" * 60,
+    "{" * 40, "? ", ": ", "| \n", ">\n", "'", '"', "#", "%YAML 1.1\n", "---\n", "...\n", "\t", "\n", "\n  ",
+    ", ", "{type: path, default: /}", "{type: float, default: 1e5}", "image: a", "volumes: ",
 )  # fmt: skip
 _SHELL = (
-    "{x}", "{y}", "'{x}'", '"{x}"', "{x:>9}", "{x:{y}}", "{x!r}", "{x[0]}", "{{", "}}", "{", "}", "{}", "$(", ")", "(", "((",
-    "))", "$((", "`", "'", '"', "\\", "\n", ";", " && ", " | ", "|", ">", "<", "<<E\n", "\nE\n", "<<<", "<(", "bash -c ",
-    "python a.py ", "python -c ", "eval ", "A=", "$A", "${A:-", "${A}", "[[ ", " ]]", "[ ", " ]", "if ", "; then ", "; fi",
-    "case x in ", "esac", "f() { ", "; }", "f ", "while ", "do ", "done", "for a in ", "awk ", "sed ", "xargs ", "ssh h ",
-    "trap ", "env ", "cat ", "echo ", "a", " ", "!", "$'", "&", "#", "$", "*", "~", "make ", "-c ", "--x ", "=", "\0", "é",
+    "{x}", "{y}", "'{x}'", '"{x}"', "{x:>9}", "{x:{y}}", "{x!r}", "{x[0]}", "{{", "}}", "{", "}", "{}", "$(",
+    ")", "(", "((", "))", "$((", "`", "'", '"', "\\", "\n", ";", " && ", " | ", "|", ">", "<", "<<E\n", "\nE\n",
+    "<<<", "<(", "bash -c ", "python a.py ", "python -c ", "eval ", "A=", "$A", "${A:-", "${A}", "[[ ", " ]]",
+    "[ ", " ]", "if ", "; then ", "; fi", "case x in ", "esac", "f() { ", "; }", "f ", "while ", "do ", "done",
+    "for a in ", "awk ", "sed ", "xargs ", "ssh h ", "trap ", "env ", "cat ", "echo ", "a", " ", "!", "$'", "&",
+    "#", "$", "*", "~", "make ", "-c ", "--x ", "=", "\0", "é",
 )  # fmt: skip
-_VALUES = ("", "x", "1", "it's $(date)", "a b", "-x", "\n", "\0", "é", "'" * 50, "999", "99999", "\\", "9" * 6000, "//[", "%00",
-           "file:", "~nobody", "~", "/", "..", "http://[", "s3://b/c", "runs:/", "x" * 300, "a[$(b)]", "\ud800")  # fmt: skip
-_URIS = ("https://", "git@h:", "file://", "file:", "ssh://", "/", "#", "..", "@", ":", "[", "]", "%00", "%2e", "~", "~x/", ".zip",
-         ".git", "user:pass", "h", "a" * 300, "\x00", "?", "&token=", "'", '"', " ", "\n", "main", "v1", "0" * 40, "-u", "é",
-         "ﬀ", "℀", "\u2100")  # fmt: skip
+_REQUIREMENTS = ("-r r.txt\n", "-r ", "--requirement=", "a\n", "\n", "é", "#")
+_VALUES = (
+    "", "x", "1", "it's $(date)", "a b", "-x", "\n", "\0", "é", "'" * 50, "999", "99999", "\\", "9" * 6000,
+    "//[", "%00", "file:", "~nobody", "~", "/", "..", "http://[", "s3://b/c", "runs:/", "x" * 300, "a[$(b)]",
+    "\ud800",
+)  # fmt: skip
+_URIS = (
+    "https://", "git@h:", "file://", "file:", "ssh://", "/", "#", "..", "@", ":", "[", "]", "%00", "%2e", "~",
+    "~x/", ".zip", ".git", "user:pass", "h", "a" * 300, "\x00", "?", "&token=", "'", '"', " ", "\n", "main",
+    "v1", "0" * 40, "-u", "é", "ﬀ", "℀", "\u2100",
+)  # fmt: skip
 
 
 def _texts(fragments: tuple[str, ...], many: int) -> st.SearchStrategy[str]:
@@ -166,7 +175,8 @@ def _zip(members: list[tuple[str, bytes, int, int]], changes: list[tuple[int, in
             member.filename = name
             member.compress_type = method
             member.external_attr = mode << 16
-            with contextlib.suppress(UnicodeEncodeError, zipfile.LargeZipFile):
+            with warnings.catch_warnings(), contextlib.suppress(UnicodeEncodeError):
+                warnings.simplefilter("ignore")  # a name twice
                 packed.writestr(member, content)
     data = bytearray(made.getvalue())
     for place, value in changes:
@@ -174,17 +184,19 @@ def _zip(members: list[tuple[str, bytes, int, int]], changes: list[tuple[int, in
     return bytes(data)
 
 
-_NAMES = st.sampled_from(("", ".", "..", "/", "a", "a/", "a/b", "a/b/c", "../a", "/a", "C:\\a", "a\\b", "a" * 256, "a/" * 200 + "b",
-                          "MLproject", ".git/config", "x\0y", "é" * 128, "CON", "a:b")) | st.text(max_size=5)  # fmt: skip
+_NAMES = (
+    "", ".", "..", "/", "a", "a/", "a/b", "a/b/c", "../a", "/a", "C:\\a", "a\\b", "a" * 256, "a/" * 200 + "b",
+    "MLproject", ".git/config", "x\0y", "é" * 128, "CON", "a:b",
+)  # fmt: skip
 _MEMBERS = st.tuples(
-    _NAMES,
+    st.sampled_from(_NAMES) | st.text(max_size=5),
     st.binary(max_size=30),
     st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
     st.sampled_from((0, 0o100644, 0o100000, 0o120777, 0o060600, 0o010600, 0o040755, 0o106755)),
 )
 EXAMPLES: dict[str, st.SearchStrategy[bytes]] = {
     "mlproject": _joined(_texts(_YAML + _SHELL, 20) | _texts(_YAML, 12)) | st.binary(max_size=60),
-    "environment": _joined(_texts(_YAML, 12), _texts(("-r r.txt\n", "-r ", "--requirement=", "a\n", "\n", "é", "#"), 8)),
+    "environment": _joined(_texts(_YAML, 12), _texts(_REQUIREMENTS, 8)),
     "command": _joined(_texts(_SHELL, 14), *[st.sampled_from(_VALUES) | st.text(max_size=9)] * 3),
     "typed": _joined(_texts(_VALUES, 3)),
     "zip_file": st.builds(

@@ -1,4 +1,4 @@
-"""A project's files cost bounded memory and time, and what is odd in them is one sentence (issue 22, rows 5 and 6)."""
+"""A project's files cost bounded memory and time; what is odd in them is one sentence (issue 22, rows 5 and 6)."""
 
 from __future__ import annotations
 
@@ -195,9 +195,9 @@ FORMATS = {
     "{x:{y}}": "is no width of at most 3 digits",
     "{x:{y:>9999}}": "is no width of at most 3 digits",
     "{x:>{y}{y}}": "is no width of at most 3 digits",
-    "{x.__class__}": r"a value is text without attributes and items; write \{x\}",
-    "{x[0]}": r"a value is text without attributes and items; write \{x\}",
-    "{x:{y[0]}}": r"a value is text without attributes and items; write \{y\}",
+    "{x.__class__}": r"a value is text, without attributes and items; write \{x\}",
+    "{x[0]}": r"a value is text, without attributes and items; write \{x\}",
+    "{x:{y[0]}}": r"a value is text, without attributes and items; write \{y\}",
     "{x}" * 2000: "more than 1000 placeholders",
     "{x:" + "{y:" * 50 + "}" * 51: "cannot be filled in",
 }
@@ -233,7 +233,7 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_a_command_that_linux_cannot_start_is_refused(name: str) -> None:
     command, values = LONG[name]
-    with pytest.raises(ProjectError, match="Linux takes at most 131072. Put long values into a file"):
+    with pytest.raises(ProjectError, match=r"Linux takes at most 131072\. Put long values into a file"):
         build(command, values)
 
 

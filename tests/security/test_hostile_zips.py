@@ -8,6 +8,7 @@ import random
 import stat
 import struct
 import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,14 +30,10 @@ def packed(members: Sequence[Member], method: int = zipfile.ZIP_DEFLATED, mode: 
             member.filename = name  # as it is; ZipInfo itself would mend it
             member.compress_type = method
             member.external_attr = mode << 16
-            with pytest.warns(UserWarning) if name in zipped.NameToInfo else _nothing():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a name twice
                 zipped.writestr(member, content)
     return made.getvalue()
-
-
-class _nothing:  # noqa: N801
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
 
 
 def changed(data: bytes, old: bytes, new: bytes) -> bytes:
@@ -107,7 +104,7 @@ def test_it_is_one_sentence_and_leaves_nothing(name: str, tmp_path: Path) -> Non
 
 
 def test_what_people_pack_is_unpacked(tmp_path: Path) -> None:
-    names = ["MLproject", "a b/ü.py", "con", "x" * 255, "/".join(["a"] * 90), "a:b/c:d" if False else "b/c:d"]
+    names = ["MLproject", "a b/ü.py", "con", "x" * 255, "/".join(["a"] * 90), "b/c:d"]
     data = packed([("a b/", b""), ("a b/", b""), *((name, b"x") for name in names)])
     assert unpack(data, tmp_path) == sorted(names)
 
@@ -140,7 +137,6 @@ def test_limits_of_members_of_their_list_and_of_the_ratio(tmp_path: Path, monkey
 def test_bzip2_makes_no_more_memory_than_a_block_of_it(tmp_path: Path) -> None:
     """4 KiB of bzip2, the least that zipfile reads, may become gigabytes; the size that the list says is no limit."""
     block = bz2.compress(bytes(40_000_000))  # one of bzip2's largest blocks
-    data = bytearray(packed([("a", b"x")], zipfile.ZIP_STORED))
     content = block * (3000 // len(block))
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as zipped:

@@ -43,7 +43,7 @@ _UNUSABLE = (
     OverflowError,
     MemoryError,
 )
-_ERRNOS = (errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)
+_ERRNOS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP)  # None: bzip2's own
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _unpack(uri: str, file: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno not in _ERRNOS:
             raise
-        raise ProjectError(f"{uri} is not a usable zip file: {error.strerror}.") from error
+        raise ProjectError(f"{uri} is not a usable zip file: {error.strerror or error}.") from error
 
 
 class _BoundedFile(io.FileIO):

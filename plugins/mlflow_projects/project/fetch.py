@@ -18,7 +18,6 @@ from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 from mlflow_projects.public_uri import public_uri
 
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -105,7 +104,7 @@ def fetch(
 
 
 def read_uri(uri: str, version: str | None) -> tuple[str, Path | None, str, str]:
-    """Return what a project's uri says: the location, its path if that is local, the subdirectory and the user's name.
+    """Return what a project's uri says: the location, its path if that is local, the subdirectory, the user's name.
 
     :raises ProjectError: it says nothing that can be used
     """

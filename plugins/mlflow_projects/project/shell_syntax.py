@@ -33,7 +33,7 @@ _CONTINUED_END = re.compile(r"(?<!\\)(\\\n\s*)+\Z")
 # and our questions do for the words of a command and the commands of a script.
 _MAX_UNQUOTED = 16 * 1024  # characters outside of quotes
 _MAX_LENGTH = 256 * 1024  # characters, those in quotes too: what Linux takes, and the marks
-_MAX_NODES = 8_000
+_MAX_NODES = 40_000  # each apostrophe of a value is five
 _MAX_DEPTH = 200
 _MAX_COMMANDS = 200
 _MAX_WORDS = 300  # of one command
@@ -245,7 +245,7 @@ def _is_too_complex(root: Node) -> bool:
     while True:
         if cursor.depth > _MAX_DEPTH:
             return True
-        if cursor.node is not None and cursor.node.type == "command":
+        if cursor.node is not None and cursor.node.type in ("command", "test_command"):
             seen += 1
             if seen > _MAX_COMMANDS or cursor.node.child_count > _MAX_WORDS:
                 return True

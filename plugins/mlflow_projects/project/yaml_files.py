@@ -19,7 +19,7 @@ from mlflow_projects.exceptions import ProjectError
 
 # A thousand times what people write; more is no project, or a list that belongs into a file of data.
 MAX_BYTES = 2**20
-MAX_NODES = 20_000
+MAX_NODES = 50_000
 MAX_DEPTH = 100
 _MAX_BITS = 1000  # of a whole number
 _MAX_SCALAR = 1000  # characters of a number or date; one of base 60 takes time by the square
@@ -126,6 +126,7 @@ class _Limits(yaml.composer.Composer):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         mark = self.peek_event().start_mark  # type: ignore[attr-defined]
+        is_alias = self.check_event(yaml.AliasEvent)  # type: ignore[attr-defined]
         self._level += 1
         self._composed += 1
         self._check(mark, self._composed, 0, self._level)
@@ -133,14 +134,14 @@ class _Limits(yaml.composer.Composer):
         self._level -= 1
         if node is None or node in self._sizes:
             return node
+        if is_alias:
+            raise _TooMuchError(None, None, "an alias inside of what it stands for", mark)
         if isinstance(node, yaml.ScalarNode):
             size = (1, len(node.value), 1)
             if len(node.value) > _MAX_SCALAR and node.tag in _SHORT:
                 raise yaml.constructor.ConstructorError(None, None, _TOO_LONG, mark)
         else:
             children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
-            if any(child not in self._sizes for child in children):
-                raise _TooMuchError(None, None, "an alias inside of what it stands for", mark)
             nodes, characters, levels = zip((0, 0, 0), *(self._sizes[child] for child in children), strict=True)
             size = (1 + sum(nodes), sum(characters), 1 + max(levels))
         self._check(mark, *size)

@@ -200,7 +200,7 @@ def _extract(stream: _BoundedFile, archive: zipfile.ZipFile, member: zipfile.Zip
             # zipfile unpacks at once all that it reads of these: 4 KiB of bzip2 may become gigabytes.
             stream.most = _SMALL_CHUNK
         try:
-            while chunk := source.read1(_CHUNK):
+            while chunk := source.read(_CHUNK):
                 sink.write(chunk)
         finally:
             stream.most = None

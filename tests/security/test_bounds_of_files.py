@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlflow_projects.cli import check_rules
 from mlflow_projects.cli import main as command_line
 from mlflow_projects.cli.check_rules import lint_project
 from mlflow_projects.exceptions import ProjectError
@@ -309,6 +310,16 @@ def test_lint_says_what_it_does_not_judge(root: Path, capsys: pytest.CaptureFixt
     assert (
         "nothing can be said of what stands in a command that is too long or nested too deeply to be judged" in said
     )
+
+
+def test_lint_reads_the_beginning_of_a_script_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "MLproject").write_text("name: x\npython_env: e.yaml\n")
+    (root / "e.yaml").write_text("python: '3.11'\n")
+    (root / "a.py").write_text("import mlflow\n" + "#" * 100)
+    assert any("'mlflow' is missing" in found.message for found in lint_project(root).findings)
+    (root / "a.py").write_text("#" * 100 + "\nimport mlflow\n")
+    monkeypatch.setattr(check_rules, "MAX_BYTES", 100)
+    assert not any("'mlflow' is missing" in found.message for found in lint_project(root).findings)
 
 
 def test_many_places_times_many_words_are_not_judged() -> None:

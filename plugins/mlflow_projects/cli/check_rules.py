@@ -33,7 +33,7 @@ from mlflow_projects.project.spec import (
     parse_entry_point,
     parse_parameter,
 )
-from mlflow_projects.project.yaml_files import SpecError, compose_yaml, read_yaml
+from mlflow_projects.project.yaml_files import MAX_BYTES, SpecError, compose_yaml, read_yaml
 from mlflow_projects.public_uri import public_text
 
 Key = tuple[str, ...]
@@ -337,7 +337,7 @@ class _Linter:
     def _imports_mlflow(self) -> bool:
         pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
         scripts = filter(Path.is_file, self.root.glob("*.py"))
-        return any(pattern.search(script.read_text(encoding="utf-8", errors="replace")) for script in scripts)
+        return any(pattern.search(_beginning(script)) for script in scripts)
 
     def _unknown_keys(self, key: Key, content: Mapping[Any, Any], known: Sequence[str]) -> None:
         for name in map(str, content):
@@ -391,6 +391,15 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
         if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
             yield script, is_first and decides, script == name
         is_first = False
+
+
+def _beginning(script: Path) -> str:
+    """Return the text of a script as far as imports stand; what is larger is hardly a script."""
+    try:
+        with script.open(encoding="utf-8", errors="replace") as opened:
+            return opened.read(MAX_BYTES)
+    except OSError:
+        return ""
 
 
 def _without_place(error: ProjectError, file: Path) -> str:

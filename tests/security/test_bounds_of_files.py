@@ -123,13 +123,13 @@ def test_a_pipe_or_device_is_not_waited_for(kind: str, root: Path) -> None:
 
 
 ODD = {
-    "a day that is none": ("name: 2024-13-45", "in quotes"),
+    "a day that is none": ("name: 2024-13-45", "'2024-13-45' is no timestamp: month must be in 1..12; write"),
     "an hour that is none": ("name: 2024-01-01 99:99:99", "in quotes"),
     "no number": ("name: !!int foo", "in quotes"),
     "nothing for a number": ("name: !!int ''", "in quotes"),
     "no fraction": ("name: !!float foo", "in quotes"),
-    "no truth": ("name: !!bool foo", "in quotes"),
-    "no time": ("name: !!timestamp foo", "in quotes"),
+    "no truth": ("name: !!bool foo", "'foo' is no bool; write what is no number or date in quotes"),
+    "no time": ("name: !!timestamp foo", "'foo' is no timestamp; write what is no number or date in quotes"),
     "a number of 6,000 digits": ("name: " + "1" * 6000, "more than 300 digits; write it in quotes"),
     "a number of 400 digits": ("name: " + "1" * 400, "more than 300 digits; write it in quotes"),
     "a hexadecimal number of 6,000 digits": ("name: 0x" + "f" * 6000, "more than 300 digits; write it in quotes"),

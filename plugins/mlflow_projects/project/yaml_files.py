@@ -164,7 +164,9 @@ class _Loader(_Limits, yaml.SafeLoader):
         try:
             made = super().construct_object(node, deep)
         except _NO_SCALAR as error:
-            problem = f"{error}; write what is no number or date in quotes"
+            reason = f": {error}" if isinstance(error, (ValueError, ArithmeticError)) else ""
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{str(node.value)[:50]!r} is no {kind}{reason}; write what is no number or date in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
         if isinstance(made, str) and _SURROGATE.search(made):
             problem = f"{made[:100]!r} holds half a character; write it as it is, not as \\ud83d\\ude00"

@@ -302,6 +302,11 @@ def test_a_command_too_long_to_be_judged_takes_plain_values_only(name: str, root
         assert "too long or nested too deeply to be judged" in sentence_of(caught, Path("/p/MLproject"))
 
 
+def test_spaces_before_a_block_command_take_no_time_by_the_square() -> None:
+    command = " " * 120_000 + "a \\\n"
+    assert build(f"{command} \n\\\n", {"extra": "b"}) == " " * 120_000 + "a --extra b"
+
+
 def test_lint_says_what_it_does_not_judge(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = "a; " * 5000 + "echo {x}"
     (root / "MLproject").write_text(f"entry_points: {{main: {{command: '{command}', parameters: {{x: string}}}}}}")

@@ -259,7 +259,10 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
     :raises ProjectError: they would not, as after a here-document or a comment
     """
     if "\n" in command[len(command.rstrip()) :]:
-        command = re.sub(r"(\s|\\\n)+$", "", command)
+        end = command.rstrip()
+        while end.endswith("\\") and command[len(end)] == "\n":  # a line that goes on nowhere
+            end = end[:-1].rstrip()
+        command = end
     try:
         takes_arguments = shell_syntax.takes_arguments(command)
     except shell_syntax.TooComplexError:  # as MLflow, for values that are safe anywhere

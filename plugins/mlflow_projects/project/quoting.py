@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
+from mlflow_projects.project.shell_safety import is_arithmetic, is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
     WORDS,
     TooComplexError,
@@ -34,7 +35,6 @@ from mlflow_projects.project.shell_syntax import (
     walk,
     words_of,
 )
-from mlflow_projects.project.shell_variables import is_arithmetic, is_read_as_code, is_run_as_file
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -103,15 +103,13 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         if not _ONLY_WORDS.fullmatch(source.decode()):
             raise PlaceError("in a command that cannot be parsed")
         return Place(shlex.quote, ("", ""), quoted=False)
-    if is_read_as_code(root, node):
-        raise PlaceError("in a variable that the command reads as code")
-    if is_run_as_file(root, node):
-        raise PlaceError("in a file that the command runs")
+    if why := why_unsafe(root, node):
+        raise PlaceError(why)
     if node.type not in ("heredoc_body", "heredoc_content") and is_in_document(source.decode(), mark):
         raise PlaceError("in a here-document that cannot be read")  # the grammar takes it for a command
     above = list(around(node))
     if node.type == "comment":
-        return Place(_in_comment)
+        raise PlaceError("in a comment")
     if node.type == "variable_name" and above[0].type == "simple_expansion":  # written "${x}": a "$", then {x}
         node, above = above[0], above[1:]
         in_string = above[0].type == "string"
@@ -121,10 +119,8 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         node, above, place = above[0], above[1:], _between('"', '"')
         if is_escaped(before):
             raise PlaceError("after a backslash")
-    elif node.type in ("raw_string", "ansi_c_string"):
-        place = _between("'", "'" if node.type == "raw_string" else "$'")
-        if node.type == "ansi_c_string" and is_escaped(before):
-            raise PlaceError("after a backslash")
+    elif node.type == "raw_string":
+        place = _between("'", "'")
     elif node.type in ("heredoc_body", "heredoc_content"):
         if node.type == "heredoc_content":
             node, above = above[0], above[1:]
@@ -202,7 +198,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return place
     if interpreters.is_script(words, at):  # a value that is the script itself is what the author wants to be run
         return place if is_whole else _in_script(place, own, mark)
-    if interpreters.reads_words(words, at):
+    if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
     if is_whole and not interpreters.may_be_made(words):
         return place
@@ -211,7 +207,11 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     is_text = not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
     is_data = interpreters.takes_data(words, functions_in(command))
     is_split = is_substitution and interpreters.reads_options(words)
-    if is_split or interpreters.may_be_code(words, at) or (place.quoted and is_text and not is_data):
+    if (
+        is_split
+        or interpreters.may_be_code(words, at)
+        or (is_text and not is_data and (place.quoted or re.search(r"\s", own or " ")))
+    ):
         raise PlaceError("inside of a program's code")
     if (own or "").startswith(mark) and interpreters.opens_program(words, at):
         return Place(functools.partial(_no_option, place))
@@ -238,6 +238,9 @@ def _in_script(place: Place, script: str | None, mark: str) -> Place:
 
 def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
     literal = is_literal(redirect)
+    start = next((text_of(child) for child in redirect.children if child.type == "heredoc_start"), "")
+    if not re.fullmatch(r"(['\"]?)[\w.-]+\1|\\[\w.-]+", start):
+        raise PlaceError("in a here-document whose end is not a plain word")
     if not literal and ("`" in text_of(body) or is_escaped(before) or before.endswith(b"$")):
         raise PlaceError("in a here-document, beside what the shell replaces")
 
@@ -257,12 +260,6 @@ def _between_backquotes(place: Place, value: str) -> str:
     if set(value) & set("\\`'\"$\n"):
         raise PlaceError("between backquotes")
     return place.write(value)
-
-
-def _in_comment(value: str) -> str:
-    if "\n" in value:
-        raise PlaceError("in a comment")
-    return shlex.quote(value)
 
 
 def _after_dollar(value: str) -> str:

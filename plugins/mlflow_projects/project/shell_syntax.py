@@ -270,7 +270,7 @@ def parse(command: str) -> Node:
     end = len(command.rstrip("\\ \t\n\r\f\v"))
     command = command[:end] + _CONTINUED_END.sub(lambda found: " " * len(found.group()), command[end:])
     if is_escaped(command.encode("utf-8", "replace")):  # the last character is a backslash, which stands for itself
-        command = f"{command[:-1]}_"
+        command = f"{command[:-1]}x"
     root = _parser().parse(command.encode("utf-8", "replace")).root_node
     if _is_too_complex(root):
         raise TooComplexError

@@ -210,7 +210,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     if (
         is_split
         or interpreters.may_be_code(words, at)
-        or (is_text and not is_data and (place.quoted or re.search(r"\s", own or " ")))
+        or (is_text and not is_data and (place.quoted or re.search(r"\s", text_of(inner))))
     ):
         raise PlaceError("inside of a program's code")
     if (own or "").startswith(mark) and interpreters.opens_program(words, at):

@@ -181,7 +181,8 @@ def _keeps_word(command: Node, at: int, functions: Container[str]) -> bool:
         return True
     if any(interpreters.is_script(words, index) for index in range(1, at)):  # an argument of the script
         return True
-    return bool(_STARTS_WITH_NAME.match(text_of(words_of(command)[at])))  # env A=…, docker run -e A=…
+    is_data = at > interpreters.program_index(words) and interpreters.takes_data(words, functions)
+    return not is_data and bool(_STARTS_WITH_NAME.match(text_of(words_of(command)[at])))  # env A=…, docker run -e A=…
 
 
 def _keeps_input(node: Node, functions: Container[str]) -> bool:
@@ -284,7 +285,8 @@ def _runs_written(root: Node) -> bool:
     written = {file for found in walk(root) for file in _written_by(found, functions)}
     for found in commands_in(root):
         if _program(found) in _RENAMES:
-            written.add(interpreters.name_of(statics(found)[-1]) or "?")
+            *sources, target = (interpreters.name_of(word) or "?" for word in statics(found)[1:] or ["?"])
+            written.update(sources if target in (".", "..") else [target])
     if not written:
         return False
     commands = [statics(found) for found in walk(root) if found.type == "command"]

@@ -12,7 +12,8 @@ from mlflow_projects.tracking.client import Run, now, quoted
 from mlflow_projects.tracking.closing import close_open_descendants
 from mlflow_projects.tracking.lookup import NOT_CLOSED
 from mlflow_projects.tracking.record import Outcome, SourceTags, TaskIdentity, resolve_experiment
-from mlflow_projects.tracking.tree import run_files, run_tree
+from mlflow_projects.tracking.run_files import run_files
+from mlflow_projects.tracking.tree import run_tree
 from tests.contract.store import Store
 
 

@@ -269,14 +269,20 @@ class _Linter:
         except shell_syntax.TooComplexError as error:
             self._warn(key, f"nothing can be said of what stands {error}.")
             return
+        # The image of a docker_env may have files of its own, where `mlflow run` without --build-image looks.
+        in_image = bool(self.content.get("docker_env"))
+        say = self._warn if in_image else self._error
+        end = "; fine if the image's WORKDIR has it: backend_config={'docker_workdir': 'image'}" if in_image else ""
         for script, is_first, is_program in scripts:
             path = self.root / script
             if not exists(path):
                 message = f"the command runs {script!r}, but the project holds no such file"
-                say = self._error if is_first else self._warn
-                say(key, f"{message}." if is_first else f"{message}; fine if it is made before, or may be missing.")
+                if is_first:
+                    say(key, f"{message}{end}.")
+                else:
+                    self._warn(key, f"{message}; fine if it is made before, or may be missing.")
             elif is_first and is_program and not os.access(path, os.X_OK):
-                self._error(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
+                say(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
 
     def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
         mark = "mlflowvalue"

@@ -71,10 +71,12 @@ def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, sessi
     from mlflow_projects.hooks.closing_queue import add_to_queue
 
     tries = _tries(dag_run, parts, session)
-    ended = _told(dag_run, state, message, parts, tries)
-    is_plain = message == "success" and not ended.failed and not dag_run.clear_number
+    failed = [(task_id, number, index) for task_id, index, of_task, number in tries if of_task == "failed"]
+    is_plain = message == "success" and not failed and not dag_run.clear_number
     if is_plain and parts.is_told_by_end_tasks([one[:3] for one in tries]):
         return
+    failed += _failed_before(dag_run, session)
+    ended = _told(dag_run, state, message, parts, tries, failed)
     conn_ids = parts.conn_ids(lambda task_id, many: _rendered_conn_ids(dag_run, task_id, many, session))
     # None: nobody scheduled it, this is `airflow dags test`, whose process may be the only one of this Airflow.
     known, lives = (False, False) if dag_run.scheduled_by_job_id is None else _triggerers(session)
@@ -85,7 +87,14 @@ def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, sessi
         _later(ended, conn_ids, may_load_mlflow=is_own_process or "mlflow" in sys.modules)
 
 
-def _told(dag_run: DagRun, state: str, message: str, parts: DagParts, tries: Sequence[_Try]) -> EndedDagRun:
+def _told(
+    dag_run: DagRun,
+    state: str,
+    message: str,
+    parts: DagParts,
+    tries: Sequence[_Try],
+    failed: Sequence[tuple[str, int, int]],
+) -> EndedDagRun:
     from mlflow_projects.config import airflow_url
     from mlflow_projects.tracking.settle import EndedDagRun
 
@@ -97,11 +106,10 @@ def _told(dag_run: DagRun, state: str, message: str, parts: DagParts, tries: Seq
         status, reason = "KILLED", "the DAG run ran out of time (dagrun_timeout)"
     elif not is_marked and message != "all_tasks_deadlocked":
         groups = parts.why_unsuccessful([one[:3] for one in tries])
-    failed: dict[tuple[str, int], list[int]] = {}
-    for task_id, index, of_task, number in tries:
-        if of_task == "failed":
-            failed.setdefault((task_id, number), []).append(index)
-    rows = [[task_id, number, indexes] for (task_id, number), indexes in failed.items()]
+    by_try: dict[tuple[str, int], list[int]] = {}
+    for task_id, number, index in failed:
+        by_try.setdefault((task_id, number), []).append(index)
+    rows = [[task_id, number, indexes] for (task_id, number), indexes in by_try.items()]
     return EndedDagRun(dag_run.dag_id, dag_run.run_id, state, status, reason, groups, rows, airflow_url=airflow_url())
 
 
@@ -119,6 +127,22 @@ def _tries(dag_run: DagRun, parts: DagParts, session: Session) -> list[_Try]:
         )
     )
     return [(task_id, index, state and str(state), number) for task_id, index, state, number in rows]
+
+
+def _failed_before(dag_run: DagRun, session: Session) -> list[tuple[str, int, int]]:
+    """Return (task id, try, map index) of the failed tries that others were to follow, by a retry or a Clear.
+
+    Such a try may have been killed while it took back its success, and the next one may never have come to do it.
+    """
+    from airflow.models.taskinstancehistory import TaskInstanceHistory as History
+    from sqlalchemy import select
+
+    rows = session.execute(
+        select(History.task_id, History.try_number, History.map_index).where(
+            History.dag_id == dag_run.dag_id, History.run_id == dag_run.run_id, History.state == "failed"
+        )
+    )
+    return [(task_id, number, index) for task_id, number, index in rows]
 
 
 def _rendered_conn_ids(dag_run: DagRun, task_id: str, many: bool, session: Session) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
-from mlflow_projects.tracking.tree import maker_of
+from mlflow_projects.tracking.reuse_key import maker_of
 
 
 def _has_code_version(run: Run, _: Sequence[Artifact]) -> bool:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
-from mlflow_projects.tracking.tree import run_files
+from mlflow_projects.tracking.run_files import run_files
+from mlflow_projects.tracking.tags import REUSED_FROM
 
 ARTIFACTS = "mlflow_projects.reuse_artifacts"
 _KEY = "mlflow_projects.reuse."
@@ -138,6 +139,25 @@ def lost_artifacts(client: TrackingClient, run: Run) -> list[str]:
         present = {model.model_id for model in _models(client, run)}
         lost += [model for model in models if model not in present]
     return lost
+
+
+def maker_of(client: TrackingClient, run: Run) -> str:
+    """Return the run that made a run's result: itself, or the original of a reused result while that exists.
+
+    Whoever may write to a run can set the tag that names the original, so it counts only for two runs of one
+    experiment with one key, which nobody knows who does not know the original's content.
+    """
+    keys = [name for name, state in run.tags.items() if name.startswith(_KEY) and state == REUSED]
+    if not keys or not run.tags.get(REUSED_FROM):
+        return run.run_id
+    try:
+        original = client.get_run(run.tags[REUSED_FROM])
+    except TrackingUnavailableError:
+        raise
+    except TrackingError:  # deleted, not to be read, or never the id of a run
+        return run.run_id
+    has_key = any(original.tags.get(key) == COMPLETE for key in keys)
+    return original.run_id if has_key and original.experiment_id == run.experiment_id else run.run_id
 
 
 def _in_folders_of(client: TrackingClient, run_id: str, files: Mapping[str, int]) -> Sequence[Any]:

@@ -32,7 +32,7 @@ class EndedDagRun:
     :param reason: why, in one sentence
     :param groups: by the start task's id of each group: the map indexes for which it was not successful, by the
         reason why; None: the groups had not ended
-    :param failed: [task id, number of its try, map indexes] of the tasks that failed
+    :param failed: [task id, number of its try, map indexes] of the tries that failed, earlier ones too
     :param airflow_url: of this Airflow; another one may have a DAG and a run of the same names on the same server
     """
 

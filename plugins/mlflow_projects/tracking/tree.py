@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import Artifact, Run, TrackingClient, quoted
 from mlflow_projects.tracking.lookup import runs_of_dag_run
-from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, REUSED_FROM, ROLE
+from mlflow_projects.tracking.reuse_key import maker_of
+from mlflow_projects.tracking.run_files import run_files
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, PARENT_RUN_ID, ROLE
 
 
 @dataclass
@@ -21,9 +22,11 @@ class RunNode:
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, RunNode]]:
         """Yield (depth, node) of this node and all below it, top first."""
-        yield depth, self
-        for child in self.children:
-            yield from child.walk(depth + 1)
+        waiting = [(depth, self)]  # no recursion: a project may nest its runs as deep as it likes
+        while waiting:
+            depth, node = waiting.pop()
+            yield depth, node
+            waiting += [(depth + 1, child) for child in reversed(node.children)]
 
 
 def last_dag_run_id(client: TrackingClient, dag_id: str) -> str | None:
@@ -53,38 +56,22 @@ def run_tree(
             if child.run_id not in nodes and DAG_ID not in child.tags:
                 nodes[child.run_id] = RunNode(child)
                 to_visit.append(child)
+    ordered = sorted(nodes.values(), key=lambda node: node.run.start_time or 0)
+    above: dict[str, RunNode] = {}
+    for node in reversed(ordered):  # a project can make runs each other's parents: then the oldest is on top
+        parent = nodes.get(node.run.tags.get(PARENT_RUN_ID, ""))
+        if parent and not _is_below(parent, node, above):
+            above[node.run.run_id] = parent
     tops: list[RunNode] = []
-    for node in sorted(nodes.values(), key=lambda node: node.run.start_time or 0):
+    for node in ordered:
         if with_files:
             node.artifacts = run_files(client, maker_of(client, node.run))
-        parent = nodes.get(node.run.tags.get(PARENT_RUN_ID, ""))
-        (parent.children if parent else tops).append(node)
+        (above[node.run.run_id].children if node.run.run_id in above else tops).append(node)
     return tops
 
 
-def maker_of(client: TrackingClient, run: Run) -> str:
-    """Return the run that made a run's result: itself, or the original of a reused result while that exists."""
-    if not (original := run.tags.get(REUSED_FROM)):
-        return run.run_id
-    try:
-        return client.get_run(original).run_id
-    except TrackingError as error:
-        if error.code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return run.run_id
-
-
-def run_files(client: TrackingClient, run_id: str, *, limit: int = 100, max_folders: int = 100) -> list[Artifact]:
-    """Return the files of a run in the order of a directory listing.
-
-    :param limit: how many files to return at most
-    :param max_folders: how many folders to look into at most
-    """
-    files: list[Artifact] = []
-    folders = [""]
-    while folders and len(files) < limit and max_folders:
-        max_folders -= 1
-        listed = client.list_artifacts(run_id, folders.pop(0))
-        files += [entry for entry in listed if not entry.is_dir]
-        folders = [entry.path for entry in listed if entry.is_dir] + folders
-    return files[:limit]
+def _is_below(node: RunNode | None, other: RunNode, above: Mapping[str, RunNode]) -> bool:
+    """Tell whether a run is another one or has it among its parents."""
+    while node and node is not other:
+        node = above.get(node.run.run_id)
+    return node is other

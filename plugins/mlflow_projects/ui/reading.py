@@ -12,6 +12,8 @@ from mlflow_projects.backends.registry import backend_names
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.public_uri import public_text
 from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, quoted
+from mlflow_projects.tracking.reuse_key import maker_of
+from mlflow_projects.tracking.run_files import run_files
 from mlflow_projects.tracking.tags import (
     DAG_ID,
     DAG_RUN_ID,
@@ -26,7 +28,7 @@ from mlflow_projects.tracking.tags import (
     TASK_ID,
     TRY_NUMBER,
 )
-from mlflow_projects.tracking.tree import maker_of, run_files, run_tree
+from mlflow_projects.tracking.tree import run_tree
 from mlflow_projects.ui.sources import DagRunRecord, PageProblem
 
 MAX_RUNS = 100

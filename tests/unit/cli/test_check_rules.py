@@ -258,6 +258,16 @@ def test_a_file_that_may_be_missing_is_a_warning(write: Write, command: str) -> 
     )
 
 
+def test_an_image_may_have_the_file_that_the_project_lacks(write: Write) -> None:
+    """So it is with `mlflow run` without --build-image, which gives the container no project."""
+    text = "docker_env: {image: x}\nentry_points: {a: {command: python gone.py}, b: {command: ./run.sh}}"
+    assert told(write(text, **{"run.sh": ""})) == [
+        "MLproject:2: warning: the command runs 'gone.py', but the project holds no such file; fine if the image's "
+        "WORKDIR has it: backend_config={'docker_workdir': 'image'}.",
+        "MLproject:2: warning: the command runs './run.sh', which is not executable; run: chmod +x ./run.sh",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -18,6 +18,7 @@ from airflow.models.callback import Callback, TriggererCallback
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG, BaseOperator, task_group, timezone
 from airflow.serialization.serialized_objects import DagSerialization
@@ -32,7 +33,7 @@ from mlflow_projects.triggers.closing import close_runs_of_dag_run
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, connected
 
-TABLES = (TaskInstance, RenderedTaskInstanceFields, Job, Callback, Trigger, DagRun)
+TABLES = (TaskInstance, TaskInstanceHistory, RenderedTaskInstanceFields, Job, Callback, Trigger, DagRun)
 SUCCESS, FAILURE, BY_HAND = "success", "task_failure", "Dag Run's state was manually set to `failed`."
 
 
@@ -65,6 +66,10 @@ class Airflow:
     def task(self, task_id: str, state: str, map_index: int = -1) -> None:
         own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index}
         self.add(TaskInstance, id=uuid.uuid4(), task_id=task_id, state=state, try_number=1, **own)
+
+    def earlier_try(self, task_id: str, state: str, number: int, map_index: int = -1) -> None:
+        own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index, "try_number": number, "state": state}
+        self.add(TaskInstanceHistory, task_instance_id=uuid.uuid4(), task_id=task_id, **own)
 
     def triggerer(self, seconds_ago: float = 0) -> None:
         beat = timezone.utcnow() - timedelta(seconds=seconds_ago)
@@ -196,6 +201,19 @@ def test_the_row_says_how_it_ended(
     ended = row["ended"]
     assert (ended["status"], ended["reason"], ended["groups"]) == (status, reason, groups)
     assert sorted(ended["failed"]) == [["before", 1, [-1]], ["g.a", 1, [-1]]]
+
+
+def test_tries_that_failed_before_are_told_too(airflow: Airflow) -> None:
+    """A try that was killed while it took back its success may have no later one that does it."""
+    airflow.triggerer()
+    airflow.earlier_try("g.a", "failed", 1)
+    airflow.earlier_try("g.b", "failed", 1, 3)
+    airflow.earlier_try("g.b", "success", 2, 3)
+    airflow.task("g.a", "skipped")
+    airflow.task("g.b", "failed", 0)
+    airflow.end(dag_of(), "success", SUCCESS, cleared=1)
+    [row] = airflow.rows()
+    assert sorted(row["ended"]["failed"]) == [["g.a", 1, [-1]], ["g.b", 1, [0, 3]]]
 
 
 def test_each_index_of_a_mapped_group_is_judged_by_itself(airflow: Airflow) -> None:

@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.exceptions import TrackingUnavailableError
+from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
-from mlflow_projects.tracking.reuse_key import ARTIFACTS, ReuseKey, completion_tags, lost_artifacts, with_models
+from mlflow_projects.tracking.reuse_key import (
+    ARTIFACTS,
+    ReuseKey,
+    completion_tags,
+    lost_artifacts,
+    maker_of,
+    with_models,
+)
 from tests.support.memory_tracking import MemoryClient
 
 KEY = ReuseKey({"code": {"b": 1, "a": "ü"}, "image": None}, "dag.train")
@@ -209,3 +216,17 @@ def test_models_are_looked_for_too(client: MemoryClient) -> None:
 def test_a_result_without_a_list_that_can_be_read_is_lost(client: MemoryClient, text: str | None) -> None:
     run = client.create_run("0", "result", 1, {} if text is None else {ARTIFACTS: text})
     assert lost_artifacts(client, run) == ["the list of its artifacts"]
+
+
+def test_an_original_that_is_gone_leaves_the_run_itself(client: MemoryClient) -> None:
+    plain = run_of(client, "plain", 1, "complete")
+    reused = run_of(client, "reused", 2, "reused", **{"mlflow_projects.reused_from": "f" * 32})
+    assert maker_of(client, plain) == plain.run_id
+    assert maker_of(client, reused) == reused.run_id
+
+    def away(method: str, _: Any) -> None:
+        raise TrackingUnavailableError("away")
+
+    client.before = away
+    with pytest.raises(TrackingError, match="away"):
+        maker_of(client, reused)

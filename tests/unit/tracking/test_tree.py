@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.tree import RunNode, last_dag_run_id, maker_of, run_files, run_tree
+from mlflow_projects.tracking.run_files import run_files
+from mlflow_projects.tracking.tree import RunNode, last_dag_run_id, run_tree
 from tests.support.memory_tracking import MemoryClient
 
 PARENT = {"mlflow_projects.role": "parent"}
@@ -72,9 +70,10 @@ def test_a_tree_is_read_from_every_experiment(client: MemoryClient) -> None:
 
 
 def test_the_files_of_a_tree_are_those_of_the_run_that_made_them(client: MemoryClient) -> None:
-    original = client.create_run("0", "original", 1, {})
+    original = client.create_run("0", "original", 1, {"mlflow_projects.reuse.k": "complete"})
     ours(client, "step", 2)
-    ours(client, "reused", 3, **{"mlflow_projects.reused_from": original.run_id})
+    proof = {"mlflow_projects.reuse.k": "reused", "mlflow_projects.reused_from": original.run_id}
+    ours(client, "reused", 3, **proof)
     client.log_text(original.run_id, "x", "made.txt")
     read = run_tree(client, "dag", "r1")
     assert [[file.path for file in node.artifacts] for node in read] == [[], ["made.txt"]]
@@ -83,18 +82,21 @@ def test_the_files_of_a_tree_are_those_of_the_run_that_made_them(client: MemoryC
     assert "list_artifacts" not in client.calls
 
 
-def test_an_original_that_is_gone_leaves_the_run_itself(client: MemoryClient) -> None:
-    plain = ours(client, "plain", 1)
-    reused = ours(client, "reused", 1, **{"mlflow_projects.reused_from": "f" * 32})
-    assert maker_of(client, plain) == plain.run_id
-    assert maker_of(client, reused) == reused.run_id
+def test_runs_that_are_each_others_parents_are_all_shown(client: MemoryClient) -> None:
+    old, middle, new = (ours(client, name, start) for start, name in enumerate(("old", "middle", "new")))
+    ours(client, "below", 9, new)
+    alone = ours(client, "its own parent", 5)
+    for run, parent in ((old, new), (middle, old), (new, middle), (alone, alone)):
+        client.log_batch(run.run_id, tags={"mlflow.parentRunId": parent.run_id})
+    assert drawn(run_tree(client, "dag", "r1")) == ["old", "  middle", "    new", "      below", "its own parent"]
 
-    def away(method: str, _: Any) -> None:
-        raise TrackingUnavailableError("away")
 
-    client.before = away
-    with pytest.raises(TrackingError, match="away"):
-        maker_of(client, reused)
+def test_a_tree_may_be_as_deep_as_a_project_likes(client: MemoryClient) -> None:
+    run = ours(client, "0", 0)
+    for number in range(1, 1500):
+        run = nested(client, str(number), number, run)
+    deep = run_tree(client, "dag", "r1", limit=1500, with_files=False)
+    assert [depth for depth, _ in deep[0].walk()] == list(range(1500))
 
 
 def test_the_newest_run_of_the_dag_names_its_last_dag_run(client: MemoryClient) -> None:

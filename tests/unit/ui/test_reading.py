@@ -171,11 +171,12 @@ def test_only_a_run_that_did_not_end_well_has_a_reason(client: MemoryClient, sta
 
 
 def test_files_and_plots_of_a_reused_result_are_those_of_its_original(client: MemoryClient) -> None:
-    original = made(client, "reuse", "r0", "a")
+    original = made(client, "reuse", "r0", "a", **{"mlflow_projects.reuse.k": "complete"})
     client.log_text(original.run_id, "four", "model/a.txt")
     for step, value in enumerate((0.5, float("nan"), float("inf"), 0.25)):
         client.log_metric(original.run_id, "loss", value, step=step, timestamp=1000 + step)
-    reused = made(client, "reuse", "r1", "a", **{"mlflow_projects.reused_from": original.run_id})
+    proof = {"mlflow_projects.reuse.k": "reused", "mlflow_projects.reused_from": original.run_id}
+    reused = made(client, "reuse", "r1", "a", **proof)
     client.log_metric(reused.run_id, "loss", 0.25)
     finite = [(0, 0.5, 1000), (2, 1.7976931348623157e308, 1002), (3, 0.25, 1003)]
     assert reading.details(client, "reuse", "r1", reused.run_id) == {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,8 @@ from mlflow_projects.project.paths import exists, is_folder
 from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 from mlflow_projects.public_uri import public_uri
+
+_LONGEST = 16_384  # characters of a uri, or a version
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,15 @@ def fetch(
     :param trusted_dirs: where git may read repositories of other users
     :raises ProjectError: the project cannot be had; the sentence says why
     """
-    for name, text in (("uri", unquote(uri)), ("version", version or "")):
-        if "\0" in text:
-            raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
+    _check_text("uri", uri, os.fsencode)
+    _check_text("version", version or "")
     uri, user = repository.split_user(uri.strip("'\" "))
     if user and credentials:
         credentials = replace(credentials, username=credentials.username or user)
     location, subdirectory = _split(uri)
     local = _local(location, may_be_gone=repository.names_commit(version))
+    if local is None:
+        _check_text("uri", uri)  # a file's name may hold any bytes, an address only characters
     copy = workspace / "project"
     if location.lower().endswith(".zip") and not (local and is_folder(local)):
         if version is not None:
@@ -103,6 +107,21 @@ def fetch(
     return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
 
 
+def _check_text(name: str, text: str, encode: Callable[[str], bytes] = str.encode) -> None:
+    """Refuse what neither a file's name nor an argument of git can hold.
+
+    :raises ProjectError: it does; the sentence does not repeat it
+    """
+    if "\0" in (unquote(text) if name == "uri" else text):
+        raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
+    if len(text) > _LONGEST:
+        raise ProjectError(f"The project's {name} has {len(text)} characters; at most {_LONGEST} are taken.")
+    try:
+        encode(text)
+    except ValueError as error:
+        raise ProjectError(f"The project's {name} holds half of a character; write it anew.") from error
+
+
 def _split(uri: str) -> tuple[str, str]:
     location, _, subdirectory = uri.partition("#")
     if not location:
@@ -120,7 +139,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
     if urlsplit(location).scheme == "file":
         path = Path(unquote(urlsplit(location).path))
     elif exists(Path(location)) or not repository.looks_like_git(location):
-        path = Path(location).expanduser().resolve()
+        path = Path(os.path.realpath(os.path.expanduser(location)))  # noqa: PTH111  (Path raises where it cannot)
     else:
         return None
     if not exists(path) and not may_be_gone:
@@ -129,7 +148,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
 
 
 def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
-    folder = (root / subdirectory).resolve()
+    folder = Path(os.path.realpath(root / subdirectory))  # Path raises for a link to itself
     if not folder.is_relative_to(root.resolve()) or not is_folder(folder):
         raise ProjectError(f"{uri}: the project has no folder {subdirectory!r}.")
     return folder

@@ -68,7 +68,9 @@ class RestClient(RestRegistry):
         try:
             base_url = httpx.URL(f"{settings.uri}/api/2.0/mlflow/")
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ProjectError(f"The tracking URI {settings.address[:_LONGEST_QUOTE]} is no valid URL: {error}.") from error
+            raise ProjectError(
+                f"The tracking URI {settings.address[:_LONGEST_QUOTE]} is no valid URL: {error}."
+            ) from error
         self._http = httpx.Client(
             base_url=base_url,
             auth=auth,
@@ -173,8 +175,7 @@ class RestClient(RestRegistry):
         request = {"run_id": run_id, "metric_key": key}
         points = self._list("GET", "metrics/get-history", request, "metrics", limit, page=limit)
         return [
-            MetricPoint(point.number("value"), point.whole("step", 0), point.whole("timestamp"))
-            for point in points
+            MetricPoint(point.number("value"), point.whole("step", 0), point.whole("timestamp")) for point in points
         ]
 
     def experiment_ids(self) -> list[str]:

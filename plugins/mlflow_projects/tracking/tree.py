@@ -21,9 +21,11 @@ class RunNode:
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, RunNode]]:
         """Yield (depth, node) of this node and all below it, top first."""
-        yield depth, self
-        for child in self.children:
-            yield from child.walk(depth + 1)
+        waiting = [(depth, self)]  # a loop: a project may nest its runs deeper than Python its calls
+        while waiting:
+            at, node = waiting.pop()
+            yield at, node
+            waiting += [(at + 1, child) for child in reversed(node.children)]
 
 
 def last_dag_run_id(client: TrackingClient, dag_id: str) -> str | None:

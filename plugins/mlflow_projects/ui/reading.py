@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from mlflow_projects.backends.registry import backend_names
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.public_uri import public_text
+from mlflow_projects.tracking.answers import json_texts
 from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, quoted
 from mlflow_projects.tracking.tags import (
     DAG_ID,
@@ -166,11 +166,7 @@ def _first(
 
 def _announced(text: str) -> dict[str, str]:
     """Return the parameters of a step that runs; MLflow gets them when it ends."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
+    return json_texts(text) or {}
 
 
 def _label(run: Run) -> str:

@@ -198,8 +198,10 @@ def normalized(settings: TrackingSettings) -> TrackingSettings:
             password=settings.password or unquote(parts.password or ""),
         )
         uri = without_user(parts.geturl())
-    elif uri.startswith("sqlite:///") and not uri.startswith(("sqlite:////", "sqlite:///:memory:")):
-        uri = f"sqlite:///{Path(uri[len('sqlite:///') :]).absolute()}"
+    elif parts.scheme in ("http", "https"):
+        uri = parts.scheme + uri[len(parts.scheme) :]  # HTTP:// means the same
+    elif found := re.match(r"sqlite(\+\w+)?:///(?!/|:memory:)", uri):
+        uri = f"{found[0]}{Path(uri[found.end() :]).absolute()}"
     elif not parts.scheme and uri != "databricks":
         uri = Path(uri).absolute().as_uri()
     return replace(settings, uri=uri.rstrip("/") if parts.scheme in ("http", "https") else uri)

@@ -42,6 +42,7 @@ MAX_COMPARED_RUNS = 1000
 # No more calls for one answer are begun after this time.
 _SECONDS = 10.0
 _MAX_DEPTH = 10
+_LAST_MOMENT = 8_640_000_000_000_000  # of JavaScript, milliseconds since 1970
 _CLOCK_SKEW = 3_600_000  # milliseconds
 
 
@@ -144,8 +145,8 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "parent": run.tags.get(ROLE) == "parent",
         "task": _label(run) if TASK_ID in run.tags and run.tags.get(ROLE) != INNER else "",
         "attempt": run.tags.get(TRY_NUMBER, "") if run.tags.get(ROLE) == "step" else "",
-        "start": run.start_time,
-        "end": run.end_time,
+        "start": _moment(run.start_time),
+        "end": _moment(run.end_time),
         "url": client.settings.run_url(run.experiment_id, run.run_id),
         "reused": original,
         "original_url": client.settings.run_url(run.experiment_id, original) if original else "",
@@ -192,11 +193,17 @@ def _interest(name: str) -> tuple[bool, bool, str]:
 
 def _thinned(points: Sequence[MetricPoint]) -> list[tuple[int, float, int]]:
     """Return at most about 200 finite points (step, value, time), the last one among them."""
-    finite = [(point.step, point.value, point.timestamp) for point in points if math.isfinite(point.value)]
+    shown = (point for point in points if math.isfinite(point.value) and _moment(point.timestamp) is not None)
+    finite = [(point.step, point.value, point.timestamp) for point in shown]
     if len(finite) <= PLOTTED_POINTS:
         return finite
     every = math.ceil(len(finite) / PLOTTED_POINTS)
     return [*finite[:-1:every], finite[-1]]
+
+
+def _moment(milliseconds: int | None) -> int | None:
+    """Return a time if a browser can show it; a project may have written any number, nanoseconds perhaps."""
+    return None if milliseconds is None or abs(milliseconds) > _LAST_MOMENT else milliseconds
 
 
 def _sendable(value: float) -> float | str:

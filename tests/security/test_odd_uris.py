@@ -34,10 +34,11 @@ LONG = "a" * 5000
 COMMIT = "0" * 40
 # Pieces of which odd addresses are made; nothing of them is found by name, as nobody is asked.
 PIECES = [
-    *"http:// https:// file:// file: ssh:// git@h: runs:/ models:/ s3:// sqlite:/// x:// h user:pw@ @ :99999999 :-1".split(),
-    *": [::1 [ ] // / .. . ~ ~nosuch # ? %00 %ud800 %ff % - --upload-pack=x :: \\ C: { * $(x) .git .zip project".split(),
-    *("project#sub", "\0", "\n", "\t", "\r", " ", "\ud800", "\udcff", "a\N{ACCOUNT OF}b", "\uff11", "\xe9", LONG),
-]
+    "http://", "https://", "file://", "file:", "ssh://", "git@h:", "runs:/", "models:/", "s3://", "sqlite:///", "x://",
+    "h", "user:pw@", "@", ":99999999", ":-1", ":", "[::1", "[", "]", "//", "/", "..", ".", "~", "~nosuch", "#", "?",
+    "\0", "%00", "\n", "\t", " ", "\ud800", "\udcff", "%ud800", "%ff", "%", "a\N{ACCOUNT OF}b", "\uff11", "\xe9",
+    "-", "--upload-pack=x", "::", "\\", "C:", "{", "*", "$(x)", ".git", ".zip", "project", "project#sub", LONG,
+]  # fmt: skip
 addresses = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=6).map("".join)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +18,7 @@ from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 from mlflow_projects.public_uri import public_uri
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST = 16_384  # characters of a uri, or a version
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,32 @@ def read_uri(uri: str, version: str | None) -> tuple[str, Path | None, str, str]
 
     :raises ProjectError: it says nothing that can be used
     """
-    for name, text in (("uri", unquote(uri)), ("version", version or "")):
-        if "\0" in text:
-            raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
-        if _SURROGATE.search(text):
-            raise ProjectError(f"The project's {name} holds half a character; mend its text.")
+    _check_text("uri", uri, os.fsencode)
+    _check_text("version", version or "")
     try:
         uri, user = repository.split_user(uri.strip("'\" "))
         location, subdirectory = _split(uri)
-        return location, _local(location, may_be_gone=repository.names_commit(version)), subdirectory, user
-    except (
-        ValueError,
-        RuntimeError,
-        OSError,
-    ) as error:  # "http://[", a user's home that nobody has, a circle of links
+        local = _local(location, may_be_gone=repository.names_commit(version))
+    except (ValueError, RuntimeError, OSError) as error:
         raise ProjectError(f"The project's uri {public_uri(uri)[:200]} cannot be read: {error}.") from error
+    if local is None:
+        _check_text("uri", uri)  # a file's name may hold any bytes, an address only characters
+    return location, local, subdirectory, user
+
+
+def _check_text(name: str, text: str, encode: Callable[[str], bytes] = str.encode) -> None:
+    """Refuse what neither a file's name nor an argument of git can hold.
+
+    :raises ProjectError: it does; the sentence does not repeat it
+    """
+    if "\0" in (unquote(text) if name == "uri" else text):
+        raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
+    if len(text) > _LONGEST:
+        raise ProjectError(f"The project's {name} has {len(text)} characters; at most {_LONGEST} are taken.")
+    try:
+        encode(text)
+    except ValueError as error:
+        raise ProjectError(f"The project's {name} holds half of a character; write it anew.") from error
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -142,7 +153,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
     if urlsplit(location).scheme == "file":
         path = Path(unquote(urlsplit(location).path))
     elif exists(Path(location)) or not repository.looks_like_git(location):
-        path = Path(location).expanduser().resolve()
+        path = Path(os.path.realpath(os.path.expanduser(location)))  # noqa: PTH111  (Path raises where it cannot)
     else:
         return None
     if not exists(path) and not may_be_gone:
@@ -151,10 +162,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
 
 
 def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
-    try:
-        folder = (root / subdirectory).resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links
-        raise ProjectError(f"{uri}: the folder {subdirectory!r} cannot be found: {error}.") from error
+    folder = Path(os.path.realpath(root / subdirectory))  # Path raises for a link to itself
     if not folder.is_relative_to(root.resolve()) or not is_folder(folder):
         raise ProjectError(f"{uri}: the project has no folder {subdirectory!r}.")
     return folder

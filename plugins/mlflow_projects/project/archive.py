@@ -205,4 +205,6 @@ def _extract(stream: _BoundedFile, archive: zipfile.ZipFile, member: zipfile.Zip
         finally:
             stream.most = None
     if mode := (member.external_attr >> 16) & 0o777:  # zipfile itself forgets that a script is executable
-        target.chmod(mode | stat.S_IRUSR | stat.S_IWUSR)
+        target.chmod(
+            (mode | stat.S_IRUSR | stat.S_IWUSR) & ~(stat.S_IWGRP | stat.S_IWOTH)
+        )  # others may read the cache

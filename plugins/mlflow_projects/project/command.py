@@ -28,7 +28,7 @@ _TOO_LONG = f"Linux takes at most {_MAX_ARGUMENT}. Put long values into a file a
 _MAX_PLACEHOLDERS = 1000
 _MAX_JUDGED_EXTRAS = 100
 _MAX_VALUE = 2**20  # characters
-_KEY_PATTERN = re.compile(r"^[/\w.\- :]*$")
+_KEY_PATTERN = re.compile(r"[/\w.\- :]*")
 
 
 class FilledLater(str):
@@ -273,21 +273,23 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
             "would be lost; declare them in the MLproject."
         )
     mark = _unused_word("mlflowextra", command)
-    judged = [name for name, value in extra.items() if not shell_syntax.is_plain(str(value))]
+    # A function's arguments, say, may come to eval: the names too.
+    words = [(name, f"--{mark} x", name) for name in extra]
+    words += [(name, f"--{shlex.quote(str(name))} {mark}", value) for name, value in extra.items()]
+    judged = [(name, end, str(word)) for name, end, word in words if not shell_syntax.is_plain(str(word))]
     if len(judged) > _MAX_JUDGED_EXTRAS:
         raise ProjectError(
-            f"{key}: more than {_MAX_JUDGED_EXTRAS} parameters that it does not declare have values of other "
-            "characters than letters, digits and @%+=:,./-_; declare them in the MLproject."
+            f"{key}: more than {_MAX_JUDGED_EXTRAS} parameters that it does not declare have other characters than "
+            "letters, digits and @%+=:,./-_; declare them in the MLproject."
         )
-    for name, value in extra.items():
-        if not shell_syntax.is_plain(str(value)):  # a function's argument, say, may come to eval
-            try:
-                quoting.places(f"{command} --{shlex.quote(str(name))} {mark}", [mark])[0].write(str(value))
-            except quoting.PlaceError as error:
-                raise ProjectError(
-                    f"{key}: the value of the undeclared parameter {name!r} cannot be passed safely at its end, as "
-                    f"it stands {error}; take letters, digits and @%+=:,./-_ only, or declare it."
-                ) from error
+    for name, end, word in judged:
+        try:
+            quoting.places(f"{command} {end}", [mark])[0].write(word)
+        except quoting.PlaceError as error:
+            raise ProjectError(
+                f"{key}: the undeclared parameter {name!r} cannot be passed safely at its end, as it stands {error}; "
+                "take letters, digits and @%+=:,./-_ only, or declare it."
+            ) from error
     return command
 
 
@@ -345,7 +347,7 @@ def _check_text(where: str, name: Any, value: Any) -> None:
 def is_recordable(key: str) -> bool:
     """Tell whether MLflow takes a parameter of that name (mlflow.utils.validation)."""
     path_like = key in ("", ".") or key.startswith(("/", "..")) or posixpath.normpath(key) != key
-    return len(key) <= MAX_KEY_LENGTH and not path_like and bool(_KEY_PATTERN.match(key))
+    return len(key) <= MAX_KEY_LENGTH and not path_like and bool(_KEY_PATTERN.fullmatch(key))
 
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:

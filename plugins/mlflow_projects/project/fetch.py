@@ -83,7 +83,7 @@ def fetch(
         with archive.unpacked(location, local, cache) as unpacked:
             shutil.copytree(unpacked.root, copy, symlinks=True)
         source = Source(name=public_uri(uri), sha256=unpacked.sha256)
-        return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+        return FetchedProject(replace(load_project(_subfolder(copy, subdirectory, uri)), top=copy), source)
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
         return FetchedProject(load_project(folder), _local_source(uri, folder, bundle, trusted_dirs))
@@ -100,7 +100,7 @@ def fetch(
         shutil.copytree(checkout.root, copy, symlinks=True)
     name = f"{url}#{subdirectory}" if subdirectory else url
     source = Source(name=public_uri(name), commit=checkout.commit, branch=checkout.branch, repo_url=url)
-    return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+    return FetchedProject(replace(load_project(_subfolder(copy, subdirectory, uri)), top=copy), source)
 
 
 def read_uri(uri: str, version: str | None) -> tuple[str, Path | None, str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.paths import exists
 from mlflow_projects.project.spec import Project
 from mlflow_projects.project.yaml_files import read_bytes, read_yaml, read_yaml_texts
 
@@ -67,7 +68,9 @@ def read_python_environment(project: Project) -> PythonEnvironment:
     return PythonEnvironment(
         python=python,
         build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
-        requirements=_Expansion().of(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
+        requirements=_Expansion(_top(project)).of(
+            project.root, file, _lines(file, "dependencies", content.get("dependencies"))
+        ),
     )
 
 
@@ -98,10 +101,14 @@ def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
 class _Expansion:
     """Replaces ``-r other.txt`` by that file's lines, so that its content is part of the key.
 
-    Files that include others twice, which do the same, become many: all lines together are limited.
+    Files that include others twice, which do the same, become many: all lines together are limited. An installer
+    prints the lines that it does not understand, so none is read that did not come with the project.
+
+    :param top: the folder of all that came with it
     """
 
-    def __init__(self) -> None:
+    def __init__(self, top: Path) -> None:
+        self._top = top.resolve()
         self._left = _MAX_REQUIREMENTS
 
     def of(self, root: Path, file: Path, lines: Sequence[str], including: Sequence[Path] = ()) -> tuple[str, ...]:
@@ -112,8 +119,10 @@ class _Expansion:
         found: list[str] = []
         for line in lines:
             text = re.sub(r"(^|\s)#.*", "", line).strip()
+            if included := re.match(r"(?:-[rc]|--requirements?|--constraints?)[\s=]*(.*)", text):
+                self._check_inside(root, file, text, included[1].strip("'\""))
             named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
-            if not named or re.search(r"://|\$\{", named[1]):  # what only the installer can read stays as it is
+            if not named or "://" in named[1]:  # what only the installer can read stays as it is
                 found += [text] if text else []
                 continue
             other = root / named[1].strip("'\"")
@@ -127,6 +136,18 @@ class _Expansion:
             found += self.of(other.parent, other, content.splitlines(), (*including, other.resolve()))
         return tuple(found)
 
+    def _check_inside(self, root: Path, file: Path, text: str, name: str) -> None:
+        if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
+            return
+        try:
+            is_inside = "${" not in name and ":" not in name and (root / name).resolve().is_relative_to(self._top)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: a circle of links
+            return  # told when it is read
+        if not is_inside:
+            raise ProjectError(
+                f"{file}: {text[:100]!r} names a file outside of the project; copy it into the project."
+            )
+
     def _read(self, file: Path, other: Path, depth: int) -> str:
         content = read_bytes(other, _MAX_REQUIREMENTS)
         self._left -= max(len(content), _LEAST_REQUIREMENTS)
@@ -136,6 +157,19 @@ class _Expansion:
                 f"or {_MAX_INCLUDED} within each other; put them into one."
             )
         return _decoded(content)
+
+
+def _top(project: Project) -> Path:
+    """Return the folder of all that came with a project: what was fetched, or the repository that it is part of."""
+    above = (folder for folder in (project.root, *project.root.parents) if exists(folder / ".git"))
+    return project.top or next(above, project.root)
+
+
+def names_files(requirements: Sequence[str]) -> bool:
+    """Tell whether requirements name files or folders of the project, such as ``-e .``, ``./pkg`` or ``-c x.txt``."""
+    option = r"-[ecf]|--(editable|constraint|find-links)\b"
+    path = r"\.|/|file:|[^\s@]*/[^\s@]*$|\S+\.(whl|zip|tar\.\w+)$|.*@\s*file:"
+    return any(re.match(rf"(?i){option}|(?!\w+://|\w+\+\w+://)(?:{path})", line.strip()) for line in requirements)
 
 
 def _decoded(content: bytes) -> str:

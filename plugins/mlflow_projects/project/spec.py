@@ -53,6 +53,7 @@ class Project:
     :param environment_file: the file that defines it (never for ``docker_env``)
     :param docker_env: the ``docker_env`` mapping as written
     :param broken: what is wrong with the entry points that cannot be used
+    :param top: the folder of all that came with the project, if it was fetched
     """
 
     root: Path
@@ -63,6 +64,7 @@ class Project:
     environment_file: Path | None = None
     docker_env: Mapping[str, Any] | None = None
     broken: Mapping[str, SpecError] = field(default_factory=dict)
+    top: Path | None = None
 
     def entry_point(self, name: str) -> EntryPoint:
         """Return the entry point of that name, or the script of that file name.

@@ -127,6 +127,15 @@ def test_undeclared_parameters_never_become_shell(command, project):
         build_command(found, entry, check_parameters(found, entry, {"k": "$(touch EVIL)"}), lambda *_: "")
 
 
+@pytest.mark.parametrize(("name", "words"), [("x\n", "does not take the parameter name"), ("x: y", "at its end")])
+def test_the_name_of_an_undeclared_parameter_never_becomes_shell(name, words, project):
+    command = 'f() {{ eval "./show $*"; }}; f'
+    found = load_project(project(f"entry_points: {{main: {{command: {json.dumps(command)}}}}}"))
+    entry = found.entry_point("main")
+    with pytest.raises(ProjectError, match=words):
+        build_command(found, entry, check_parameters(found, entry, {name: "./evil"}), lambda *_: "")
+
+
 def test_half_a_character_is_refused(project):
     found = load_project(project("entry_points: {main: {command: x}}"))
     with pytest.raises(ProjectError, match="parameter 'k' holds half a character"):

@@ -24,7 +24,8 @@ from typing import Any
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
-from mlflow_projects.project.python_environment import read_python_environment
+from mlflow_projects.project.identity import tree_hash
+from mlflow_projects.project.python_environment import names_files, read_python_environment
 from mlflow_projects.project.spec import Project
 from mlflow_projects.project.yaml_files import read_text
 
@@ -123,7 +124,10 @@ class EnvironmentBuilder:
                 yield activation
             return
         wanted = read_python_environment(project)
-        key = _key(manager, wanted.python or sys.version, [*wanted.build_requirements, *wanted.requirements])
+        requirements = [*wanted.build_requirements, *wanted.requirements]
+        # Two projects may each have a "./pkg" of their own.
+        files = [tree_hash(project.root)] if names_files(requirements) else []
+        key = _key(manager, wanted.python or sys.version, requirements, *files)
 
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")

@@ -28,7 +28,7 @@ _TOO_LONG = f"Linux takes at most {_MAX_ARGUMENT}. Put long values into a file a
 _MAX_PLACEHOLDERS = 1000
 _MAX_JUDGED_EXTRAS = 100
 _MAX_VALUE = 2**20  # characters
-_KEY_PATTERN = re.compile(r"[/\w.\- :]*")
+_KEY_PATTERN = re.compile(r"^[/\w.\- :]*$")
 
 
 class FilledLater(str):
@@ -347,7 +347,7 @@ def _check_text(where: str, name: Any, value: Any) -> None:
 def is_recordable(key: str) -> bool:
     """Tell whether MLflow takes a parameter of that name (mlflow.utils.validation)."""
     path_like = key in ("", ".") or key.startswith(("/", "..")) or posixpath.normpath(key) != key
-    return len(key) <= MAX_KEY_LENGTH and not path_like and bool(_KEY_PATTERN.fullmatch(key))
+    return len(key) <= MAX_KEY_LENGTH and not path_like and bool(_KEY_PATTERN.match(key))
 
 
 def _check_recordable(where: str, record: Mapping[str, str]) -> None:

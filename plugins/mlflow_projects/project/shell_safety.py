@@ -83,9 +83,9 @@ def why_unsafe(root: Node, node: Node) -> str:
             return "in a command with $'…', which not every shell reads"
         if found.type == "command" and _program(found) in _CHANGE_WORDS:
             return f"in a command with {_program(found)!r}"
+        if _reads_last_word(found):
+            return "in a command with the variable '_', which holds the last word"
     script = text_of(root)
-    if re.search(r"(?<![\w./-])_(?![\w./-])", script):
-        return "in a command with the variable '_', which holds the last word"
     if _is_behind_sign(root, script, node):
         return "behind a '#'"
     if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
@@ -93,6 +93,17 @@ def why_unsafe(root: Node, node: Node) -> str:
     if _is_kept(root, node) and not _is_plain_script(root):
         return "in a variable, or in a file, of a command that may read it as code"
     return ""
+
+
+def _reads_last_word(node: Node) -> bool:
+    """Tell whether a node reads the variable ``_``, by itself or as a number."""
+    text = text_of(node)
+    if node.type in ("simple_expansion", "expansion"):
+        return bool(re.match(r"\$\{?[!#]?_(?!\w)", text))
+    is_number = node.type in ("arithmetic_expansion", "subscript", "c_style_for_statement") or text.startswith("((")
+    is_test = node.type in ("binary_expression", "unary_expression") and is_arithmetic(node)
+    is_own = node.type == "declaration_command" or (node.type == "command" and _program(node) in _BUILTINS)
+    return (is_number or is_test or is_own) and bool(re.search(r"(?<!\w)_(?!\w)", text))
 
 
 def is_arithmetic(expression: Node) -> bool:
@@ -252,7 +263,7 @@ def _is_plain_word(words: interpreters.Words, at: int, text: str, *, is_data: bo
     is_one = text.startswith('"')
     if interpreters.reads_words(words, at) or interpreters.may_be_code(words, at):
         return False
-    if not is_data and re.search(r"\s", text):
+    if not is_data and re.search(r"\s", re.sub(r"\$\([^()]*\)", "", text)):  # "show $A", not $(show a)
         return False
     if at <= interpreters.program_index(words) or interpreters.reads_options(words):
         return is_one

@@ -127,7 +127,7 @@ def test_undeclared_parameters_never_become_shell(command, project):
         build_command(found, entry, check_parameters(found, entry, {"k": "$(touch EVIL)"}), lambda *_: "")
 
 
-@pytest.mark.parametrize(("name", "words"), [("x\n", "does not take the parameter name"), ("x: y", "at its end")])
+@pytest.mark.parametrize(("name", "words"), [("x\n", "at its end"), ("x: y", "at its end")])
 def test_the_name_of_an_undeclared_parameter_never_becomes_shell(name, words, project):
     command = 'f() {{ eval "./show $*"; }}; f'
     found = load_project(project(f"entry_points: {{main: {{command: {json.dumps(command)}}}}}"))

@@ -60,6 +60,10 @@ nightly: ## What .ci/run does, with every fault on both databases, random faults
 mutants: setup-dev ## Change the library line by line; print how many changes make check's tests notice (FILES='...')
 	@$(BIN)/python tools/mutants.py $(if $(filter 1,$(SHOWN)),--shown) $(FILES)
 
+.PHONY: fuzz
+fuzz: setup-dev ## Make up files, values, addresses and zip files; only sentences may come of them (MINUTES=60)
+	@$(BIN)/python -m tests.security.fuzz --minutes $(or $(MINUTES),60) $(TARGET)
+
 .PHONY: test-full-size
 test-full-size: setup-dev ## The tests that train and build in full size, with a container engine (10 minutes and more)
 	@FULL_SIZE=1 $(BIN)/python -m pytest -m full_size $(PYTEST_ARGS)

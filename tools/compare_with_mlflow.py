@@ -264,7 +264,9 @@ def _download_nothing() -> None:
 
 def _sets_of_values(entry: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a name and values by parameter, for an entry point as MLflow read it."""
-    plain = {name: PLAIN.get(parameter.type, "word") for name, parameter in entry.parameters.items()}
+    plain = {
+        name: PLAIN.get(parameter.type, f"word{n}") for n, (name, parameter) in enumerate(entry.parameters.items())
+    }
     missing = {name: plain[name] for name, parameter in entry.parameters.items() if parameter.default is None}
     yield "plain", plain
     yield "defaults", missing

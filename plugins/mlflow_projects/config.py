@@ -96,7 +96,7 @@ def backend_defaults(backend: str) -> Mapping[str, Any]:
     option = f"Airflow's option [{SECTION}] {backend}"
     try:
         defaults = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProjectError(f"{option} is no JSON: {error}.") from error
     if not isinstance(defaults, dict):
         raise ProjectError(f"{option} must be a JSON object.")

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 # Compiled when they are needed: every task and each parse of a DAG loads this.
 # Written plainly, or percent-encoded inside of another address.
 _AT, _COLON, _SLASH = "(?:@|%(?:25)*40)", "(?::|%(?:25)*3[Aa])", r"(?:\\*/|%(?:25)*2[Ff])"
-_START = rf"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]{{0,40}})({_COLON})({_SLASH}+)"
+_START = rf"(?<![A-Za-z+.-])([A-Za-z][A-Za-z0-9+.-]{{0,40}})({_COLON})({_SLASH}+)"
 _AUTHORITY = r"[^\s/?#\"'<>`\\]*"
 _AUTHORITY_INSIDE = r"(?:(?!%(?:25)*(?:2[Ff3]|3[Ff]))[^\s/?#\"'<>`\\&])*"
 _HOST_AND_PORT = r"(?:\[[\da-fA-F:.%]*\]|[^:\[\]]*)(?::\d*)?"
@@ -33,9 +33,13 @@ _NO_AUTHORITY = r"(?i)file|sqlite(?:\+\w+)?|dbfs|models|runs|mlflow-artifacts"
 _QUERY = (
     r"(?i)(?:[?&;#]|%(?:25)*(?:3F|26|23|3B))(?:amp;)?"
     r"(?:[\w.%$\[-]{0,60}?(?:passw(?:or)?d|pwd|passphrase|secret|signature|credentials?|token|jwt|"
-    r"(?:api|access|private)[_-]?key(?:[_-]?id)?)|(?:[\w.%$-]{0,60}[_.-])?(?:sig|auth|authorization|sas|key|pass|pw))"
-    r"\]?(?:=|%(?:25)*3D)([^\s&\"'<>#;)`]+)"
+    r"(?:api|access|account|client|encryption|master|private|secret|shared|signing|storage)[_-]?key(?:[_-]?id)?)"
+    r"(?:[\[_-]?\d{1,3})?|(?:[\w.%$-]{0,60}[_.-])?(?:sig|auth|authorization|bearer|hmac|sas|key|pass|pw)|(?:db|user)pass)"
+    r"\]?(?:=|%(?:25)*3D)([^\s&\"'<>`]+)"
 )
+# Without a scheme, and as databases' own clients write it.
+_NO_SCHEME = r"(?<![\w:/.])//[^\s/@:\"'<>]{1,200}:([^\s/@\"'<>]{1,200})@(?=[\w\[])"
+_DSN = r"(?i)(?:^|(?<=[\s\"'(;]))(?:passw(?:or)?d|pwd)=([^\s&\"'<>`]+)"
 _STARS = "***"
 _ODD = {ord(character): "\ufffc" for character in "\0\t\n\v\f\r \"'<>`"}
 # (start, end) of what goes, what stands there instead, (start, end) of the secret in it
@@ -86,7 +90,7 @@ def _hidden(text: str) -> Iterator[_Hidden]:
 
 
 def _values(text: str) -> Iterator[_Hidden]:
-    for found in re.finditer(_QUERY, text):
+    for found in (*re.finditer(_QUERY, text), *re.finditer(_DSN, text)):
         if found[1] != _STARS:
             yield (*found.span(1), _STARS, *found.span(1))
 
@@ -104,6 +108,8 @@ def _users(text: str) -> Iterator[_Hidden]:
                 yield start, end, "", secret_start, secret_end
     for found in re.finditer(_SCP, text):
         yield found.start(), found.end(), "", *found.span(1)
+    for found in re.finditer(_NO_SCHEME, text):
+        yield found.start() + 2, found.end(), "", *found.span(1)
 
 
 def _end_of_user(text: str, found: re.Match[str]) -> int:

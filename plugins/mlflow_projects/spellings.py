@@ -28,7 +28,8 @@ def spellings(secret: str) -> list[str]:
     """Return a secret and its most usual spellings, for a masker that looks for texts as they are."""
     in_json = [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]]
     escaped = [*in_json, repr(secret)[1:-1], shlex.quote(secret).strip("'")]
-    encoded = [quote(secret), quote(secret, safe=""), quote_plus(secret)]
+    content = secret.encode("utf-8", "surrogatepass")
+    encoded = [quote(content), quote(content, safe=""), quote_plus(content)]
     return list(dict.fromkeys([secret, *encoded, *escaped, *_in_base64(secret)]))
 
 

@@ -54,12 +54,13 @@ def _parents(stack: Observed, dag_id: str, run_id: str, runs: list[Any]) -> list
     state = stack.dag_run(dag_id, run_id)
     parents = [run for run in runs if run.data.tags.get("mlflow_projects.role") == "parent"]
     groups = {(run.data.tags["airflow.task_id"], run.data.tags["airflow.map_index"]) for run in parents}
+    tasks = stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=200")["task_instances"]
+    starts = sum(task["operator"] == "MLflowStartRunOperator" for task in tasks)  # a person may have deleted a parent
     problems = []
     for group, index in groups:
         of_group = [run for run in parents if _task(run) == (group, index)]
         ended = state
-        if len(groups) > 1:
-            tasks = stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=200")["task_instances"]
+        if starts > 1:
             prefix = group.removesuffix("start_run")
             bad = [
                 task

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project import git_command
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.git_authentication import GitCredentials
@@ -201,6 +202,19 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(repository: Repository)
         os.mkfifo(path)
     assert head_commit(repository.tree) is None
     assert tree_hash(repository.tree)
+
+
+@pytest.mark.parametrize("name", [".gitattributes", ".gitignore", ".git/objects/info/alternates"])
+def test_a_pipe_for_which_git_itself_waits_is_given_up(
+    name: str, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_command, "ASK_SECONDS", 0.5)
+    (repository.tree / name).unlink(missing_ok=True)
+    os.mkfifo(repository.tree / name)
+    os.utime(repository.tree / "MLproject", (0, 0))  # git would compare the content
+    head_commit(repository.tree)
+    with contextlib.suppress(ProjectError):
+        tree_hash(repository.tree)
 
 
 def test_what_says_how_files_compare_still_counts(repository: Repository) -> None:

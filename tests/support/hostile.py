@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ def hostile_server(answer: Answer) -> Iterator[str]:
 
         def serve(connection: socket.socket) -> None:
             with connection, contextlib.suppress(OSError):
-                while connection.recv(65536):
+                while _is_asked(connection):
                     answer(connection)
 
         def accept() -> None:
@@ -31,6 +32,21 @@ def hostile_server(answer: Answer) -> Iterator[str]:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             listening.shutdown(socket.SHUT_RDWR)
+
+
+def _is_asked(connection: socket.socket) -> bool:
+    """Read a whole request; tell whether there was one."""
+    head, rest = b"", b""
+    while b"\r\n\r\n" not in head:
+        if not (some := connection.recv(65536)):
+            return False
+        head += some
+    head, _, rest = head.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
+    left = int(length[1]) - len(rest) if length else 0
+    while left > 0 and (some := connection.recv(65536)):
+        left -= len(some)
+    return left <= 0
 
 
 def answer_of(body: bytes, *headers: str) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 import uuid
@@ -21,10 +22,12 @@ from typing import Protocol
 from mlflow_projects.backends.object_store import CHECKPOINT_KEY, ObjectStore, object_store, remove_old_checkpoints
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import private_folder, remove
+from mlflow_projects.tracking.answers import json_object
 
 VARIABLE = "MLFLOW_PROJECTS_CHECKPOINT_DIR"
 DEFAULT_DAYS = 14.0
 _MANIFEST = "manifest.json"
+_OBJECT = re.compile("data/[0-9a-f]{32}")
 _UPLOAD_EVERY_SECONDS = 30.0
 _RESTLESS_ROUNDS = 10
 # {path below the folder: (size in bytes, time of its last change in ns)}
@@ -156,20 +159,45 @@ class _Uploaded:
         self.folder.mkdir()
         manifest = self.store.read(f"{self.key}/{_MANIFEST}")
         self.is_new = manifest is None
-        files = json.loads(manifest)["files"] if manifest else {}
-        for name, entry in files.items():
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ProjectError(
-                    f"The checkpoint {self.key} names the file {name!r}, outside its folder; remove it."
-                )
+        files = self._read(manifest) if manifest else {}
+        for name, (content, changed) in files.items():
             file = self.folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.store.get(f"{self.key}/{entry['object']}", file)
-            os.utime(file, ns=(entry["changed"], entry["changed"]))
-            self._objects[name] = entry["object"]
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self.store.get(f"{self.key}/{content}", file)
+                os.utime(file, ns=(changed, changed))
+            except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:  # "a" and "a/b"
+                raise self._damaged() from error
+            self._objects[name] = content
         self._known = _snapshot(self.folder)
         if files:
             self.log(f"Fetched {len(files)} checkpoint file(s) of an earlier attempt.")
+
+    def _read(self, manifest: bytes) -> dict[str, tuple[str, int]]:
+        """Return (object, time of the last change in ns) of each file that a manifest names.
+
+        :raises ProjectError: it is not as :meth:`_upload` writes it
+        """
+        files, found = (json_object(manifest) or {}).get("files"), {}
+        if not isinstance(files, dict):
+            raise self._damaged()
+        for name, entry in files.items():
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise ProjectError(
+                    f"The checkpoint {self.key} names the file {name!r}, outside its folder; remove it."
+                )
+            known = entry if isinstance(entry, dict) else {}
+            content, changed = known.get("object"), known.get("changed")
+            if not (_is_name(name) and isinstance(content, str) and _OBJECT.fullmatch(content)):
+                raise self._damaged()
+            if not isinstance(changed, int) or abs(changed) >= 2**63:
+                raise self._damaged()
+            found[name] = content, changed
+        return found
+
+    def _damaged(self) -> ProjectError:
+        return ProjectError(f"The checkpoint {self.key} is none of ours, or damaged ({_MANIFEST}); remove it.")
 
     def clear(self) -> None:
         self._cleared = True
@@ -218,6 +246,15 @@ class _Uploaded:
     def _discard(self, objects: Iterable[str]) -> None:
         with contextlib.suppress(StepFailedError):
             self.store.remove([f"{self.key}/{name}" for name in objects])
+
+
+def _is_name(name: str) -> bool:
+    """Tell whether a file may have such a name."""
+    try:
+        parts = PurePosixPath(name).parts
+        return b"\0" not in os.fsencode(name) and 0 < max((len(os.fsencode(part)) for part in parts), default=0) < 256
+    except ValueError:  # half of a character
+        return False
 
 
 def _snapshot(folder: Path) -> Snapshot:

@@ -33,6 +33,7 @@ from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.fetch import FetchedProject, fetch
 from mlflow_projects.public_uri import public_text, public_uri
+from mlflow_projects.tracking.answers import json_texts
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.record import MAX_PARAM, MAX_RUN_NAME, Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse_key import completion_tags
@@ -345,9 +346,8 @@ class Attempt:
     def _resumed(self, run: Run, handle: Handle) -> RunRecord:
         """Take up the record of a job that was submitted before, by another process."""
         self._running = backend_of(handle, self._host).attach(handle)
-        try:
-            parameters = dict(json.loads(run.tags[PARAMETERS]))
-        except (KeyError, ValueError, TypeError):  # the tag is cut where it is too long
+        parameters = json_texts(run.tags.get(PARAMETERS))
+        if parameters is None:  # the tag is cut where it is too long
             passed = {key: str(value) for key, value in self.step.parameters.items()}
             parameters = dict(self._running.parameters()) or passed
         record = self._record(SourceTags(name=self.step.uri), parameters, {})

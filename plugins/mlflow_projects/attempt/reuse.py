@@ -20,6 +20,7 @@ from typing import Any
 from mlflow_projects.backends.contract import Job, Launch
 from mlflow_projects.project.identity import path_hash, tree_hash
 from mlflow_projects.project.paths import exists, local_path_of
+from mlflow_projects.tracking.answers import json_texts
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.closing import end_run
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity
@@ -188,7 +189,7 @@ def _shortened(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _changed_names(earlier: str, parameters: Mapping[str, str]) -> list[str]:
-    with contextlib.suppress(ValueError, AttributeError):
-        before = json.loads(earlier or "{}")
-        return sorted(name for name in {*before, *parameters} if before.get(name) != parameters.get(name))
-    return []
+    before = json_texts(earlier or "{}")
+    if before is None:
+        return []
+    return sorted(name for name in {*before, *parameters} if before.get(name) != parameters.get(name))

@@ -94,6 +94,14 @@ class News:
     trouble: str = ""
 
 
+# Of a handle's fields, as far as they are so plain.
+_KINDS: Mapping[Any, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str | None": (str, type(None)),
+}
 HandleT = TypeVar("HandleT", bound="Handle")
 
 
@@ -112,8 +120,16 @@ class Handle:
 
     @classmethod
     def from_json(cls: type[HandleT], content: Mapping[str, Any]) -> HandleT:
-        """Return the handle that :meth:`as_json` wrote."""
-        return cls(**{item.name: content[item.name] for item in fields(cls) if item.name in content})
+        """Return the handle that :meth:`as_json` wrote.
+
+        :raises TypeError: a field is missing, or of another type
+        """
+        found = {item.name: content[item.name] for item in fields(cls) if item.name in content}
+        for item in fields(cls):
+            kinds = _KINDS.get(getattr(item.type, "__name__", item.type))
+            if kinds and not isinstance(found.get(item.name, item.default), kinds):
+                raise TypeError(f"{item.name} is missing, or of another type")
+        return cls(**found)
 
 
 class Running(ABC):

@@ -58,9 +58,19 @@ def is_durable(name: str) -> bool:
     return backend_class(name).is_durable
 
 
-def handle_from(content: Mapping[str, Any]) -> Handle:
-    """Return the handle that was kept as JSON."""
-    return durable_class(content["backend"]).handle_type.from_json(content)
+def handle_from(content: Any) -> Handle:
+    """Return the handle that was kept as JSON.
+
+    :raises ProjectError: it is none, or its backend is not here
+    """
+    if not isinstance(content, Mapping) or not isinstance(name := content.get("backend"), str):
+        raise ProjectError("The handle of a job is damaged: it names no backend; its job must be stopped by hand.")
+    try:
+        return durable_class(name).handle_type.from_json(content)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ProjectError(
+            f"The handle of a job of the backend {name!r} is damaged ({error}); its job must be stopped by hand."
+        ) from error
 
 
 def durable_class(name: str) -> type[DurableBackend]:

@@ -10,7 +10,6 @@ import difflib
 import os
 import re
 import shutil
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -20,7 +19,7 @@ import yaml
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import interpreters, quoting, shell_syntax
-from mlflow_projects.project.command import check_type, is_recordable
+from mlflow_projects.project.command import check_type, is_recordable, placeholders
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.spec import (
     PARAMETER_TYPES,
@@ -28,14 +27,13 @@ from mlflow_projects.project.spec import (
     EnvironmentKind,
     Parameter,
     Project,
-    SpecError,
     find_environment,
     mapping_of,
     mlproject_file,
     parse_entry_point,
     parse_parameter,
-    read_yaml,
 )
+from mlflow_projects.project.yaml_files import MAX_BYTES, SpecError, compose_yaml, read_yaml
 from mlflow_projects.public_uri import public_text
 
 Key = tuple[str, ...]
@@ -50,6 +48,7 @@ _SHELL = re.compile(r"bash|sh")
 _HARMLESS = (":", "date", "echo", "export", "ls", "nvidia-smi", "printf", "pwd", "set", "sleep", "true", "ulimit")
 # After these a name means a file elsewhere.
 _ELSEWHERE = ("cd", "pushd", "popd", "git", "wget", "curl", "unzip", "tar", "dvc", "make")
+_MAX_JUDGED = 100  # parameters of an entry point
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
 
@@ -124,7 +123,7 @@ class _Lines:
     """The line of each key of a YAML file."""
 
     def __init__(self, file: Path) -> None:
-        self._top = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        self._top = compose_yaml(file)
 
     def of(self, key: Key) -> int:
         """Return the line of a key, or of the nearest one above it that the file spells out."""
@@ -241,11 +240,14 @@ class _Linter:
     def _command(self, key: Key, entry_point: EntryPoint, declared: Sequence[str]) -> None:
         command = entry_point.command
         try:
-            parts = [*string.Formatter().parse(command)]
-            names = {re.split(r"[.\[]", field, maxsplit=1)[0] for _, field, _, _ in parts if field is not None}
+            parts = placeholders("the command", command)
+            names = {field for _, field, _, _ in parts if field is not None}
             names |= {name for _, _, form, _ in parts for name in re.findall(r"\{(\w+)", form or "")}
             command.format(**dict.fromkeys([*names, *declared], "1"))
-        except (ValueError, LookupError, AttributeError, TypeError, MemoryError) as error:
+        except ProjectError as error:
+            self._error(key, str(error))
+            return
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
             self._error(key, f"the command cannot be filled in ({error}); a literal brace is written twice.")
             return
         for name in sorted(names - set(declared)):
@@ -262,11 +264,16 @@ class _Linter:
                     f"effect; write {{{name}}} into the command, or remove it.",
                 )
         self._quoted_places(key, command, sorted({*names, *declared}))
+        try:
+            scripts = list(_scripts(command))
+        except shell_syntax.TooComplexError as error:
+            self._warn(key, f"nothing can be said of what stands {error}.")
+            return
         # The image of a docker_env may have files of its own, where `mlflow run` without --build-image looks.
         in_image = bool(self.content.get("docker_env"))
         say = self._warn if in_image else self._error
         end = "; fine if the image's WORKDIR has it: backend_config={'docker_workdir': 'image'}" if in_image else ""
-        for script, is_first, is_program in _scripts(command):
+        for script, is_first, is_program in scripts:
             path = self.root / script
             if not exists(path):
                 message = f"the command runs {script!r}, but the project holds no such file"
@@ -279,7 +286,7 @@ class _Linter:
 
     def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
         mark = "mlflowvalue"
-        for name in names:
+        for name in names[:_MAX_JUDGED]:
             try:
                 filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
             except ValueError:  # a parameter is the format of another one
@@ -336,7 +343,7 @@ class _Linter:
     def _imports_mlflow(self) -> bool:
         pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
         scripts = filter(Path.is_file, self.root.glob("*.py"))
-        return any(pattern.search(script.read_text(encoding="utf-8", errors="replace")) for script in scripts)
+        return any(pattern.search(_beginning(script)) for script in scripts)
 
     def _unknown_keys(self, key: Key, content: Mapping[Any, Any], known: Sequence[str]) -> None:
         for name in map(str, content):
@@ -390,6 +397,15 @@ def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
         if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
             yield script, is_first and decides, script == name
         is_first = False
+
+
+def _beginning(script: Path) -> str:
+    """Return the text of a script as far as imports stand; what is larger is hardly a script."""
+    try:
+        with script.open(encoding="utf-8", errors="replace") as opened:
+            return opened.read(MAX_BYTES)
+    except OSError:
+        return ""
 
 
 def _without_place(error: ProjectError, file: Path) -> str:

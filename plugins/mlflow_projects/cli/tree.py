@@ -92,12 +92,12 @@ def _table(client: TrackingClient, title: str, tops: Sequence[RunNode]) -> Table
             seconds = f"{(run.end_time - run.start_time) / 1000:.1f} s" if run.end_time and run.start_time else ""
             table.add_row(
                 escape("  " * depth + ("└ " if depth else "") + run.name),
-                f"[{colour}]{run.status}[/]" + (f"\nreused {reused[:8]}…" if reused else ""),
+                f"[{colour}]{run.status}[/]" + (f"\nreused {escape(reused[:8])}…" if reused else ""),
                 seconds,
                 escape("\n".join(f"{key}={_short(public_text(value))}" for key, value in sorted(run.params.items()))),
                 escape("\n".join(f"{key}={value:g}" for key, value in sorted(run.metrics.items()) if _is_shown(key))),
                 escape("\n".join([*_shown_models(client, run), *_shown_files(node.artifacts)])),
-                run.run_id,
+                escape(run.run_id),
             )
     return table
 

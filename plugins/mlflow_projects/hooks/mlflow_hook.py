@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from concurrent.futures import TimeoutError  # the built-in one from Python 3.11 on
 from functools import cached_property
@@ -121,9 +122,11 @@ def settings_from_connection(connection: Connection) -> TrackingSettings:
         raise ProjectError(f"{name} has no host; put the tracking URI there, for example http://mlflow:5000.")
     if "://" not in host and host != "databricks":
         host = f"{connection.schema or 'http'}://{host}"
-    parts = urlsplit(host)
-    if connection.port and parts.scheme in ("http", "https") and not re.search(r":\d+$", parts.netloc):
-        host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
+    if connection.port:
+        with contextlib.suppress(ValueError):  # said below
+            parts = urlsplit(host)
+            if parts.scheme in ("http", "https") and not re.search(r":\d+$", parts.netloc):
+                host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     login, password = connection.login or "", connection.password or ""
     try:
         return normalized(
@@ -150,5 +153,5 @@ def settings_from_connection(connection: Connection) -> TrackingSettings:
                 },
             )
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ProjectError(f"{name}: 'timeout' and 'max_retries' of its extra must be numbers ({error}).") from error

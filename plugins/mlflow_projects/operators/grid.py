@@ -51,7 +51,7 @@ class ParameterGridOperator(BaseOperator):
         if isinstance(given, str):
             try:
                 values = json.loads(given)
-            except ValueError:
+            except (ValueError, RecursionError):
                 values = None
         if not isinstance(values, list | tuple) or not values:
             raise AirflowFailException(

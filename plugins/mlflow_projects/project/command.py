@@ -11,7 +11,7 @@ import posixpath
 import re
 import shlex
 import string
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
@@ -24,6 +24,10 @@ from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 # What MLflow takes as a parameter's key (mlflow.utils.validation).
 MAX_KEY_LENGTH = 250
 _MAX_ARGUMENT = 128 * 1024  # Linux: one argument of a program (MAX_ARG_STRLEN)
+_TOO_LONG = f"Linux takes at most {_MAX_ARGUMENT}. Put long values into a file and pass its path."
+_MAX_PLACEHOLDERS = 1000
+_MAX_JUDGED_EXTRAS = 100
+_MAX_VALUE = 2**20  # characters
 _KEY_PATTERN = re.compile(r"^[/\w.\- :]*$")
 
 
@@ -58,11 +62,15 @@ def check_parameters(project: Project, entry_point: EntryPoint, given: Mapping[s
     """
     where = f"{project.file or project.root}, entry point {entry_point.name!r}"
     given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        _check_text(where, name, value)
     declared = {}
     for name, parameter in entry_point.parameters.items():
         value = given.get(name, parameter.default)
         if value is None:
             continue
+        if name not in given:
+            _check_text(where, name, value)
         if name in given or parameter.type not in ("int", "float"):  # a number has the default that the author wrote
             check_type(where, parameter, value)
         declared[name] = value
@@ -104,43 +112,41 @@ def build_command(
     key = f"{project.file}: 'entry_points.{entry_point.name}.command'"
     command = _filled_in(key, entry_point.command, values, parameters.defaults)
     extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
-    return " ".join([_without_end(key, command, parameters.extra), *extras]) if extras else command
+    if extras:
+        command = " ".join([_without_end(key, command, parameters.extra), *extras])
+    check_length(entry_point, command)
+    return command
 
 
 def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[str]) -> str:
     """Return a command with its values; one of ``defaults`` is the author's, so at worst it gets MLflow's quotes."""
     quoted = {name: shlex.quote(value) for name, value in values.items()}
+    parts = placeholders(key, command)
     try:
-        as_mlflow = command.format(**quoted)
-        parts = list(string.Formatter().parse(command))
-    except (LookupError, ValueError, AttributeError, TypeError, MemoryError) as error:
-        raise ProjectError(
-            f"{key} cannot be filled in ({type(error).__name__}: {error}); every {{name}} must be a parameter of the "
-            "entry point, and a literal brace is written twice."
-        ) from error
-    stem = "mlflowvalue"
-    while stem in as_mlflow:
-        stem += "x"
+        filled_in = list(_each_filled_in(key, parts, quoted))
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
+        raise _unfillable(key, f"{type(error).__name__}: {str(error)[:100]}") from error
+    as_mlflow = "".join(filled_in)
+    stem = _unused_word("mlflowvalue", as_mlflow)
     marked = ""
     marks: dict[str, str] = {}
-    for literal, field, spec, conversion in parts:
-        marked += literal
+    for text, (literal, field, spec, conversion) in zip(filled_in, parts, strict=True):
         if field is None:
+            marked += text
             continue
-        name = re.split(r"[.\[]", field, maxsplit=1)[0]
-        is_changed = name != field or spec or conversion
-        is_trusted = shell_syntax.is_plain(values[name]) or (is_changed and name in defaults)
-        if is_trusted and not isinstance(values[name], FilledLater):
-            marked += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
+        is_changed = bool(spec or conversion)
+        is_trusted = shell_syntax.is_plain(values[field]) or (is_changed and field in defaults)
+        if is_trusted and not isinstance(values[field], FilledLater):
+            marked += text
         elif is_changed:
             raise ProjectError(
-                f"{key} changes the value of parameter {name!r} ({{{field}…}}), which is only possible for values of "
-                "letters, digits and @%+=:,./-_; write {" + name + "}."
+                f"{key} changes the value of parameter {field!r} ({{{field}…}}), which is only possible for values "
+                "of letters, digits and @%+=:,./-_; write {" + field + "}."
             )
         else:
             mark = f"{stem}{len(marks)}z"
-            marked += mark
-            marks[mark] = name
+            marked += literal + mark
+            marks[mark] = field
     texts: dict[str, str] = {}
     while len(texts) < len(marks):
         texts = {}
@@ -156,11 +162,80 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     if not marks:
         return as_mlflow
     filled = re.sub("|".join(marks), lambda found: texts[found.group()], marked)
-    if shell_syntax.shape(filled) != shell_syntax.shape(marked):
+    try:
+        is_same = shell_syntax.shape(filled) == shell_syntax.shape(marked)
+    except shell_syntax.TooComplexError as error:
+        if defaults >= {*marks.values()}:
+            return as_mlflow
+        raise ProjectError(_refusal(key, ", ".join(marks.values()), str(error))) from error
+    if not is_same:
         if defaults >= {*marks.values()}:
             return as_mlflow
         raise ProjectError(_refusal(key, ", ".join(marks.values()), "where it would change the command"))
     return filled
+
+
+def placeholders(key: str, command: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Return what :meth:`string.Formatter.parse` makes of a command: text, and a placeholder behind it.
+
+    :param key: begins the error's sentence
+    :raises ProjectError: it is no format, or one that would make much out of a short value
+    """
+    if len(command) >= _MAX_ARGUMENT:
+        raise ProjectError(f"{key} has {len(command)} characters; {_TOO_LONG}")
+    try:
+        parts = list(string.Formatter().parse(command))
+        nested = [part for *_, spec, _ in parts for part in string.Formatter().parse(spec or "")]
+    except ValueError as error:
+        raise _unfillable(key, f"ValueError: {error}") from error
+    fields = [(field, spec or "") for _, field, spec, _ in (*parts, *nested) if field is not None]
+    for field, spec in fields:
+        if found := re.match(r"(.*?)[.\[]", field, re.DOTALL):
+            shown = field[:100]
+            raise _unfillable(
+                key, f"{{{shown}}}: a value is text, without attributes and items; write {{{found[1][:100]}}}"
+            )
+        _check_width(key, spec)
+    if len(fields) > _MAX_PLACEHOLDERS:
+        raise _unfillable(key, f"more than {_MAX_PLACEHOLDERS} placeholders")
+    return parts
+
+
+def _each_filled_in(
+    key: str, parts: Sequence[tuple[str, str | None, str | None, str | None]], quoted: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield each part of a command with MLflow's values, as long as all together can be started."""
+    size = 0
+    for literal, field, spec, conversion in parts:
+        text = literal
+        if field is not None:
+            if len(quoted.get(field, "")) >= _MAX_ARGUMENT:
+                raise ProjectError(f"{key}: the value of parameter {field!r} is too long; {_TOO_LONG}")
+            if "{" in (spec or ""):
+                _check_width(key, str(spec).format(**quoted))
+            text += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
+        size += len(text)
+        if size >= _MAX_ARGUMENT:
+            raise ProjectError(f"{key} has {size} characters and more with its values; {_TOO_LONG}")
+        yield text
+
+
+def _check_width(key: str, spec: str) -> None:
+    if re.search(r"\d{4}", spec):  # it would take gigabytes
+        raise _unfillable(key, f"{spec[:100]!r} is no width of at most 3 digits")
+
+
+def _unfillable(key: str, problem: str) -> ProjectError:
+    return ProjectError(
+        f"{key} cannot be filled in ({problem}); every {{name}} must be a parameter of the entry point, and a "
+        "literal brace is written twice."
+    )
+
+
+def _unused_word(stem: str, text: str) -> str:
+    """Return a word that is no part of a text: the stem, with an x more than it has there."""
+    found = re.findall(f"{stem}(x*)", text)
+    return stem + "x" * (max(map(len, found)) + 1) if found else stem
 
 
 def _written(place: quoting.Place, value: str) -> str:
@@ -184,24 +259,37 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
     :raises ProjectError: they would not, as after a here-document or a comment
     """
     if "\n" in command[len(command.rstrip()) :]:
-        command = re.sub(r"(\s|\\\n)+$", "", command)
-    if not shell_syntax.takes_arguments(command):
+        end = command.rstrip()
+        while end.endswith("\\") and command[len(end)] == "\n":  # a line that goes on nowhere
+            end = end[:-1].rstrip()
+        command = end
+    try:
+        takes_arguments = shell_syntax.takes_arguments(command)
+    except shell_syntax.TooComplexError:  # as MLflow, for values that are safe anywhere
+        takes_arguments = True
+    if not takes_arguments:
         raise ProjectError(
             f"{key} ends with something that takes no arguments, so the parameters {', '.join(map(repr, extra))} "
             "would be lost; declare them in the MLproject."
         )
-    mark = "mlflowextra"
-    while mark in command:
-        mark += "x"
-    for name, value in extra.items():
-        if not shell_syntax.is_plain(str(value)):  # a function's argument, say, may come to eval
-            try:
-                quoting.places(f"{command} --{shlex.quote(str(name))} {mark}", [mark])[0].write(str(value))
-            except quoting.PlaceError as error:
-                raise ProjectError(
-                    f"{key}: the value of the undeclared parameter {name!r} cannot be passed safely at its end, as "
-                    f"it stands {error}; take letters, digits and @%+=:,./-_ only, or declare it."
-                ) from error
+    mark = _unused_word("mlflowextra", command)
+    # A function's arguments, say, may come to eval: the names too.
+    words = [(name, f"--{mark} x", name) for name in extra]
+    words += [(name, f"--{shlex.quote(str(name))} {mark}", value) for name, value in extra.items()]
+    judged = [(name, end, str(word)) for name, end, word in words if not shell_syntax.is_plain(str(word))]
+    if len(judged) > _MAX_JUDGED_EXTRAS:
+        raise ProjectError(
+            f"{key}: more than {_MAX_JUDGED_EXTRAS} parameters that it does not declare have other characters than "
+            "letters, digits and @%+=:,./-_; declare them in the MLproject."
+        )
+    for name, end, word in judged:
+        try:
+            quoting.places(f"{command} {end}", [mark])[0].write(word)
+        except quoting.PlaceError as error:
+            raise ProjectError(
+                f"{key}: the undeclared parameter {name!r} cannot be passed safely at its end, as it stands {error}; "
+                "take letters, digits and @%+=:,./-_ only, or declare it."
+            ) from error
     return command
 
 
@@ -209,8 +297,7 @@ def check_length(entry_point: EntryPoint, command: str) -> None:
     """Refuse a command that Linux cannot start."""
     if len(command.encode()) >= _MAX_ARGUMENT:
         raise ProjectError(
-            f"The command of entry point {entry_point.name!r} has {len(command.encode())} bytes; Linux "
-            f"takes at most {_MAX_ARGUMENT}. Put long values into a file and pass its path."
+            f"The command of entry point {entry_point.name!r} has {len(command.encode())} bytes; {_TOO_LONG}"
         )
 
 
@@ -240,6 +327,21 @@ def check_type(where: str, parameter: Parameter, value: Any) -> None:
                 f"{where}: parameter {parameter.name!r} must be a URI with a scheme such as s3://, "
                 f"not {text[:100]!r}."
             )
+
+
+def _check_text(where: str, name: Any, value: Any) -> None:
+    """Check that a value has a text: that a DAG's number is not of 6,000 digits, nor a list within itself."""
+    try:
+        name, size = str(name), len(str(value))
+    except (ValueError, RecursionError) as error:
+        problem = "is nested too deeply" if isinstance(error, RecursionError) else f"cannot become text ({error})"
+        shown = name[:100] if isinstance(name, str) else type(name).__name__
+        raise ProjectError(f"{where}: the value of parameter {shown!r} {problem}; pass it as text.") from error
+    if size > _MAX_VALUE:
+        raise ProjectError(
+            f"{where}: the value of parameter {name[:100]!r} has {size} characters; at most {_MAX_VALUE} are taken. "
+            "Put it into a file and pass its path."
+        )
 
 
 def is_recordable(key: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,8 @@ from mlflow_projects.project.paths import exists, is_folder
 from mlflow_projects.project.spec import Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 from mlflow_projects.public_uri import public_uri
+
+_LONGEST = 16_384  # characters of a uri, or a version
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,11 @@ def fetch(
     :param trusted_dirs: where git may read repositories of other users
     :raises ProjectError: the project cannot be had; the sentence says why
     """
-    for name, text in (("uri", unquote(uri)), ("version", version or "")):
-        if "\0" in text:
-            raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
-    uri, user = repository.split_user(uri.strip("'\" "))
+    uri = uri.strip("'\" ")
+    location, local, subdirectory, user = read_uri(uri, version)
+    uri = f"{location}#{subdirectory}" if "#" in uri else location
     if user and credentials:
         credentials = replace(credentials, username=credentials.username or user)
-    location, subdirectory = _split(uri)
-    local = _local(location, may_be_gone=repository.names_commit(version))
     copy = workspace / "project"
     if location.lower().endswith(".zip") and not (local and is_folder(local)):
         if version is not None:
@@ -83,7 +83,7 @@ def fetch(
         with archive.unpacked(location, local, cache) as unpacked:
             shutil.copytree(unpacked.root, copy, symlinks=True)
         source = Source(name=public_uri(uri), sha256=unpacked.sha256)
-        return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+        return FetchedProject(replace(load_project(_subfolder(copy, subdirectory, uri)), top=copy), source)
     if local is not None and not (repository.is_bare_repository(local) or version is not None):
         folder = _subfolder(local, subdirectory, uri)
         return FetchedProject(load_project(folder), _local_source(uri, folder, bundle, trusted_dirs))
@@ -100,7 +100,40 @@ def fetch(
         shutil.copytree(checkout.root, copy, symlinks=True)
     name = f"{url}#{subdirectory}" if subdirectory else url
     source = Source(name=public_uri(name), commit=checkout.commit, branch=checkout.branch, repo_url=url)
-    return FetchedProject(load_project(_subfolder(copy, subdirectory, uri)), source)
+    return FetchedProject(replace(load_project(_subfolder(copy, subdirectory, uri)), top=copy), source)
+
+
+def read_uri(uri: str, version: str | None) -> tuple[str, Path | None, str, str]:
+    """Return what a project's uri says: the location, its path if that is local, the subdirectory, the user's name.
+
+    :raises ProjectError: it says nothing that can be used
+    """
+    _check_text("uri", uri, os.fsencode)
+    _check_text("version", version or "")
+    try:
+        uri, user = repository.split_user(uri.strip("'\" "))
+        location, subdirectory = _split(uri)
+        local = _local(location, may_be_gone=repository.names_commit(version))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ProjectError(f"The project's uri {public_uri(uri)[:200]} cannot be read: {error}.") from error
+    if local is None:
+        _check_text("uri", uri)  # a file's name may hold any bytes, an address only characters
+    return location, local, subdirectory, user
+
+
+def _check_text(name: str, text: str, encode: Callable[[str], bytes] = str.encode) -> None:
+    """Refuse what neither a file's name nor an argument of git can hold.
+
+    :raises ProjectError: it does; the sentence does not repeat it
+    """
+    if "\0" in (unquote(text) if name == "uri" else text):
+        raise ProjectError(f"The project's {name} holds a NUL character; remove it.")
+    if len(text) > _LONGEST:
+        raise ProjectError(f"The project's {name} has {len(text)} characters; at most {_LONGEST} are taken.")
+    try:
+        encode(text)
+    except ValueError as error:
+        raise ProjectError(f"The project's {name} holds half of a character; write it anew.") from error
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -120,7 +153,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
     if urlsplit(location).scheme == "file":
         path = Path(unquote(urlsplit(location).path))
     elif exists(Path(location)) or not repository.looks_like_git(location):
-        path = Path(location).expanduser().resolve()
+        path = Path(os.path.realpath(os.path.expanduser(location)))  # noqa: PTH111  (Path raises where it cannot)
     else:
         return None
     if not exists(path) and not may_be_gone:
@@ -129,7 +162,7 @@ def _local(location: str, *, may_be_gone: bool) -> Path | None:
 
 
 def _subfolder(root: Path, subdirectory: str, uri: str) -> Path:
-    folder = (root / subdirectory).resolve()
+    folder = Path(os.path.realpath(root / subdirectory))  # Path raises for a link to itself
     if not folder.is_relative_to(root.resolve()) or not is_folder(folder):
         raise ProjectError(f"{uri}: the project has no folder {subdirectory!r}.")
     return folder

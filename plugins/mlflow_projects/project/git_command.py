@@ -19,6 +19,7 @@ _KEPT = re.compile(
     r"|(HTTPS?|FTP|ALL|NO)_PROXY|(SSL|CURL|SSH|GIT)_\w+",
     re.IGNORECASE,
 )
+ASK_SECONDS = 120.0  # for one question: a work tree of millions of files takes a minute
 # They name another repository than the one that is meant; see `git rev-parse --local-env-vars`.
 _OF_A_REPOSITORY = re.compile(
     r"GIT_(DIR|WORK_TREE|IMPLICIT_WORK_TREE|COMMON_DIR|INDEX_FILE|PREFIX|CONFIG|CONFIG_PARAMETERS|NAMESPACE|GRAFT_FILE"
@@ -61,6 +62,7 @@ def fetching(
             text=True,
             errors="replace",
             check=False,
+            umask=0o022,  # who may read the cache may not write into it
         )
     except FileNotFoundError as error:
         raise ProjectError(f"{(*before, 'git')[0]} is not installed on this worker; install it.") from error
@@ -70,13 +72,18 @@ def fetching(
 
 
 def ask(folder: Path, *arguments: str, environment: Mapping[str, str]) -> bytes | None:
-    """Return what git says of a local folder, or None if it refuses.
+    """Return what git says of a local folder, or None if it refuses, or waits (for a pipe among its files, say).
 
     :param environment: names the repository; git looks for none
     :raises OSError: git is not installed
     """
     command = ["git", "-C", str(folder), *_NO_PROGRAMS, *arguments]
-    done = subprocess.run(command, capture_output=True, check=False, env=_environment(environment))
+    try:
+        done = subprocess.run(
+            command, capture_output=True, check=False, env=_environment(environment), timeout=ASK_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return None
     return None if done.returncode else done.stdout
 
 

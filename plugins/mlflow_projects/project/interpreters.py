@@ -30,7 +30,7 @@ READ_WORDS = frozenset(
     (
         "eval", "ssh", "su", "runuser", "script", "watch", "parallel", "at", "batch", "tmux", "screen", "let",
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
-        "sbatch", "qsub", "bsub", "crontab", "ray",
+        "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine",
     )
 )  # fmt: skip
 # What they are given is data to them, apart from the options below.
@@ -49,7 +49,6 @@ _TAKE_DATA = frozenset(
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
-_READ_AFTER_V = (["test"], ["printf"])
 # They give what follows some of their options to a shell.
 _RUN_OPTIONS = {
     "find": r"-(exec|ok)(dir)?$",
@@ -118,7 +117,7 @@ def program_of(words: Words) -> str:
 def _is_known(word: str | None) -> bool:
     name = name_of(word)
     is_path = bool(re.fullmatch(r"[\w.?-]*(/[\w.-]+)+", word or ""))
-    return is_path or name in (*READ_WORDS, *_TAKE_DATA, *_MAKE, *_RUN_OPTIONS) or _is_interpreter(name)
+    return is_path or name in (*READ_WORDS, *_TAKE_DATA, *_MAKE, *_RUN_OPTIONS) or is_interpreter(name)
 
 
 def script_index(words: Words) -> int | None:
@@ -210,7 +209,7 @@ def reads_words(words: Words, at: int) -> bool:
     if first == at:
         return False
     names = [name_of(words[start]) for start in _positions(words) if start < at]
-    return bool({*READ_WORDS, "trap"} & set(names)) or (names[:1] in _READ_AFTER_V and "-v" in words[:at])
+    return bool({*READ_WORDS, "trap"} & set(names))
 
 
 def reads_options(words: Words) -> bool:
@@ -269,7 +268,7 @@ def takes_data(words: Words, functions: Container[str] = ()) -> bool:
 def runs_file(words: Words) -> bool:
     """Tell whether a command may run what is in a file that it is given."""
     name = program_of(words)
-    return name in ("source", ".") or _is_interpreter(name) or not takes_data(words)
+    return name in ("source", ".") or is_interpreter(name) or not takes_data(words)
 
 
 def runs_file_named(words: Words, name: str) -> bool:
@@ -313,7 +312,10 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
         return True
     for position, word in enumerate(words):
         name, rest = name_of(word), words[position + 1 :]
-        if SHELL.fullmatch(name) and script_index(rest) is None:
+        index = script_index(rest)
+        if SHELL.fullmatch(name) and index is not None and rest[index] is None:
+            return True  # bash -c "$(cat)"
+        if SHELL.fullmatch(name) and index is None:
             index = _argument_index(rest)
             if index >= len(rest) or rest[index] in (None, "-"):
                 return True
@@ -331,7 +333,8 @@ def _interpreter(name: str) -> _Interpreter | None:
     return next((found for pattern, found in _INTERPRETERS.items() if pattern.fullmatch(name)), None)
 
 
-def _is_interpreter(name: str) -> bool:
+def is_interpreter(name: str) -> bool:
+    """Tell whether a program of that name runs code that it is given, in a file or a word."""
     return any(pattern.fullmatch(name) for pattern in (SHELL, PYTHON, *_INTERPRETERS))
 
 

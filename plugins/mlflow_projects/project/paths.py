@@ -27,7 +27,10 @@ def is_folder(path: Path) -> bool:
 
 def local_path_of(uri: str) -> str | None:
     """Return the path that a plain path or ``file:`` URI means, or None for another kind of URI."""
-    parsed = urlparse(uri)
+    try:
+        parsed = urlparse(uri)
+    except ValueError:  # "http://[", say
+        return None
     if not parsed.scheme or (parsed.scheme == "file" and not parsed.netloc):
         return url2pathname(parsed.path if uri.startswith("file:") else uri)
     return None

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.spec import Project, read_yaml
+from mlflow_projects.project.paths import exists
+from mlflow_projects.project.spec import Project
+from mlflow_projects.project.yaml_files import read_bytes, read_yaml, read_yaml_texts
 
 ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
+# Of all files of requirements together, each as often as it is included, and counted as at least so many bytes.
+_MAX_REQUIREMENTS = 8 * 2**20
+_LEAST_REQUIREMENTS = 8 * 2**10
+_MAX_INCLUDED = 50
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,16 @@ def read_python_environment(project: Project) -> PythonEnvironment:
         raise ProjectError(f"{file}: 'python' must be a version in quotes, such as '3.11'.")
     python = str(content.get("python") or "")
     if isinstance(content.get("python"), float):
-        texts = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506  (it makes texts only)
-        as_written = texts.get("python", python)  # not there where it was merged in
+        as_written = read_yaml_texts(file).get("python", python)  # not there where it was merged in
         if as_written != python:
             number = f"YAML reads 'python: {as_written}' as the number {python}"
             raise ProjectError(f"{file}: {number}; write it in quotes.")
     return PythonEnvironment(
         python=python,
         build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
-        requirements=_expanded(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
+        requirements=_Expansion(_top(project)).of(
+            project.root, file, _lines(file, "dependencies", content.get("dependencies"))
+        ),
     )
 
 
@@ -93,28 +98,78 @@ def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _expanded(root: Path, file: Path, lines: Sequence[str], including: Sequence[Path] = ()) -> tuple[str, ...]:
-    """Replace ``-r other.txt`` by that file's lines, so that its content is part of the key.
+class _Expansion:
+    """Replaces ``-r other.txt`` by that file's lines, so that its content is part of the key.
 
-    :param including: the files whose lines are being replaced
+    Files that include others twice, which do the same, become many: all lines together are limited. An installer
+    prints the lines that it does not understand, so none is read that did not come with the project.
+
+    :param top: the folder of all that came with it
     """
-    found: list[str] = []
-    for line in lines:
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
-        if not named or re.search(r"://|\$\{", named[1]):  # what only the installer can read stays as it is
-            found += [text] if text else []
-            continue
-        other = root / named[1].strip("'\"")
+
+    def __init__(self, top: Path) -> None:
+        self._top = top.resolve()
+        self._left = _MAX_REQUIREMENTS
+
+    def of(self, root: Path, file: Path, lines: Sequence[str], including: Sequence[Path] = ()) -> tuple[str, ...]:
+        """Return the lines as an installer reads them.
+
+        :param including: the files whose lines are being replaced
+        """
+        found: list[str] = []
+        for line in lines:
+            text = re.sub(r"(^|\s)#.*", "", line).strip()
+            if included := re.match(r"(?:-[rc]|--requirements?|--constraints?)[\s=]*(.*)", text):
+                self._check_inside(root, file, text, included[1].strip("'\""))
+            named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
+            if not named or "://" in named[1]:  # what only the installer can read stays as it is
+                found += [text] if text else []
+                continue
+            other = root / named[1].strip("'\"")
+            try:
+                if other.resolve() in including:
+                    raise ProjectError(f"{file}: {text!r} makes {other.name} include itself; remove the line.")
+                content = self._read(file, other, len(including))
+            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a circle of links
+                reason = getattr(error, "strerror", None) or error
+                raise ProjectError(f"{file}: {text[:100]!r} cannot be read: {reason}.") from error
+            found += self.of(other.parent, other, content.splitlines(), (*including, other.resolve()))
+        return tuple(found)
+
+    def _check_inside(self, root: Path, file: Path, text: str, name: str) -> None:
+        if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
+            return
         try:
-            if other.resolve() in including:
-                raise ProjectError(f"{file}: {text!r} makes {other.name} include itself; remove the line.")
-            content = _decoded(other.read_bytes())
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ProjectError(f"{file}: {text!r} cannot be read: {reason}.") from error
-        found += _expanded(other.parent, other, content.splitlines(), (*including, other.resolve()))
-    return tuple(found)
+            is_inside = "${" not in name and ":" not in name and (root / name).resolve().is_relative_to(self._top)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: a circle of links
+            return  # told when it is read
+        if not is_inside:
+            raise ProjectError(
+                f"{file}: {text[:100]!r} names a file outside of the project; copy it into the project."
+            )
+
+    def _read(self, file: Path, other: Path, depth: int) -> str:
+        content = read_bytes(other, _MAX_REQUIREMENTS)
+        self._left -= max(len(content), _LEAST_REQUIREMENTS)
+        if self._left < 0 or depth >= _MAX_INCLUDED:
+            raise ProjectError(
+                f"{file}: the files of requirements that include each other are more than {_MAX_REQUIREMENTS} bytes, "
+                f"or {_MAX_INCLUDED} within each other; put them into one."
+            )
+        return _decoded(content)
+
+
+def _top(project: Project) -> Path:
+    """Return the folder of all that came with a project: what was fetched, or the repository that it is part of."""
+    above = (folder for folder in (project.root, *project.root.parents) if exists(folder / ".git"))
+    return project.top or next(above, project.root)
+
+
+def names_files(requirements: Sequence[str]) -> bool:
+    """Tell whether requirements name files or folders of the project, such as ``-e .``, ``./pkg`` or ``-c x.txt``."""
+    option = r"-[ecf]|--(editable|constraint|find-links)\b"
+    path = r"\.|/|file:|[^\s@]*/[^\s@]*$|\S+\.(whl|zip|tar\.\w+)$|.*@\s*file:"
+    return any(re.match(rf"(?i){option}|(?!\w+://|\w+\+\w+://)(?:{path})", line.strip()) for line in requirements)
 
 
 def _decoded(content: bytes) -> str:

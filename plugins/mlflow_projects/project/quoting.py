@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
+from mlflow_projects.project.shell_safety import is_arithmetic, is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
     WORDS,
+    TooComplexError,
     around,
     functions_in,
     is_escaped,
@@ -33,7 +35,6 @@ from mlflow_projects.project.shell_syntax import (
     walk,
     words_of,
 )
-from mlflow_projects.project.shell_variables import is_arithmetic, is_read_as_code, is_run_as_file
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -50,6 +51,7 @@ _KNOWN = frozenset(
     )
 )  # fmt: skip
 _PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
+_MAX_WORK = 30_000  # marks times nodes of a command
 # A command that cannot be parsed is safe if there is nothing in it but words.
 _ONLY_WORDS = re.compile(r"[\w@%+=:,./\s{}-]*")
 
@@ -78,13 +80,18 @@ def places(command: str, marks: Sequence[str]) -> list[Place]:
     :param command: it holds each mark once
     :param marks: words of letters and digits, none of them a part of another
     """
-    root, source = parse(command), command.encode("utf-8", "replace")
+    try:
+        root, source = parse(command), command.encode("utf-8", "replace")
+        if root.descendant_count * len(marks) > _MAX_WORK:
+            raise TooComplexError
+    except TooComplexError as error:
+        return [Place(functools.partial(_refuse, PlaceError(str(error))))] * len(marks)
     found = []
     for mark in marks:
         try:
             found.append(_place(root, source, mark))
-        except PlaceError as error:
-            found.append(Place(functools.partial(_refuse, error)))
+        except (PlaceError, TooComplexError) as error:  # of a script inside of it
+            found.append(Place(functools.partial(_refuse, PlaceError(str(error)))))
     return found
 
 
@@ -96,15 +103,13 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         if not _ONLY_WORDS.fullmatch(source.decode()):
             raise PlaceError("in a command that cannot be parsed")
         return Place(shlex.quote, ("", ""), quoted=False)
-    if is_read_as_code(root, node):
-        raise PlaceError("in a variable that the command reads as code")
-    if is_run_as_file(root, node):
-        raise PlaceError("in a file that the command runs")
+    if why := why_unsafe(root, node):
+        raise PlaceError(why)
     if node.type not in ("heredoc_body", "heredoc_content") and is_in_document(source.decode(), mark):
         raise PlaceError("in a here-document that cannot be read")  # the grammar takes it for a command
     above = list(around(node))
     if node.type == "comment":
-        return Place(_in_comment)
+        raise PlaceError("in a comment")
     if node.type == "variable_name" and above[0].type == "simple_expansion":  # written "${x}": a "$", then {x}
         node, above = above[0], above[1:]
         in_string = above[0].type == "string"
@@ -114,10 +119,8 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         node, above, place = above[0], above[1:], _between('"', '"')
         if is_escaped(before):
             raise PlaceError("after a backslash")
-    elif node.type in ("raw_string", "ansi_c_string"):
-        place = _between("'", "'" if node.type == "raw_string" else "$'")
-        if node.type == "ansi_c_string" and is_escaped(before):
-            raise PlaceError("after a backslash")
+    elif node.type == "raw_string":
+        place = _between("'", "'")
     elif node.type in ("heredoc_body", "heredoc_content"):
         if node.type == "heredoc_content":
             node, above = above[0], above[1:]
@@ -195,7 +198,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return place
     if interpreters.is_script(words, at):  # a value that is the script itself is what the author wants to be run
         return place if is_whole else _in_script(place, own, mark)
-    if interpreters.reads_words(words, at):
+    if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
     if is_whole and not interpreters.may_be_made(words):
         return place
@@ -204,7 +207,11 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     is_text = not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
     is_data = interpreters.takes_data(words, functions_in(command))
     is_split = is_substitution and interpreters.reads_options(words)
-    if is_split or interpreters.may_be_code(words, at) or (place.quoted and is_text and not is_data):
+    if (
+        is_split
+        or interpreters.may_be_code(words, at)
+        or (is_text and not is_data and (place.quoted or re.search(r"\s", text_of(inner))))
+    ):
         raise PlaceError("inside of a program's code")
     if (own or "").startswith(mark) and interpreters.opens_program(words, at):
         return Place(functools.partial(_no_option, place))
@@ -218,7 +225,11 @@ def _in_script(place: Place, script: str | None, mark: str) -> Place:
 
     def write(value: str) -> str:
         written = inside.write(value)
-        if shape(script.replace(mark, written)) != shape(script):
+        try:
+            is_changed = shape(script.replace(mark, written)) != shape(script)
+        except TooComplexError as error:
+            raise PlaceError(str(error)) from error
+        if is_changed:
             raise PlaceError("where it would change the command")
         return place.write(written)
 
@@ -227,6 +238,9 @@ def _in_script(place: Place, script: str | None, mark: str) -> Place:
 
 def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
     literal = is_literal(redirect)
+    start = next((text_of(child) for child in redirect.children if child.type == "heredoc_start"), "")
+    if not re.fullmatch(r"(['\"]?)[\w.-]+\1|\\[\w.-]+", start):
+        raise PlaceError("in a here-document whose end is not a plain word")
     if not literal and ("`" in text_of(body) or is_escaped(before) or before.endswith(b"$")):
         raise PlaceError("in a here-document, beside what the shell replaces")
 
@@ -246,12 +260,6 @@ def _between_backquotes(place: Place, value: str) -> str:
     if set(value) & set("\\`'\"$\n"):
         raise PlaceError("between backquotes")
     return place.write(value)
-
-
-def _in_comment(value: str) -> str:
-    if "\n" in value:
-        raise PlaceError("in a comment")
-    return shlex.quote(value)
 
 
 def _after_dollar(value: str) -> str:

@@ -22,6 +22,7 @@ from mlflow_projects.file_lock import file_lock
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.git_authentication import GitCredentials, access
 from mlflow_projects.project.git_command import GitError, fetching
+from mlflow_projects.project.paths import exists, is_file, is_folder
 from mlflow_projects.public_uri import public_uri, secrets_in, without_user
 
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -56,12 +57,12 @@ def looks_like_git(uri: str) -> bool:
 
 def is_repository(folder: Path) -> bool:
     """Tell whether a local folder is the top of a git work tree or a bare repository."""
-    return (folder / ".git").exists() or is_bare_repository(folder)
+    return exists(folder / ".git") or is_bare_repository(folder)
 
 
 def is_bare_repository(folder: Path) -> bool:
     """Tell whether a local folder is a bare git repository."""
-    return (folder / "HEAD").is_file() and (folder / "objects").is_dir() and (folder / "refs").is_dir()
+    return is_file(folder / "HEAD") and is_folder(folder / "objects") and is_folder(folder / "refs")
 
 
 @contextlib.contextmanager
@@ -81,7 +82,7 @@ def checked_out(
     :param sleep: called with the seconds between two tries to reach the remote
     :raises ProjectError: unreachable repository, or no such version
     """
-    _check(url, version)
+    check(url, version)
     key = hashlib.sha256(url.encode()).hexdigest()[:24]
     with cache.entry("git", key, _make_mirror) as mirror:
         git = _Git(mirror, url, credentials, cache, sleep)
@@ -114,7 +115,11 @@ def split_user(uri: str) -> tuple[str, str]:
     return uri, ""
 
 
-def _check(url: str, version: str | None) -> None:
+def check(url: str, version: str | None) -> None:
+    """Check a repository's URL and a version before git sees them.
+
+    :raises ProjectError: git would take one of them for something else
+    """
     if url.startswith("-") or "::" in url.split("/")[0]:
         raise ProjectError(f"{url!r} is not a git URL; use https://, ssh://, file:// or user@host:path.")
     if secrets_in(url):  # git would show it in its command line and keep it in a configuration
@@ -122,7 +127,9 @@ def _check(url: str, version: str | None) -> None:
             f"The project's uri {public_uri(url)} holds a password or token; put it into an Airflow connection and "
             "name that as git_conn_id."
         )
-    if version is not None and (version.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", version)):
+    if version is not None and (
+        not version or version.startswith("-") or re.search(r"[\s~^:?*\[\\\x00-\x1f]|\.\.", version)
+    ):
         raise ProjectError(f"version {version!r} cannot be a git branch, tag or commit.")
 
 

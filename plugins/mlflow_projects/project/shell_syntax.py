@@ -29,6 +29,22 @@ _STATEMENTS = frozenset(
 )  # fmt: skip
 _DOCUMENT = re.compile(r"(?<![<(\d])<<(-?)[ \t]*(?:('[^'\n]*'|\"[^\"\n]*\")|([\\\w.-]+))")
 _CONTINUED_END = re.compile(r"(?<!\\)(\\\n\s*)+\Z")
+# What is judged. The grammar takes time by the square for some of what it cannot read (16 KiB of "a | ": seconds),
+# and our questions do for the words of a command and the commands of a script.
+_MAX_UNQUOTED = 16 * 1024  # characters outside of quotes
+_MAX_LENGTH = 256 * 1024  # characters, those in quotes too: what Linux takes, and the marks
+_MAX_NODES = 40_000  # each apostrophe of a value is five
+_MAX_DEPTH = 200
+_MAX_COMMANDS = 200
+_MAX_WORDS = 300  # of one command
+_QUOTED = re.compile(r"'[^']*'|\"[^\"\\$`]*\"")
+
+
+class TooComplexError(Exception):
+    """A command is so long, or nested so deeply, that it is not judged; the text completes "it stands …"."""
+
+    def __init__(self) -> None:
+        super().__init__("in a command that is too long or nested too deeply to be judged")
 
 
 def is_plain(value: str) -> bool:
@@ -221,10 +237,41 @@ def _parser() -> Parser:
     return Parser(Language(tree_sitter_bash.language()))
 
 
+def _is_too_complex(root: Node) -> bool:
+    """Tell whether a tree is beyond the limits."""
+    if root.descendant_count > _MAX_NODES:
+        return True
+    cursor, seen = root.walk(), 0
+    while True:
+        if cursor.depth > _MAX_DEPTH:
+            return True
+        if cursor.node is not None and cursor.node.type in ("command", "test_command"):
+            seen += 1
+            if seen > _MAX_COMMANDS or cursor.node.child_count > _MAX_WORDS:
+                return True
+        if cursor.goto_first_child() or cursor.goto_next_sibling():
+            continue
+        while cursor.goto_parent():
+            if cursor.goto_next_sibling():
+                break
+        else:
+            return False
+
+
+@functools.lru_cache(maxsize=8)  # asked for again by each question
 def parse(command: str) -> Node:
-    """Return the tree of a command."""
+    """Return the tree of a command.
+
+    :raises TooComplexError: it is beyond the limits
+    """
+    if len(command) > _MAX_LENGTH or len(_QUOTED.sub("", command)) > _MAX_UNQUOTED:
+        raise TooComplexError
     # A block command may end with a line that goes on nowhere, which the grammar takes for an error.
-    command = _CONTINUED_END.sub(lambda end: " " * len(end.group()), command)
+    end = len(command.rstrip("\\ \t\n\r\f\v"))
+    command = command[:end] + _CONTINUED_END.sub(lambda found: " " * len(found.group()), command[end:])
     if is_escaped(command.encode("utf-8", "replace")):  # the last character is a backslash, which stands for itself
-        command = f"{command[:-1]}_"
-    return _parser().parse(command.encode("utf-8", "replace")).root_node
+        command = f"{command[:-1]}x"
+    root = _parser().parse(command.encode("utf-8", "replace")).root_node
+    if _is_too_complex(root):
+        raise TooComplexError
+    return root

@@ -7,40 +7,20 @@ https://mlflow.org/docs/latest/ml/projects. A differential test runs both over t
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.paths import is_file, is_folder
+from mlflow_projects.project.yaml_files import SpecError, read_yaml
 
 # Those that mean something; any other type is text, as in MLflow.
 PARAMETER_TYPES = ("string", "float", "int", "path", "uri")
 EnvironmentKind = Literal["python_env", "conda_env", "docker_env"]
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_BITS = 1000
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_BITS = 1000  # of a whole number
 _ENVIRONMENT_KEYS: tuple[EnvironmentKind, ...] = ("python_env", "conda_env", "docker_env")
-
-
-class SpecError(ProjectError):
-    """An MLproject file that cannot be used.
-
-    :param message: begins with the file's path
-    :param key: where in the file, as keys from the top; empty for the file as a whole
-    :param line: the line, counted from 1, if only the YAML parser knows it
-    """
-
-    def __init__(self, message: str, key: tuple[str, ...] = (), line: int | None = None) -> None:
-        super().__init__(message)
-        self.key = key
-        self.line = line
 
 
 @dataclass(frozen=True)
@@ -73,6 +53,7 @@ class Project:
     :param environment_file: the file that defines it (never for ``docker_env``)
     :param docker_env: the ``docker_env`` mapping as written
     :param broken: what is wrong with the entry points that cannot be used
+    :param top: the folder of all that came with the project, if it was fetched
     """
 
     root: Path
@@ -83,6 +64,7 @@ class Project:
     environment_file: Path | None = None
     docker_env: Mapping[str, Any] | None = None
     broken: Mapping[str, SpecError] = field(default_factory=dict)
+    top: Path | None = None
 
     def entry_point(self, name: str) -> EntryPoint:
         """Return the entry point of that name, or the script of that file name.
@@ -110,8 +92,12 @@ class Project:
                 f"{where} has no entry point {name!r} ({declared}); name one of these, "
                 "or a .py, .sh or .R file of the project."
             )
-        script = (self.root / name.replace("\0", "")).resolve()
-        if "\0" in name or not script.is_relative_to(self.root.resolve()) or not is_file(script):
+        try:
+            script = (self.root / name).resolve()
+            is_there = script.is_relative_to(self.root.resolve()) and is_file(script)
+        except (ValueError, OSError, RuntimeError):  # a NUL, half a character, a circle of links
+            is_there = False
+        if not is_there:
             raise ProjectError(f"Entry point {name!r} is neither declared ({declared}) nor a file in {self.root}.")
         if suffix == ".R" and quoted != name:  # it stands inside of quotes
             raise ProjectError(f"Entry point {name!r}: name the file with letters, digits and @%+=:,./-_ only.")
@@ -151,60 +137,14 @@ def load_project(root: Path) -> Project:
 
 
 def mlproject_file(root: Path) -> Path | None:
-    """Return the MLproject file of a folder, its name in any case of letters, or None."""
-    return next((f for f in sorted(root.iterdir()) if f.name.lower() == "mlproject" and f.is_file()), None)
+    """Return the MLproject file of a folder, its name in any case of letters, or None; a folder is none.
 
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Read an MLproject file, or the file of its environment.
-
-    :raises SpecError: it cannot be read, or is no YAML mapping
+    :raises SpecError: the folder cannot be read
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file} cannot be read: {error}.") from error
-    except (
-        ValueError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-    ) as error:  # a date such as 2020-99-99
-        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise SpecError(f"{file}: not valid YAML ({what}); write what is no number or date in quotes.") from error
-    except yaml.YAMLError as error:
-        # A quote or bracket that has no end is noticed lines later; where it begins is in the context.
-        began = str(getattr(error, "context", "")).startswith(("while scanning", "while parsing a flow"))
-        mark = (began and getattr(error, "context_mark", None)) or getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else None
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        where = f"{file}:{line}" if line else str(file)
-        raise SpecError(f"{where}: not valid YAML ({problem}); mend this line.", line=line) from error
-    if content is None:
-        return {}
-    for scalar in _scalars(content):
-        if isinstance(scalar, str) and _SURROGATE.search(scalar):
-            raise SpecError(
-                f"{file}: {scalar[:100]!r} holds half a character; write it as it is, not as \\ud83d\\ude00."
-            )
-        if isinstance(scalar, int) and scalar.bit_length() > _MAX_BITS:
-            raise SpecError(f"{file}: a number has more than 300 digits; write it in quotes.")
-    if not isinstance(content, dict):
-        raise SpecError(f"{file}: the file must be a mapping, lines of 'key: value'.")
-    return content
-
-
-def _scalars(content: Any) -> Iterator[Any]:
-    """Yield every key and value of what YAML gave, each mapping and list once."""
-    todo, seen = [content], set()
-    while todo:
-        found = todo.pop()
-        if isinstance(found, (dict, list)):
-            if id(found) not in seen:
-                seen.add(id(found))
-                todo += [*found, *found.values()] if isinstance(found, dict) else found
-        else:
-            yield found
+        return next((f for f in sorted(root.iterdir()) if f.name.lower() == "mlproject" and not f.is_dir()), None)
+    except OSError as error:
+        raise SpecError(f"{root} cannot be read: {error.strerror}; let the Airflow worker read it.") from error
 
 
 def mapping_of(file: Path | None, key: tuple[str, ...], value: Any) -> dict[Any, Any]:

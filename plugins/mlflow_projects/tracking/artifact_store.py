@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingRefusedError
+from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.connect import connect
 
@@ -42,7 +43,10 @@ def explain_failure(client: TrackingClient, run: Run, output: str) -> str:
     :param client: knows the tracking server, and what the command got from its connection
     :param output: the last lines of the command's output
     """
-    uri = urlsplit(run.artifact_uri)
+    try:
+        uri = urlsplit(run.artifact_uri)
+    except ValueError:
+        return f"The run's artifact URI {public_uri(run.artifact_uri)} is no valid one."
     if uri.scheme == "s3":
         problem = _refusal_of_s3(client.settings.extra_environment, uri.netloc, uri.path.lstrip("/"), output)
         return f"Its artifact store s3://{uri.netloc} cannot be used: {problem}." if problem else ""
@@ -68,7 +72,7 @@ def _refusal_of_s3(variables: Mapping[str, str], bucket: str, prefix: str, outpu
     except ClientError as error:
         said = error.response.get("Error", {})
         return _problem(bucket, "list", str(said.get("Code", "")), str(said.get("Message") or error))
-    except (BotoCoreError, ValueError) as error:
+    except (BotoCoreError, ValueError) as error:  # the latter: no name of a bucket, or of an endpoint
         return str(error).rstrip(".")
     # May be listed, but not written to: boto3.s3.transfer, S3UploadFailedError.
     refused = re.search(

@@ -19,6 +19,7 @@ from mlflow_projects.tracking.registry import ModelRegistry
 from mlflow_projects.tracking.server import TrackingSettings
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
+STATUSES: tuple[RunStatus, ...] = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 OPEN_STATUSES: tuple[RunStatus, ...] = ("RUNNING", "SCHEDULED")
 
 

@@ -6,6 +6,7 @@ own database too, if that is what the URI names), newer versions of them. Here n
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ def ensure_store(settings: TrackingSettings) -> int:
         raise TrackingError(f"There is no database {file}; name the right one in the tracking URI.")
     if settings.uri.startswith("file:") and access != "make":
         folder = Path(unquote(urlsplit(settings.uri).path))
-        if not ((folder / ".trash").is_dir() or any(folder.glob("*/meta.yaml"))):
+        if not _is_file_store(folder):
             raise TrackingError(f"There is no file store of MLflow in {folder}; correct the tracking URI.")
     if not is_database(settings.uri):
         return 0
@@ -76,6 +77,12 @@ def ensure_store(settings: TrackingSettings) -> int:
             "database; nothing was written."
         )
     return experiments
+
+
+def _is_file_store(folder: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # such a name, no folder can have
+        return (folder / ".trash").is_dir() or any(folder.glob("*/meta.yaml"))
+    return False
 
 
 def _look(settings: TrackingSettings) -> tuple[frozenset[str], bool, int]:

@@ -77,6 +77,8 @@ def _search(
     found: list[Run] = []
     for start in range(0, len(ids), _EXPERIMENTS_AT_ONCE):
         found += client.search_runs(ids[start : start + _EXPERIMENTS_AT_ONCE], query, limit=limit)
+        if len(found) >= _MOST_RUNS:
+            break
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 from typing import TYPE_CHECKING
+
+from mlflow_projects.tracking.answers import json_object, whole_characters
 
 if TYPE_CHECKING:
     import httpx
@@ -82,10 +85,11 @@ def _quoted(answer: httpx.Response, *, plain_text: bool = False) -> str:
     said = re.search(r'error_description="([^"]*)"', answer.headers.get("WWW-Authenticate", ""))
     text = said.group(1) if said else ""
     if not text:
-        try:
-            content = answer.json()
-            text = str(content.get("message", "")) if isinstance(content, dict) else ""
-        except (ValueError, RecursionError):
-            text = answer.text if plain_text and "<" not in answer.text else ""
-    text = " ".join(text.split()).rstrip(".")
+        content = json_object(answer.content)
+        message = "" if content is None else content.get("message")
+        text = message if isinstance(message, str) else ""
+        if content is None and plain_text and b"<" not in answer.content:
+            with contextlib.suppress(LookupError, ValueError):  # httpx takes any codec of Python for a charset
+                text = answer.content.decode(answer.charset_encoding or "utf-8", "replace")
+    text = " ".join(whole_characters(text).split()).rstrip(".")
     return f": {text}" if 0 < len(text) <= _LONGEST_QUOTE else ""

@@ -93,7 +93,12 @@ class NativeRegistry:
 
     def _link(self, model_id: str, version: Any) -> None:
         """Note the version on the logged model, as a tracking server and ``mlflow.register_model`` do."""
-        known = json.loads(self._client.get_logged_model(model_id).tags.get(_MODEL_VERSIONS_TAG) or "[]")
+        try:
+            known = json.loads(self._client.get_logged_model(model_id).tags.get(_MODEL_VERSIONS_TAG) or "[]")
+        except (ValueError, RecursionError):
+            known = None
+        if not isinstance(known, list):  # somebody else's; the version itself is what counts
+            return
         known.append({"name": version.name, "version": version.version})
         self._client.set_logged_model_tags(model_id, {_MODEL_VERSIONS_TAG: json.dumps(known)})
 

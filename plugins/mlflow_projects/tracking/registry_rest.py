@@ -11,11 +11,15 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.tracking.answers import Fields, not_understood
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
 from mlflow_projects.tracking.server import TrackingSettings
 
 _PAGE = 1000
-_MOST_PAGES = 1000  # of one list: a server could name a next one for ever
+# Of one list: a server could name a next page for ever.
+_MOST_PAGES = 1000
+_MOST_ANSWERS = 4  # so many times the largest size of one answer
+_LONGEST_TOKEN = 30_000  # of a page; it may have to go into a URL
 
 
 class RestRegistry:
@@ -23,7 +27,7 @@ class RestRegistry:
 
     settings: TrackingSettings
 
-    def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> dict[str, Any]:
+    def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> Fields:
         raise NotImplementedError
 
     def _list(
@@ -35,7 +39,7 @@ class RestRegistry:
         limit: int = sys.maxsize,
         *,
         page: int = 1000,
-    ) -> list[Any]:
+    ) -> list[Fields]:
         """Return what the pages of a list hold.
 
         :param key: of a page's items
@@ -43,15 +47,23 @@ class RestRegistry:
         :param page: how many the server gives at once
         """
         request = dict(asked)
-        found: list[Any] = []
+        found: list[Fields] = []
+        size, tokens = 0, set[str]()
         for _ in range(_MOST_PAGES):
             request["max_results"] = min(page, limit - len(found))
             answer = self._call(method, path, request)
-            found += answer.get(key, [])
-            if not answer.get("next_page_token") or len(found) >= limit:
-                return found
-            request["page_token"] = answer["next_page_token"]
-        raise TrackingError(f"The MLflow tracking server at {self.settings.uri} gives {path} no end.")
+            found += answer.parts(key)
+            size += answer.size
+            token = answer.text("next_page_token", "")
+            if not token or len(found) >= limit:
+                return found[:limit]
+            if len(token) > _LONGEST_TOKEN:
+                raise not_understood(answer.server, path, "the name of its next page is too long")
+            if token in tokens or size > _MOST_ANSWERS * self.settings.max_bytes:
+                break
+            tokens.add(token)
+            request["page_token"] = token
+        raise TrackingError(f"The MLflow tracking server at {self.settings.address} gives {path} no end.")
 
     def ensure_model(self, name: str) -> None:
         try:
@@ -84,7 +96,8 @@ class RestRegistry:
         if source.model_id:
             request["model_id"] = source.model_id
         # Whether an unanswered request made a version is unknown: the caller looks before asking again.
-        return _model_version(self._call("POST", "model-versions/create", request, repeat=False)["model_version"])
+        answer = self._call("POST", "model-versions/create", request, repeat=False)
+        return _model_version(answer.part("model_version"))
 
     def set_version_tag(self, name: str, version: int, key: str, value: str) -> None:
         request = {"name": name, "version": str(version), "key": key, "value": value}
@@ -94,41 +107,42 @@ class RestRegistry:
         self._call("POST", "registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
 
     def logged_model(self, model_id: str) -> LoggedModel:
-        return _logged_model(self._call("GET", f"logged-models/{quote(model_id, safe='')}", {})["model"]["info"])
+        answer = self._call("GET", f"logged-models/{quote(model_id, safe='', errors='replace')}", {})
+        return _logged_model(answer.part("model").part("info"))
 
     def logged_models(self, experiment_id: str, query: str) -> list[LoggedModel]:
         request = {"experiment_ids": [experiment_id], "filter": query}
         models = self._list("POST", "logged-models/search", request, "models", page=100)
-        infos = (content["info"] for content in models)
-        return [_logged_model(info) for info in infos if info.get("status") != "LOGGED_MODEL_UPLOAD_FAILED"]
+        infos = (content.part("info") for content in models)
+        return [_logged_model(info) for info in infos if info.text("status", "") != "LOGGED_MODEL_UPLOAD_FAILED"]
 
     def _version(self, path: str, request: Mapping[str, str]) -> ModelVersion | None:
         try:
-            return _model_version(self._call("GET", path, request)["model_version"])
+            return _model_version(self._call("GET", path, request).part("model_version"))
         except TrackingError as error:
             if is_missing(error):
                 return None
             raise
 
 
-def _model_version(content: Mapping[str, Any]) -> ModelVersion:
+def _model_version(content: Fields) -> ModelVersion:
     return ModelVersion(
-        name=content["name"],
-        version=int(content["version"]),
-        source=content.get("source", ""),
-        run_id=content.get("run_id", ""),
-        status=content.get("status", "READY"),
-        status_message=content.get("status_message", ""),
-        aliases=tuple(content.get("aliases", ())),
-        tags={pair["key"]: pair.get("value", "") for pair in content.get("tags", [])},
+        name=content.text("name"),
+        version=content.whole("version"),
+        source=content.text("source", ""),
+        run_id=content.text("run_id", ""),
+        status=content.text("status", "READY"),
+        status_message=content.text("status_message", ""),
+        aliases=content.texts("aliases"),
+        tags=content.pairs("tags"),
     )
 
 
-def _logged_model(info: Mapping[str, Any]) -> LoggedModel:
+def _logged_model(info: Fields) -> LoggedModel:
     return LoggedModel(
-        model_id=info["model_id"],
-        name=info["name"],
-        run_id=info.get("source_run_id", ""),
-        artifact_uri=info.get("artifact_uri", ""),
-        created=int(info.get("creation_timestamp_ms", 0)),
+        model_id=info.identifier("model_id"),
+        name=info.text("name"),
+        run_id=info.text("source_run_id", ""),
+        artifact_uri=info.text("artifact_uri", ""),
+        created=info.whole("creation_timestamp_ms", 0),
     )

@@ -24,7 +24,16 @@ from mlflow_projects.exceptions import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
+from mlflow_projects.tracking.answers import Fields, json_object, not_understood, whole_characters
+from mlflow_projects.tracking.client import (
+    STATUSES,
+    Artifact,
+    MetricPoint,
+    Run,
+    RunStatus,
+    deleted_experiment,
+    storable,
+)
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
 from mlflow_projects.tracking.retries import TemporaryError, retrying
@@ -33,7 +42,13 @@ from mlflow_projects.tracking.server import TrackingSettings
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _KEEP_IDLE_SECONDS = 45.0
-_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+_LONGEST_QUOTE = 10_000
+_LONGEST_CODE = 100
+_MOST_BYTES_OF_AN_ERROR = 2**20
+# Each "[", "{" and "," of an answer may be a value of 50 bytes or more in memory. Of MLflow's own, dense answers have
+# one such mark in 12 bytes.
+_BYTES_PER_MARK = 12
+_OF_THE_TRANSFER = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 class RestClient(RestRegistry):
@@ -50,8 +65,14 @@ class RestClient(RestRegistry):
             headers["Authorization"] = f"Bearer {settings.token}"
         elif settings.username or settings.password:
             auth = httpx.BasicAuth(settings.username, settings.password)
+        try:
+            base_url = httpx.URL(f"{settings.uri}/api/2.0/mlflow/")
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ProjectError(
+                f"The tracking URI {settings.address[:_LONGEST_QUOTE]} is no valid URL: {error}."
+            ) from error
         self._http = httpx.Client(
-            base_url=f"{settings.uri}/api/2.0/mlflow/",
+            base_url=base_url,
             auth=auth,
             headers=headers,
             timeout=httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
@@ -71,13 +92,14 @@ class RestClient(RestRegistry):
             if error.code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        experiment = answer["experiment"]
-        if experiment.get("lifecycle_stage") == "deleted":
-            raise deleted_experiment(name, experiment["experiment_id"])
-        return str(experiment["experiment_id"])
+        experiment = answer.part("experiment")
+        found = experiment.identifier("experiment_id")
+        if experiment.text("lifecycle_stage", "") == "deleted":
+            raise deleted_experiment(name, found)
+        return found
 
     def create_experiment(self, name: str) -> str:
-        return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
+        return self._call("POST", "experiments/create", {"name": name}).identifier("experiment_id")
 
     def create_run(self, experiment_id: str, name: str, start_time: int, tags: Mapping[str, str]) -> Run:
         first, rest = dict(islice(tags.items(), _BATCH)), dict(islice(tags.items(), _BATCH, None))
@@ -93,13 +115,16 @@ class RestClient(RestRegistry):
             # Whether an unanswered request made a run is unknown: the caller looks before asking again.
             repeat=False,
         )
-        run = _run(answer["run"])
+        run = _run(answer.part("run"))
         if rest:
             self.log_batch(run.run_id, tags=rest)
         return run
 
     def get_run(self, run_id: str) -> Run:
-        return _run(self._call("GET", "runs/get", {"run_id": run_id})["run"])
+        run = _run(self._call("GET", "runs/get", {"run_id": run_id}).part("run"))
+        if run.run_id.casefold() != run_id.strip().casefold():  # some databases look for an id in this way
+            raise not_understood(self.settings.address, "runs/get", "it is about another run than was asked for")
+        return run
 
     def search_runs(
         self, experiment_ids: Sequence[str], query: str, *, limit: int = 1000, newest_first: bool = False
@@ -136,12 +161,12 @@ class RestClient(RestRegistry):
 
     def list_artifacts(self, run_id: str, path: str = "") -> list[Artifact]:
         request = {"run_id": run_id, "path": path} if path else {"run_id": run_id}
-        files = self._call("GET", "artifacts/list", request).get("files", [])
+        files = self._call("GET", "artifacts/list", request).parts("files")
         return [
             Artifact(
-                path=file["path"],
-                is_dir=bool(file.get("is_dir")),
-                size=None if file.get("is_dir") else int(file.get("file_size", 0)),
+                path=file.text("path"),
+                is_dir=file.flag("is_dir"),
+                size=None if file.flag("is_dir") else file.whole("file_size", 0),
             )
             for file in files
         ]
@@ -150,13 +175,12 @@ class RestClient(RestRegistry):
         request = {"run_id": run_id, "metric_key": key}
         points = self._list("GET", "metrics/get-history", request, "metrics", limit, page=limit)
         return [
-            MetricPoint(float(point["value"]), int(point.get("step", 0)), int(point["timestamp"]))
-            for point in points[:limit]
+            MetricPoint(point.number("value"), point.whole("step", 0), point.whole("timestamp")) for point in points
         ]
 
     def experiment_ids(self) -> list[str]:
         found = self._list("POST", "experiments/search", {"view_type": "ACTIVE_ONLY"}, "experiments")
-        return [str(experiment["experiment_id"]) for experiment in found]
+        return [experiment.identifier("experiment_id") for experiment in found]
 
     def close(self) -> None:
         self._http.close()
@@ -164,7 +188,7 @@ class RestClient(RestRegistry):
     def abort(self) -> None:
         self._hang_up(self._aborted)
 
-    def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> dict[str, Any]:
+    def _call(self, method: str, path: str, request: Mapping[str, Any], *, repeat: bool = True) -> Fields:
         try:
             if repeat:
                 return self._retrying(self._ask, method, path, request)
@@ -175,11 +199,14 @@ class RestClient(RestRegistry):
                 "runs and that this worker reaches it (the connection in mlflow_conn_id, or MLFLOW_TRACKING_URI)."
             ) from error
 
-    def _ask(self, method: str, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, request: Mapping[str, Any]) -> Fields:
         try:
             answer = self._answer(method, path, request)
-        except httpx.InvalidURL as error:
-            raise ProjectError(f"The tracking URI {self.settings.address} is no valid URL: {error}.") from error
+        except (httpx.InvalidURL, UnicodeError) as error:  # a host, a name or an id of letters that no URL can hold
+            raise ProjectError(
+                f"{path} of the MLflow tracking server at {self.settings.address} cannot be asked with what the "
+                f"tracking URI, a name or an id holds: {whole_characters(str(error))[:_LONGEST_QUOTE]}."
+            ) from error
         except httpx.HTTPError as error:
             if sentence := refused_certificate(self.settings, error):
                 raise TrackingRefusedError(sentence) from error
@@ -190,13 +217,12 @@ class RestClient(RestRegistry):
             raise TrackingRefusedError(refused_login(self.settings, answer))
         if answer.is_error:
             raise _refusal(answer)
-        try:
-            content = answer.json()
-        except (ValueError, RecursionError):
-            content = None
-        if not isinstance(content, dict):  # a proxy's page, while the server is being mended, or a wrong address
+        if (marks := sum(map(answer.content.count, b"[{,"))) > self.settings.max_bytes // _BYTES_PER_MARK:
+            raise TemporaryError(f"its answer has more than {marks} parts", retries=0)
+        content = json_object(answer.content)
+        if content is None:  # a proxy's page, while the server is being mended, or a wrong address
             raise TemporaryError("it answers, but not as an MLflow tracking server; is this its address?", retries=2)
-        return content
+        return Fields(content, self.settings.address, path, size=len(answer.content))
 
     def _answer(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
         """Return the whole answer to one request.
@@ -222,7 +248,9 @@ class RestClient(RestRegistry):
             raise
         finally:
             alarm.cancel()
-        plain = [pair for pair in answer.headers.multi_items() if pair[0] not in _OF_THE_TRANSFER]
+        plain = [pair for pair in answer.headers.raw if pair[0].lower() not in _OF_THE_TRANSFER]
+        if answer.is_error:
+            body = body[:_MOST_BYTES_OF_AN_ERROR]
         return httpx.Response(answer.status_code, headers=plain, content=body, request=answer.request)
 
     def _note_stream(self, event: str, info: Mapping[str, Any]) -> None:
@@ -289,11 +317,11 @@ def _is_of_artifact_store(answer: httpx.Response) -> bool:
 
 
 def _refusal(answer: httpx.Response) -> TrackingError:
-    try:
-        content = answer.json()
-        return TrackingError(str(content["message"]), str(content.get("error_code", "INTERNAL_ERROR")))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    content = json_object(answer.content) or {}
+    message, code = content.get("message"), content.get("error_code") or "INTERNAL_ERROR"
+    if not isinstance(message, str) or not isinstance(code, str):
         return TrackingError(f"HTTP {answer.status_code} from {answer.request.url.copy_with(query=None)}")
+    return TrackingError(whole_characters(message[:_LONGEST_QUOTE]), whole_characters(code[:_LONGEST_CODE]))
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
@@ -314,18 +342,22 @@ def _pairs(mapping: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"key": key, "value": storable(value)} for key, value in mapping.items()]
 
 
-def _run(content: Mapping[str, Any]) -> Run:
-    info, data = content["info"], content.get("data", {})
+def _run(content: Fields) -> Run:
+    info, data = content.part("info"), content.part("data", {})
+    outputs = content.part("outputs", {}).parts("model_outputs")
+    status = info.text("status")
+    if status not in STATUSES:
+        raise not_understood(info.server, info.request, f"{info.place}.status is none of {', '.join(STATUSES)}")
     return Run(
-        run_id=info["run_id"],
-        experiment_id=str(info["experiment_id"]),
-        name=info.get("run_name", ""),
-        status=info["status"],
-        artifact_uri=info.get("artifact_uri", ""),
-        start_time=int(info["start_time"]) if info.get("start_time") else None,
-        end_time=int(info["end_time"]) if info.get("end_time") else None,
-        tags={pair["key"]: pair.get("value", "") for pair in data.get("tags", [])},
-        params={pair["key"]: pair.get("value", "") for pair in data.get("params", [])},
-        metrics={pair["key"]: float(pair["value"]) for pair in data.get("metrics", [])},
-        model_ids=tuple(output["model_id"] for output in content.get("outputs", {}).get("model_outputs", [])),
+        run_id=info.identifier("run_id"),
+        experiment_id=info.identifier("experiment_id"),
+        name=info.text("run_name", ""),
+        status=status,
+        artifact_uri=info.text("artifact_uri", ""),
+        start_time=info.whole("start_time", 0) or None,
+        end_time=info.whole("end_time", 0) or None,
+        tags=data.pairs("tags"),
+        params=data.pairs("params"),
+        metrics={pair.text("key"): pair.number("value") for pair in data.parts("metrics")},
+        model_ids=tuple(output.identifier("model_id") for output in outputs),
     )

@@ -6,7 +6,6 @@ name, a search for a value reads one row of each run that has the tag. So the ke
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
+from mlflow_projects.tracking.answers import json_object
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
 from mlflow_projects.tracking.run_files import run_files
 from mlflow_projects.tracking.tags import REUSED_FROM
@@ -74,11 +74,11 @@ class ReuseKey:
         found = client.search_runs([experiment_id], f"tags.`{self._parts_tag}` != ''", limit=1, newest_first=True)
         if not found:
             return None
-        mine = json.loads(self.tags("")[self._parts_tag])
-        with contextlib.suppress(ValueError, AttributeError):
-            theirs = json.loads(found[0].tags[self._parts_tag])
-            return found[0], [name for name in mine if theirs.get(name) != mine[name]]
-        return None
+        mine = self.tags("")[self._parts_tag]
+        theirs = json_object(found[0].tags.get(self._parts_tag))
+        if theirs is None:
+            return None
+        return found[0], [name for name, part in json.loads(mine).items() if theirs.get(name) != part]
 
     def is_complete(self, run: Run) -> bool:
         """Tell whether a run with this key left a result."""
@@ -118,19 +118,16 @@ def completion_tags(client: TrackingClient, run: Run) -> dict[str, str]:
 
 def with_models(run: Run) -> Run:
     """Return a result with the ids of its models, which its tags name, without another request."""
-    try:
-        return replace(run, model_ids=tuple(map(str, json.loads(run.tags[ARTIFACTS])["models"])))
-    except (KeyError, ValueError, TypeError):
-        return run
+    noted = _noted(run)
+    return run if noted is None else replace(run, model_ids=tuple(noted[1]))
 
 
 def lost_artifacts(client: TrackingClient, run: Run) -> list[str]:
     """Return which files and models of a result are gone or have another size; one request per folder."""
-    try:
-        noted = json.loads(run.tags[ARTIFACTS])
-        files, models = dict(noted["files"]), list(noted["models"])
-    except (KeyError, ValueError, TypeError):
+    noted = _noted(run)
+    if noted is None:
         return ["the list of its artifacts"]
+    files, models = noted
     lost = []
     if files:
         found = {file.path: file.size or 0 for file in _in_folders_of(client, run.run_id, files)}
@@ -158,6 +155,22 @@ def maker_of(client: TrackingClient, run: Run) -> str:
         return run.run_id
     has_key = any(original.tags.get(key) == COMPLETE for key in keys)
     return original.run_id if has_key and original.experiment_id == run.experiment_id else run.run_id
+
+
+def _noted(run: Run) -> tuple[dict[str, int], list[str]] | None:
+    """Return the sizes of a result's files and the ids of its models, as :func:`completion_tags` wrote them.
+
+    None if that is not there: a person, or a project, may have changed the tag.
+    """
+    content = json_object(run.tags.get(ARTIFACTS)) or {}
+    files, models = content.get("files"), content.get("models")
+    if not isinstance(files, dict) or not isinstance(models, list):
+        return None
+    if len(files) > _MAX_FILES or len(models) > _MAX_FILES:
+        return None
+    if not all(isinstance(size, int) for size in files.values()) or not all(isinstance(one, str) for one in models):
+        return None
+    return files, models
 
 
 def _in_folders_of(client: TrackingClient, run_id: str, files: Mapping[str, int]) -> Sequence[Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.public_uri import public_uri, without_user
@@ -80,7 +82,7 @@ class TrackingSettings:
     def missing_database(self) -> Path | None:
         """Return the SQLite file that the URI names if it is not there, or None; to connect would make it."""
         file = sqlite_file(self.uri)
-        return None if file is None or file.exists() else file
+        return None if file is None or os.path.exists(file) else file  # noqa: PTH110  (Path raises for long names)
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which MLflow's client in an entry point reaches the same server."""
@@ -102,7 +104,7 @@ class TrackingSettings:
 
     def model_version_url(self, name: str, version: int) -> str:
         """Return the page of a model's version in MLflow's UI, or "" where no UI is known."""
-        return self._page(f"models/{quote(name, safe='')}/versions/{version}")
+        return self._page(f"models/{quote(name, safe='', errors='replace')}/versions/{version}")
 
     def _page(self, route: str) -> str:
         base = public_uri(self.ui_url or (self.uri if self.is_http else ""))
@@ -124,7 +126,10 @@ def settings_from_environment(environment: Mapping[str, str] | None = None) -> T
 
     def number(name: str, default: float) -> float:
         try:
-            return float(env.get(name) or default)
+            value = float(env.get(name) or default)
+            if math.isfinite(value):
+                return value
+            raise ValueError
         except ValueError as error:
             raise ProjectError(f"The environment variable {name} must be a number, not {env[name]!r}.") from error
 
@@ -144,6 +149,23 @@ def settings_from_environment(environment: Mapping[str, str] | None = None) -> T
     )
 
 
+def _parts(uri: str) -> SplitResult:
+    """Return the parts of a tracking URI.
+
+    :raises ProjectError: it has none; the sentence does not repeat it, as what cannot be read may hold a password
+    """
+    remedy = "correct the host of the MLflow connection, or MLFLOW_TRACKING_URI."
+    if re.search("[\0-\x1f\x7f\ud800-\udfff]", uri):
+        raise ProjectError(f"The tracking URI holds a control character, or half of a character; {remedy}")
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme in ("http", "https") and (not parts.hostname or parts.port == 0):
+            raise ValueError
+    except ValueError as error:
+        raise ProjectError(f"The tracking URI is no valid URL (its host or port); {remedy}") from error
+    return parts
+
+
 def _default_uri() -> str:
     """Return MLflow's own default: a database in this folder, or the file store that an older MLflow left there.
 
@@ -158,9 +180,16 @@ def normalized(settings: TrackingSettings) -> TrackingSettings:
 
     An entry point runs in its project's folder, where a relative ``sqlite:///mlflow.db`` would be
     another database.
+
+    :raises ProjectError: the URI is none, or the time-out no time
     """
     uri = settings.uri.strip()
-    parts = urlsplit(uri)
+    parts = _parts(uri)
+    if not 0 < settings.timeout <= threading.TIMEOUT_MAX:
+        raise ProjectError(
+            "The time-out for the tracking server ('timeout' of the connection's extra, or "
+            f"MLFLOW_HTTP_REQUEST_TIMEOUT) must be a number of seconds above 0, not {settings.timeout:g}."
+        )
     if parts.scheme in ("http", "https") and "@" in parts.netloc:
         settings = replace(
             settings,
@@ -169,8 +198,10 @@ def normalized(settings: TrackingSettings) -> TrackingSettings:
             password=settings.password or unquote(parts.password or ""),
         )
         uri = without_user(parts.geturl())
-    elif uri.startswith("sqlite:///") and not uri.startswith(("sqlite:////", "sqlite:///:memory:")):
-        uri = f"sqlite:///{Path(uri[len('sqlite:///') :]).absolute()}"
+    elif parts.scheme in ("http", "https"):
+        uri = parts.scheme + uri[len(parts.scheme) :]  # HTTP:// means the same
+    elif found := re.match(r"sqlite(\+\w+)?:///(?!/|:memory:)", uri):
+        uri = f"{found[0]}{Path(uri[found.end() :]).absolute()}"
     elif not parts.scheme and uri != "databricks":
         uri = Path(uri).absolute().as_uri()
     return replace(settings, uri=uri.rstrip("/") if parts.scheme in ("http", "https") else uri)

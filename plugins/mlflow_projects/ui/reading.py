@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from mlflow_projects.backends.registry import backend_names
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.public_uri import public_text
+from mlflow_projects.tracking.answers import json_texts
 from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, quoted
 from mlflow_projects.tracking.reuse_key import maker_of
 from mlflow_projects.tracking.run_files import run_files
@@ -44,6 +44,7 @@ MAX_COMPARED_RUNS = 1000
 # No more calls for one answer are begun after this time.
 _SECONDS = 10.0
 _MAX_DEPTH = 10
+_LAST_MOMENT = 8_640_000_000_000_000  # of JavaScript, milliseconds since 1970
 _CLOCK_SKEW = 3_600_000  # milliseconds
 
 
@@ -146,8 +147,8 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "parent": run.tags.get(ROLE) == "parent",
         "task": _label(run) if TASK_ID in run.tags and run.tags.get(ROLE) != INNER else "",
         "attempt": run.tags.get(TRY_NUMBER, "") if run.tags.get(ROLE) == "step" else "",
-        "start": run.start_time,
-        "end": run.end_time,
+        "start": _moment(run.start_time),
+        "end": _moment(run.end_time),
         "url": client.settings.run_url(run.experiment_id, run.run_id),
         "reused": original,
         "original_url": client.settings.run_url(run.experiment_id, original) if original else "",
@@ -168,11 +169,7 @@ def _first(
 
 def _announced(text: str) -> dict[str, str]:
     """Return the parameters of a step that runs; MLflow gets them when it ends."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
+    return json_texts(text) or {}
 
 
 def _label(run: Run) -> str:
@@ -198,11 +195,17 @@ def _interest(name: str) -> tuple[bool, bool, str]:
 
 def _thinned(points: Sequence[MetricPoint]) -> list[tuple[int, float, int]]:
     """Return at most about 200 finite points (step, value, time), the last one among them."""
-    finite = [(point.step, point.value, point.timestamp) for point in points if math.isfinite(point.value)]
+    shown = (point for point in points if math.isfinite(point.value) and _moment(point.timestamp) is not None)
+    finite = [(point.step, point.value, point.timestamp) for point in shown]
     if len(finite) <= PLOTTED_POINTS:
         return finite
     every = math.ceil(len(finite) / PLOTTED_POINTS)
     return [*finite[:-1:every], finite[-1]]
+
+
+def _moment(milliseconds: int | None) -> int | None:
+    """Return a time if a browser can show it; a project may have written any number, nanoseconds perhaps."""
+    return None if milliseconds is None or abs(milliseconds) > _LAST_MOMENT else milliseconds
 
 
 def _sendable(value: float) -> float | str:

@@ -53,10 +53,23 @@ def answer(activation: Activation) -> str:
 
 
 @pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+def test_two_projects_with_a_package_of_one_name_share_no_environment(
+    manager: str, tmp_path: Path, wheel: Path
+) -> None:
+    for name, number in (("first", 42), ("second", 43)):
+        wanted = project(tmp_path / name, f"dependencies:\n- ./{wheel.name}\n")
+        with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(wanted.root / wheel.name, "w") as copy:
+            for member in source.namelist():
+                copy.writestr(member, source.read(member).replace(b"42", str(number).encode()))
+        with builder(tmp_path, []).activation(wanted, manager) as activation:
+            assert answer(activation).split()[0] == str(number)
+
+
+@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
 def test_an_environment_is_built_once_and_holds_its_packages(manager: str, tmp_path: Path, wheel: Path) -> None:
     lines: list[str] = []
-    (tmp_path / "requirements.txt").write_text(f"# a comment\n{wheel}\n")
-    wanted = project(tmp_path, "dependencies:\n- -r requirements.txt\n")
+    wanted = project(tmp_path / "project", "dependencies:\n- -r requirements.txt\n")
+    (wanted.root / "requirements.txt").write_text(f"# a comment\n{wheel}\n")
     prefixes = []
     for _ in range(2):
         with builder(tmp_path, lines).activation(wanted, manager) as activation:

@@ -79,12 +79,14 @@ def test_a_script_stays_executable_and_no_file_gets_special_bits(tmp_path, cache
         special("setuid", stat.S_IFREG | 0o6755): "",
         special("locked", stat.S_IFREG | 0o000): "",
         special("readonly", stat.S_IFREG | 0o444): "",
+        special("shared", stat.S_IFREG | 0o666): "",
     }
     root = fetch(str(write_zip(tmp_path / "p.zip", members)), None, cache, workspace).project.root
     assert subprocess.run([root / "run.sh"], capture_output=True, text=True, check=True).stdout == "ran\n"
     assert not (root / "setuid").stat().st_mode & (stat.S_ISUID | stat.S_ISGID)
     assert (root / "locked").stat().st_mode & stat.S_IRUSR
     (root / "readonly").write_text("the copy belongs to the attempt")
+    assert not (root / "shared").stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH), "others may read the cache"
 
 
 def test_a_subdirectory_of_a_zip_file(tmp_path, cache, workspace):

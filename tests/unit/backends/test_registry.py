@@ -105,8 +105,11 @@ def test_a_run_without_a_job_asks_nobody(job: str | None, jobs: MemoryJobs) -> N
     ("job", "why"),
     [
         ("{", "Expecting"),
-        ('{"name": "x"}', "'backend'"),
-        ("[]", "list indices"),
+        ("[" * 100_000, "recursion"),
+        ('{"name": "x"}', "it names no backend"),
+        ("[]", "it names no backend"),
+        ('{"backend": 7}', "it names no backend"),
+        (json.dumps({**HANDLE.as_json(), "name": ["x"]}), "is damaged"),
         ('{"backend": "local"}', "has no jobs that outlive their task"),
         (json.dumps(HANDLE.as_json()), "AWS is away"),
     ],

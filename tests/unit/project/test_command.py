@@ -83,8 +83,8 @@ def test_a_long_value_is_cut_in_the_message(loaded):
 
 @pytest.mark.parametrize(
     ("command", "words"),
-    [("x {b}", "KeyError: 'b'"), ("x {", "ValueError"), ("x {}", "IndexError"), ("x {a[b]}", "TypeError"),
-     ("x {a.b}", "AttributeError")],
+    [("x {b}", "KeyError: 'b'"), ("x {", "ValueError"), ("x {}", "IndexError"),
+     ("x {a[b]}", "{a[b]}: a value is text"), ("x {a.b}", "{a.b}: a value is text")],
 )  # fmt: skip
 def test_a_command_that_cannot_be_filled_in_names_the_key(command, words, project):
     text = f"entry_points: {{main: {{command: '{command}', parameters: {{a: string}}}}}}"
@@ -125,6 +125,15 @@ def test_undeclared_parameters_never_become_shell(command, project):
     entry = found.entry_point("main")
     with pytest.raises(ProjectError, match="takes no arguments, so the parameters 'k' would be lost"):
         build_command(found, entry, check_parameters(found, entry, {"k": "$(touch EVIL)"}), lambda *_: "")
+
+
+@pytest.mark.parametrize(("name", "words"), [("x\n", "at its end"), ("x: y", "at its end")])
+def test_the_name_of_an_undeclared_parameter_never_becomes_shell(name, words, project):
+    command = 'f() {{ eval "./show $*"; }}; f'
+    found = load_project(project(f"entry_points: {{main: {{command: {json.dumps(command)}}}}}"))
+    entry = found.entry_point("main")
+    with pytest.raises(ProjectError, match=words):
+        build_command(found, entry, check_parameters(found, entry, {name: "./evil"}), lambda *_: "")
 
 
 def test_half_a_character_is_refused(project):

@@ -119,7 +119,6 @@ CASES |= {
     "int whose default is none": (main("x {a}", a={"type": "int", "default": "None"}), "main", {}),
     "int whose default is empty": (main("x {a}", a={"type": "int", "default": ""}), "main", {}),
     "extras after a space": (main("run "), "main", {"a": 1}),
-    "format index": (main("echo {a[0]}", a="string"), "main", {"a": "xyz"}),
     "percent in the command": (main("date +%Y {a}", a="string"), "main", {"a": "%d"}),
     "shell in the command is the author's": (main("A=$(ls) && echo $A `id` {a}", a="string"), "main", {"a": "x"}),
     "folded command": (
@@ -427,6 +426,8 @@ def test_where_mlflow_raises_there_is_a_project_error(case, project, tmp_path):
 
 
 STRICTER: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "format index": (main("echo {a[0]}", a="string"), "main", {"a": "xyz"}, "a value is text, without attributes"),
+    "format of more than 3 digits": (main("x {a:>1000}", a="string"), "main", {"a": 1}, "at most 3 digits"),
     "int that is none": (main("x {a}", a="int"), "main", {"a": "abc"}, "must be of type int"),
     "int with a fraction": (main("x {a}", a="int"), "main", {"a": "1.5"}, "must be of type int"),
     "format conversion": (

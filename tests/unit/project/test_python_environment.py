@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.python_environment import read_python_environment
+from mlflow_projects.project.python_environment import names_files, read_python_environment
 from mlflow_projects.project.spec import load_project
 
 WRONG = {
@@ -54,14 +55,13 @@ def test_requirements_are_read_as_pip_reads_them(tmp_path: Path) -> None:
         "--requirement=b.txt",
         "-r 'c d.txt'",
         "-r https://h/r.txt",
-        "-r ${HOME}/r.txt",
         "x # y",
     ]
     (tmp_path / "python_env.yaml").write_text(yaml.safe_dump({"dependencies": lines}))
     (tmp_path / "a.txt").write_text("a\r\n", encoding="utf-16")  # by PowerShell
     (tmp_path / "b.txt").write_text("b # why\n", encoding="utf-8-sig")
     (tmp_path / "c d.txt").write_text("c@git+https://h/c#egg=c")
-    expected = ("a", "b", "c@git+https://h/c#egg=c", "-r https://h/r.txt", "-r ${HOME}/r.txt", "x")
+    expected = ("a", "b", "c@git+https://h/c#egg=c", "-r https://h/r.txt", "x")
     assert read_python_environment(load_project(tmp_path)).requirements == expected
 
 
@@ -81,3 +81,42 @@ def test_what_needs_conda_says_so(content: str, words: str, tmp_path: Path) -> N
     (tmp_path / "conda.yaml").write_text(content)
     with pytest.raises(ProjectError, match=words):
         read_python_environment(load_project(tmp_path))
+
+
+OUTSIDE = ["-r ../base.txt", "-r /proc/self/environ", "-r link.txt", "-c /etc/passwd", "--requirement=../base.txt",
+           "-r file:///etc/passwd", "-r ${HOME}/x", "-c../base.txt", "--constraint ../base.txt"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", OUTSIDE)
+def test_no_file_is_read_that_did_not_come_with_the_project(line: str, tmp_path: Path) -> None:
+    """An installer prints the lines that it does not understand, such as Airflow's secrets."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "base.txt").write_text("tiny\n")
+    (project / "link.txt").symlink_to(tmp_path / "base.txt")
+    (project / "MLproject").write_text("python_env: env.yaml\n")
+    (project / "env.yaml").write_text(f"dependencies: ['{line}']\n")
+    with pytest.raises(ProjectError, match=r"env\.yaml: .* names a file outside of the project; copy it into"):
+        read_python_environment(load_project(project))
+
+
+def test_a_file_of_the_projects_repository_is_read(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "base.txt").write_text("tiny\n")
+    (project / "MLproject").write_text("python_env: env.yaml\n")
+    (project / "env.yaml").write_text("dependencies: ['-r ../base.txt', '-r https://h.example/x.txt']\n")
+    expected = ("tiny", "-r https://h.example/x.txt")
+    assert read_python_environment(replace(load_project(project), top=tmp_path)).requirements == expected
+    (tmp_path / ".git").mkdir()
+    assert read_python_environment(load_project(project)).requirements == expected
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    ("-e .", True), ("./pkg", True), ("pkg/tiny", True), ("tiny @ file:pkg", True), ("file:pkg", True),
+    ("tiny-1.0-py3-none-any.whl", True), ("-c limits.txt", True), ("--find-links wheels", True), ("-f wheels", True),
+    ("tiny", False), ("tiny==1.0", False), ("tiny[a]>=1; python_version > '3'", False),
+    ("git+https://h/x/y", False), ("tiny @ https://h/x.whl", False), ("--extra-index-url https://h/x", False),
+])  # fmt: skip
+def test_requirements_that_name_files_of_the_project(line: str, expected: bool) -> None:
+    assert names_files(["six", line]) is expected

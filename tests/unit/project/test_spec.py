@@ -163,7 +163,7 @@ def test_a_script_must_be_a_file_inside_the_project(name, project, tmp_path):
         ("YAML", (), 2),
         ("a tab", (), 3),
         ("an alias without anchor", (), 2),
-        ("a control character", (), None),
+        ("a control character", (), 1),
         ("a list", (), None),
         ("entry_points", ("entry_points",), None),
         ("entry point", ("entry_points", "main"), None),

@@ -28,7 +28,8 @@ from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import build_command, check_length
-from mlflow_projects.project.paths import existing_path, exists, local_path_of
+from mlflow_projects.project.paths import existing_path, exists, is_folder, local_path_of
+from mlflow_projects.tracking.answers import json_object
 from mlflow_projects.tracking.server import sqlite_file
 
 PROJECT_FOLDER = "/mlflow/projects/code"  # mlflow.projects.utils.MLFLOW_DOCKER_WORKDIR_PATH
@@ -195,8 +196,8 @@ class RunningContainer(Running):
 
     def _reported(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.report.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            return json_object(self.report.read_bytes()) or {}
+        except OSError:
             return {}
 
 
@@ -271,10 +272,12 @@ def _mount_stores(run: OpenRun, environment: Mapping[str, str], mounts: Mounts) 
         mounts.add(local_path_of(uri) or "", read_only=False)
     if folder := local_path_of(run.artifact_uri) if run.artifact_uri else None:
         # …/<experiment>/<run>/artifacts: runs that the project opens itself lie beside.
-        above = Path(folder).parents[1] if Path(folder).name == "artifacts" else Path(folder)
-        with contextlib.suppress(OSError):  # of another machine, perhaps; then the command's client will say so
+        path = Path(folder)
+        above = path.parents[1] if path.name == "artifacts" and len(path.parents) > 1 else path
+        # Of another machine, perhaps, or a name that no folder can have; then the command's client will say so.
+        with contextlib.suppress(OSError, ValueError):
             above.mkdir(parents=True, exist_ok=True)
-        if above.is_dir():
+        if is_folder(above):
             mounts.add(above, read_only=False)
 
 

@@ -24,8 +24,10 @@ from typing import Any
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
-from mlflow_projects.project.python_environment import read_python_environment
+from mlflow_projects.project.identity import tree_hash
+from mlflow_projects.project.python_environment import names_files, read_python_environment
 from mlflow_projects.project.spec import Project
+from mlflow_projects.project.yaml_files import read_text
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
 _UV_NAMES = {
@@ -72,7 +74,7 @@ def environment_identity(project: Project, manager: str) -> dict[str, Any]:
     identity: dict[str, Any] = {"manager": manager, "machine": platform.machine()}
     if manager == "conda":
         assert project.environment_file is not None
-        return {**identity, "definition": project.environment_file.read_text(encoding="utf-8")}
+        return {**identity, "definition": read_text(project.environment_file)}
     if manager == "local":
         return {**identity, "python": _worker_python(), "packages": _worker_packages()}
     wanted = read_python_environment(project)
@@ -122,7 +124,10 @@ class EnvironmentBuilder:
                 yield activation
             return
         wanted = read_python_environment(project)
-        key = _key(manager, wanted.python or sys.version, [*wanted.build_requirements, *wanted.requirements])
+        requirements = [*wanted.build_requirements, *wanted.requirements]
+        # Two projects may each have a "./pkg" of their own.
+        files = [tree_hash(project.root)] if names_files(requirements) else []
+        key = _key(manager, wanted.python or sys.version, requirements, *files)
 
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")
@@ -143,7 +148,7 @@ class EnvironmentBuilder:
         conda = find_conda(self.variables.get("PATH"))
         file = project.environment_file
         assert file is not None
-        key = _key("conda", "", [file.read_text(encoding="utf-8")])
+        key = _key("conda", "", [read_text(file)])
 
         def make(folder: Path) -> None:
             self.log(f"Building the conda environment {folder} (once; later steps share it).")

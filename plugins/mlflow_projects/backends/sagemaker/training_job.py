@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from mlflow_projects.backends.contract import Handle, JobStatus, Running
 from mlflow_projects.backends.object_store import object_store
 from mlflow_projects.backends.sagemaker.request import LOG_GROUP, bucket_of, job_key
 from mlflow_projects.backends.sagemaker.watch import DELETED, ENDED, JobLogs, Transitions, verdict
+from mlflow_projects.tracking.answers import json_object
 
 _SHORTEST_PAUSE = 1.0
 KNOWN_AFTER_SECONDS = 120  # by then, AWS knows a job everywhere
@@ -203,10 +203,11 @@ class TrainingJob(Running):
             answer = self._clients["s3"].get_object(
                 Bucket=bucket_of(uri), Key=job_key(uri, self.handle.job_name, "spec.json")
             )
-            spec = json.loads(answer["Body"].read())
+            spec = json_object(answer["Body"].read()) or {}
         except aws_errors():
             return {}
-        return {str(name): str(value) for name, value in spec.get("parameters", {}).items()}
+        found = spec.get("parameters")
+        return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
     def clear_checkpoint(self) -> None:
         """Remove the checkpoint of the task instance, but not one whose address the settings name."""

@@ -1,0 +1,339 @@
+"""Whether the shell may read a value a second time, as code, after it has come to its place.
+
+A value that is safe where it stands may come to a place where it is not: ``A={x}; [[ $A -gt 5 ]]`` runs the commands
+in a value like ``a[$(…)]``, and ``A={x}; bash -c "show $A"`` any. Where it goes is not followed. A value that the
+script keeps, in a variable, in an argument of a function or in a file, is taken only if all of the script is plain:
+nothing in it reads text as code, whatever text it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Container, Iterator
+from typing import TYPE_CHECKING
+
+from mlflow_projects.project import interpreters
+from mlflow_projects.project.shell_syntax import (
+    around,
+    commands_in,
+    functions_in,
+    is_read_twice,
+    parse,
+    runs_input,
+    static,
+    statics,
+    text_of,
+    walk,
+    words_of,
+    writes_file,
+)
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+_ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
+_OF_NAMES = ("-v", "-R")  # which read a subscript as code, also in [ … ]
+# Of bash itself (its manual, "Shell Builtin Commands"), all that may read their words as code, names or numbers; of
+# eval, trap and source it is the script, or the file, that counts.
+_BUILTINS = frozenset(
+    (
+        "alias", "bg", "bind", "builtin", "caller", "command", "compgen", "complete", "compopt", "coproc", "declare",
+        "disown", "enable", "exec", "export", "fc", "fg", "getopts", "hash", "help", "history", "jobs", "let",
+        "local", "logout", "mapfile", "read", "readarray", "readonly", "set", "shopt", "suspend", "typeset", "ulimit",
+        "unalias", "unset", "wait",
+    )
+)  # fmt: skip
+_CHANGE_WORDS = ("alias", "coproc", "enable", "shopt")  # what is said behind them may mean something else
+_PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
+_PLAIN_EXPANSION = re.compile(r"\$\{#?(\w+|[@*])(:?[-+=?][^$`]*|[#%/^,][^$`]*|:\d+(:\d+)?)?\}", re.DOTALL)
+_PLAIN_NODES = frozenset(
+    (
+        "program", "list", "pipeline", "command", "command_name", "redirected_statement", "file_redirect", "subshell",
+        "compound_statement", "if_statement", "elif_clause", "else_clause", "while_statement", "for_statement",
+        "do_group", "case_statement", "case_item", "function_definition", "negated_command", "variable_assignment",
+        "variable_assignments", "declaration_command", "concatenation", "string", "string_content", "raw_string",
+        "translated_string", "command_substitution", "herestring_redirect", "heredoc_redirect", "heredoc_start",
+        "heredoc_body", "heredoc_content", "heredoc_end", "test_command", "test_operator", "binary_expression",
+        "unary_expression", "parenthesized_expression", "word", "number", "extglob_pattern", "regex", "comment",
+        "variable_name", "special_variable_name", "simple_expansion", "expansion", "file_descriptor",
+    )
+)  # fmt: skip
+# Variables that bash reads as code or as numbers (its manual, "Bash Variables"), and those of what it starts.
+_SPECIAL = re.compile(
+    r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
+    r"|OPT(ARG|ERR|IND)|PATH|PIPESTATUS|PROMPT_COMMAND|PS[0-4]|RANDOM|SECONDS|SHELLOPTS|SRANDOM|TMOUT|EPOCH\w+"
+    r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON\w+|PERL\w+|RUBY\w+|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT"
+)
+_STARTS_WITH_NAME = re.compile(r"[\"']?(\w+)(%%)?\+?=")
+_CODE_FILE = re.compile(
+    r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile|\.(bashrc|bash_\w+|profile|zshrc)|\?"
+)
+_RENAMES = ("cp", "install", "ln", "mv")
+_WRITES_TEXT = ("echo", "printf", "cat", "tee", "sed", "awk", "envsubst", "tr", "cut", "head", "tail", "sort", "grep")
+
+
+def why_unsafe(root: Node, node: Node) -> str:
+    """Return why a value at a node of a script may be read as code although it is quoted; "" if it is not.
+
+    The text completes "it stands …".
+    """
+    for found in walk(root):
+        if found.type == "ansi_c_string":
+            return "in a command with $'…', which not every shell reads"
+        if found.type == "command" and _program(found) in _CHANGE_WORDS:
+            return f"in a command with {_program(found)!r}"
+        if _reads_last_word(found):
+            return "in a command with the variable '_', which holds the last word"
+    script = text_of(root)
+    if _is_behind_sign(root, script, node):
+        return "behind a '#'"
+    if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
+        return "in a command that goes on in another line in the middle of a word"
+    if _is_kept(root, node) and not _is_plain_script(root):
+        return "in a variable, or in a file, of a command that may read it as code"
+    return ""
+
+
+def _reads_last_word(node: Node) -> bool:
+    """Tell whether a node reads the variable ``_``, by itself or as a number."""
+    text = text_of(node)
+    if node.type in ("simple_expansion", "expansion"):
+        return bool(re.match(r"\$\{?[!#]?_(?!\w)", text))
+    is_number = node.type in ("arithmetic_expansion", "subscript", "c_style_for_statement") or text.startswith("((")
+    is_test = node.type in ("binary_expression", "unary_expression") and is_arithmetic(node)
+    is_own = node.type == "declaration_command" or (node.type == "command" and _program(node) in _BUILTINS)
+    return (is_number or is_test or is_own) and bool(re.search(r"(?<!\w)_(?!\w)", text))
+
+
+def is_arithmetic(expression: Node) -> bool:
+    """Tell whether a part of a test reads its words as arithmetic, or as names; ``[ … ]`` does only the latter."""
+    operators = {text_of(child) for child in expression.children}
+    test = next((outer for outer in around(expression) if outer.type == "test_command"), None)
+    is_double = test is None or text_of(test).startswith("[[")
+    return bool(operators & set(_OF_NAMES)) or (is_double and bool(operators & set(_ARITHMETIC)))
+
+
+def is_misused(command: Node, at: int) -> bool:
+    """Tell whether one of bash's own commands may read one of its words as code or as a name."""
+    words = statics(command)
+    program, first = interpreters.program_of(words), interpreters.program_index(words) + 1
+    if at < first or program in functions_in(command):
+        return False
+    if program == "printf":
+        return at == first or (words[first] or "-v").startswith("-v")
+    if program in ("test", "["):
+        return any(word in _OF_NAMES for word in words) or (len(words) == first + 2 and words[first] is None)
+    return program in _BUILTINS
+
+
+def _is_behind_sign(root: Node, script: str, node: Node) -> bool:
+    """Tell whether a ``#`` stands before a node in its line, outside of quotes: the grammar and bash differ there."""
+    source = script.encode()
+    line = source.rfind(b"\n", 0, node.start_byte) + 1
+    for found in re.finditer(rb"(?<![${])#", source[line : node.start_byte]):
+        at = root.descendant_for_byte_range(line + found.start(), line + found.end())
+        if at is None or not _is_quoted(at):
+            return True
+    return False
+
+
+def _is_in_token(root: Node, script: str, at: int) -> bool:
+    """Tell whether a line that ends with a backslash goes on within what the grammar takes for two words."""
+    if script[at - 1 : at].strip() == "" or script[at + 2 : at + 3].strip() == "":
+        return False
+    byte = len(script[:at].encode())
+    found = root.descendant_for_byte_range(byte, byte + 1)
+    return found is None or not _is_quoted(found) or script[at - 1] == "$"
+
+
+def _is_quoted(node: Node) -> bool:
+    kinds = {found.type for found in (node, *around(node))}
+    return bool(kinds & {"string", "raw_string", "heredoc_body"})
+
+
+def _is_kept(root: Node, node: Node) -> bool:
+    """Tell whether a script keeps what stands at a node: in a variable, a function's argument, or a file of text."""
+    functions, inner = functions_in(node), node
+    # "exec > file" sends all output of the script there.
+    if any(found.type == "command" and statics(found) == ["exec"] for found in walk(root)):
+        return True
+    for outer in around(node):
+        if outer.type == "file_redirect" and inner.type != "process_substitution":
+            return False  # a file's name
+        if outer.type in ("variable_assignment", "for_statement") and inner in outer.children_by_field_name("value"):
+            return True
+        if outer.type == "array" or (outer.type == "binary_expression" and "=~" in map(text_of, outer.children)):
+            return True
+        if outer.type == "command" and inner in words_of(outer):
+            if _keeps_word(outer, words_of(outer).index(inner), functions):
+                return True
+        elif outer.type == "pipeline":
+            after = [child for child in outer.children if child.start_byte >= inner.end_byte]
+            if any(_keeps_input(child, functions) for child in after):
+                return True
+        elif outer.type == "redirected_statement" and inner != outer.child_by_field_name("body"):
+            if _keeps_input(outer, functions):
+                return True
+        elif outer.type in ("herestring_redirect", "heredoc_redirect") and _keeps_input(
+            outer.parent or outer, functions
+        ):
+            return True
+        if outer.type in ("redirected_statement", "pipeline") and any(_written_by(outer, functions)):
+            return True
+        inner = outer
+    return False
+
+
+def _keeps_word(command: Node, at: int, functions: Container[str]) -> bool:
+    words = statics(command)
+    program = interpreters.program_of(words)
+    if program in functions or program in ("cd", "pushd", "set", ".", "source"):
+        return True
+    if any(interpreters.is_script(words, index) for index in range(1, at)):  # an argument of the script
+        return True
+    is_data = at > interpreters.program_index(words) and interpreters.takes_data(words, functions)
+    return not is_data and bool(_STARTS_WITH_NAME.match(text_of(words_of(command)[at])))  # env A=…, docker run -e A=…
+
+
+def _keeps_input(node: Node, functions: Container[str]) -> bool:
+    return any(_program(found) in (*interpreters.READ, *functions) for found in commands_in(node))  # type: ignore[misc]
+
+
+@functools.lru_cache(maxsize=16)
+def _is_plain_script(root: Node) -> bool:
+    """Tell whether nothing in a script reads text as code, whatever its variables and files hold."""
+    functions = functions_in(root)
+    return all(_is_plain(found, functions) for found in walk(root) if found.is_named) and not _runs_written(root)
+
+
+def _is_plain(node: Node, functions: Container[str]) -> bool:
+    kind, text = node.type, text_of(node)
+    if kind not in _PLAIN_NODES or text.startswith("(("):
+        return False
+    if kind == "expansion":
+        return bool(_PLAIN_EXPANSION.fullmatch(text))
+    if kind in ("binary_expression", "unary_expression"):
+        return not is_arithmetic(node)
+    if kind == "declaration_command":
+        kinds = {child.type for child in node.named_children}
+        return kinds <= {"variable_assignment", "variable_name", "word"} and bool(_PLAIN_DECLARATION.match(text))
+    if kind in ("variable_assignment", "for_statement"):
+        name = node.child_by_field_name("name") or node.child_by_field_name("variable")
+        return name is not None and name.type == "variable_name" and not _SPECIAL.fullmatch(text_of(name))
+    if kind == "file_redirect" and is_read_twice(node):
+        return all(static(found) is not None for found in node.children_by_field_name("destination"))
+    if kind == "test_command" and not text.startswith("[["):
+        return not any(_is_split(found) for found in walk(node))
+    return kind != "command" or _is_plain_command(node, functions)
+
+
+def _is_plain_command(command: Node, functions: Container[str]) -> bool:
+    nodes, words = words_of(command), statics(command)
+    program = interpreters.program_of(words)
+    if not words:
+        return True
+    if words[0] is None or not program or interpreters.may_be_made(words):
+        return False
+    if program in _BUILTINS and program not in functions and not (program == "set" and None not in words):
+        return False
+    if program in ("test", "[") and any(map(_is_split, nodes)):
+        return False
+    if _has_input(command) and interpreters.runs_input(words, functions):
+        return False
+    is_data = interpreters.takes_data(words, functions)
+    for at, (node, word) in enumerate(zip(nodes, words, strict=True)):
+        named = _STARTS_WITH_NAME.match(text_of(node))
+        if named and (named[2] or _SPECIAL.fullmatch(named[1])):
+            return False
+        if at and interpreters.is_script(words, at):
+            if word is None or not _is_plain_script(parse(word)):
+                return False
+        elif (
+            at
+            and word is None
+            and not (_is_plain_word(words, at, text_of(node), is_data=is_data) and not is_misused(command, at))
+        ):
+            return False
+    return True
+
+
+def _is_plain_word(words: interpreters.Words, at: int, text: str, *, is_data: bool) -> bool:
+    """Tell whether a command's program takes a word that only the shell knows as data, and as one word."""
+    is_one = text.startswith('"')
+    if interpreters.reads_words(words, at) or interpreters.may_be_code(words, at):
+        return False
+    if not is_data and re.search(r"\s", re.sub(r"\$\([^()]*\)", "", text)):  # "show $A", not $(show a)
+        return False
+    if at <= interpreters.program_index(words) or interpreters.reads_options(words):
+        return is_one
+    return not interpreters.opens_program(words, at)
+
+
+def _is_split(node: Node) -> bool:
+    """Tell whether the shell makes words of a node: it is expanded outside of quotes."""
+    is_expanded = node.type in ("simple_expansion", "expansion", "command_substitution")
+    return is_expanded and not (node.parent is not None and node.parent.type == "string")
+
+
+def _has_input(command: Node) -> bool:
+    """Tell whether a command reads what the script gives it."""
+    inner = command
+    for outer in around(command):
+        if outer.type == "pipeline" and inner != outer.named_children[0]:
+            return True
+        if outer.type == "redirected_statement" and inner == outer.child_by_field_name("body"):
+            redirects = outer.children_by_field_name("redirect")
+            if any("<" in text_of(found)[:3] for found in redirects):
+                return True
+        inner = outer
+    return "<<" in text_of(command)
+
+
+def _runs_written(root: Node) -> bool:
+    """Tell whether a script runs a file that it writes, or may do so."""
+    functions = functions_in(root)
+    written = {file for found in walk(root) for file in _written_by(found, functions)}
+    for found in commands_in(root):
+        if _program(found) in _RENAMES:
+            *sources, target = (interpreters.name_of(word) or "?" for word in statics(found)[1:] or ["?"])
+            written.update(sources if target in (".", "..") else [target])
+    if not written:
+        return False
+    commands = [statics(found) for found in walk(root) if found.type == "command"]
+    readers = [text_of(found) for found in walk(root) if found.type in ("redirected_statement", "pipeline")
+               and runs_input(found)]  # fmt: skip
+    if "?" in written:
+        return bool(readers) or any(map(_runs_any_file, commands))
+    return any(
+        _CODE_FILE.fullmatch(file)
+        or any(file in text for text in readers)
+        or any(interpreters.runs_file_named(words, file) for words in commands)
+        or any(None in words and _runs_any_file(words) for words in commands)
+        for file in written
+    )
+
+
+def _runs_any_file(words: interpreters.Words) -> bool:
+    program = interpreters.program_of(words)
+    return program in ("source", ".") or interpreters.is_interpreter(program)
+
+
+def _written_by(statement: Node, functions: Container[str]) -> Iterator[str]:
+    """Yield the names of the files to which a statement writes text, without their folders; "?" if not known."""
+    if statement.type not in ("redirected_statement", "pipeline"):
+        return
+    if not any(_program(found) in _WRITES_TEXT or _program(found) in functions for found in commands_in(statement)):
+        return
+    for found in walk(statement):
+        if writes_file(found):
+            for destination in found.children_by_field_name("destination")[:1]:
+                name = interpreters.name_of(static(destination)) or "?"
+                if name != "null":  # /dev/null
+                    yield name
+        elif found.type == "command" and _program(found) == "tee":
+            yield from (interpreters.name_of(word) or "?" for word in statics(found)[1:] if (word or "x")[0] != "-")
+
+
+def _program(command: Node) -> str:
+    return interpreters.program_of(statics(command))

@@ -113,7 +113,8 @@ def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any],
         if state == "success" and of_try != ["FINISHED"]:
             problems.append(f"2: {who}")
         truthful = of_try in (["FAILED"], ["KILLED"]) or (unrecorded and not of_try)
-        if state in ("failed", "up_for_retry") and attempt["start_date"] is not None and not truthful:
+        # A person may end a DAG run while a try is queued: it has a start then, but no process ever was.
+        if state in ("failed", "up_for_retry") and attempt["pid"] is not None and not truthful:
             problems.append(f"2: {who}")
     return problems
 

@@ -382,17 +382,8 @@ class Attempt:
             self.log(f"The end of this attempt could not be recorded in MLflow: {error}")
 
     def _source_tags(self, fetched: FetchedProject) -> SourceTags:
-        source = fetched.source
-        return SourceTags(
-            name=self._shown(source.name),
-            entry_point=self.step.entry_point,
-            backend=self.step.backend,
-            commit=source.commit,
-            branch=source.branch,
-            repo_url=source.repo_url,
-            changed=source.changed,
-            sha256=source.sha256,
-        )
+        source = replace(fetched.source, name=self._shown(fetched.source.name))
+        return SourceTags(**vars(source), entry_point=self.step.entry_point, backend=self.step.backend)
 
     def _shown(self, text: str) -> str:
         """Return a text as everybody may see it."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mlflow_projects.cli.script_names import scripts_of
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import interpreters, quoting, shell_syntax
+from mlflow_projects.project import quoting, shell_syntax
 from mlflow_projects.project.command import check_type, is_recordable, placeholders
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.spec import (
@@ -43,11 +43,6 @@ _ENTRY_POINT_KEYS = ("parameters", "command")
 _PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
 _MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}
-_SHELL = re.compile(r"bash|sh")
-# Programs that neither make a file nor change the folder, so that what follows can be judged.
-_HARMLESS = (":", "date", "echo", "export", "ls", "nvidia-smi", "printf", "pwd", "set", "sleep", "true", "ulimit")
-# After these a name means a file elsewhere.
-_ELSEWHERE = ("cd", "pushd", "popd", "git", "wget", "curl", "unzip", "tar", "dvc", "make")
 _MAX_JUDGED = 100  # parameters of an entry point
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
@@ -265,7 +260,7 @@ class _Linter:
                 )
         self._quoted_places(key, command, sorted({*names, *declared}))
         try:
-            scripts = list(_scripts(command))
+            scripts = list(scripts_of(command))
         except shell_syntax.TooComplexError as error:
             self._warn(key, f"nothing can be said of what stands {error}.")
             return
@@ -367,36 +362,6 @@ class _Linter:
 
     def _warn(self, key: Key, message: str) -> None:
         self.findings.append(Finding(self.file, self.lines.of(key), message, is_error=False))
-
-
-def _scripts(command: str) -> Iterator[tuple[str, bool, bool]]:
-    """Yield the files of the project that a command line runs, as far as they can be told without running it.
-
-    With each comes whether it surely runs, before anything that could make it, and decides about the step's end; and
-    whether it is a program itself.
-    """
-    is_first = True
-    for words, decides in shell_syntax.commands(command):
-        writes = words[:1] == [">"]
-        words = words[writes:]
-        name = words[0] if words else None
-        if name is None or name in _ELSEWHERE:
-            return
-        if name.startswith("./"):
-            script: str | None = name
-        elif interpreters.PYTHON.fullmatch(PurePath(name).name):
-            program = interpreters.python_program(words[1:])
-            script = words[1:][program[1]] if program and program[0] == "file" else None
-        elif _SHELL.fullmatch(PurePath(name).name) and interpreters.script_index(words[1:]) is None:
-            script = interpreters.first_argument(words[1:])
-            if script and "/" not in script and shutil.which(script):  # a shell looks there too
-                continue
-        else:
-            is_first = is_first and name in _HARMLESS and not writes
-            continue
-        if script and script != "-" and not set(script) & set("~{}") and not PurePath(script).is_absolute():
-            yield script, is_first and decides, script == name
-        is_first = False
 
 
 def _beginning(script: Path) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -187,3 +187,9 @@ def is_deferrable(argument: bool | None) -> bool:
     if argument is None:
         return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
     return bool(argument)
+
+
+def markdown_table(rows: Sequence[tuple[str, Any]]) -> str:
+    """Return a table of names and values for a task's page."""
+    cells = [(name, " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")) for name, value in rows]
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | `{cell}` |\n" for name, cell in cells)

@@ -28,6 +28,7 @@ from mlflow_projects.operators.base import (
     experiment_id_for,
     identify,
     is_deferrable,
+    markdown_table,
     own_tags,
 )
 from mlflow_projects.operators.enclosing import parent_on
@@ -39,7 +40,7 @@ from mlflow_projects.operators.supervision import (
     time_out_is_heard,
 )
 from mlflow_projects.operators.task_states import own_state, refused_success
-from mlflow_projects.operators.templates import text_or_none
+from mlflow_projects.operators.templates import as_native, text_or_none
 from mlflow_projects.public_uri import public_text, public_uri, secrets_in
 from mlflow_projects.tracking.closing import withdraw
 from mlflow_projects.tracking.record import indexed_name
@@ -381,9 +382,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             return {}
         dag = self.get_dag()
         if isinstance(value, str) and dag and dag.render_template_as_native_obj:
-            from jinja2.nativetypes import native_concat
-
-            value = native_concat([value])
+            value = as_native(value)
         if not isinstance(value, Mapping):
             raise AirflowFailException(
                 f"Task {self.task_id!r}: {name} rendered to {type(value).__name__}, not to a mapping; for a template "
@@ -398,9 +397,4 @@ class MLflowProjectOperator(MLflowRunOperator):
         rows = [("project", public_uri(str(self.uri))), ("entry point", self.entry_point), ("backend", self.backend)]
         parameters = self.parameters if isinstance(self.parameters, Mapping) else {}  # else a template
         rows += [(f"parameter `{key}`", public_text(str(value))) for key, value in parameters.items()]
-        body = "".join(f"| {name} | `{_one_cell(value)}` |\n" for name, value in rows)
-        return f"Runs an MLflow Project; each try is one MLflow run.\n\n| | |\n|---|---|\n{body}"
-
-
-def _one_cell(value: Any) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'")
+        return f"Runs an MLflow Project; each try is one MLflow run.\n\n{markdown_table(rows)}"

@@ -44,3 +44,10 @@ def _is_one_expression(body: Sequence[Any]) -> bool:
 def text_or_none(value: Any) -> str | None:
     """Return a rendered argument as text; None for nothing, also where a template of another operator spelled it."""
     return None if value in (None, "", "None") else str(value)
+
+
+def as_native(text: str) -> Any:
+    """Return what Airflow's native rendering makes of a text: a Python value, if it is written as one."""
+    from jinja2.nativetypes import native_concat
+
+    return native_concat([text])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ ENV_MANAGERS = ("local", "uv", "virtualenv", "conda")
 _MAX_REQUIREMENTS = 8 * 2**20
 _LEAST_REQUIREMENTS = 8 * 2**10
 _MAX_INCLUDED = 50
+# A name with versions, an address or a marker behind it; an option; or nothing.
+_REQUIREMENT = re.compile(
+    r"(-[\w-]+.*|[A-Za-z0-9][\w.-]*\s*(\[[\w\s,.-]*\])?\s*(\(?\s*([=!<>~]=|[<>@]|===)[^=\0].*)?(;.*)?)?", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class _Expansion:
     """Replaces ``-r other.txt`` by that file's lines, so that its content is part of the key.
 
     Files that include others twice, which do the same, become many: all lines together are limited. An installer
-    prints the lines that it does not understand, so none is read that did not come with the project.
+    prints the lines that it does not understand: a file that did not come with the project has none of these.
 
     :param top: the folder of all that came with it
     """
@@ -119,10 +124,9 @@ class _Expansion:
         found: list[str] = []
         for line in lines:
             text = re.sub(r"(^|\s)#.*", "", line).strip()
-            if included := re.match(r"(?:-[rc]|--requirements?|--constraints?)[\s=]*(.*)", text):
-                self._check_inside(root, file, text, included[1].strip("'\""))
             named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
-            if not named or "://" in named[1]:  # what only the installer can read stays as it is
+            if not named or re.search(r"://|\$\{", named[1]):  # what only the installer can read stays as it is
+                self._check_unread(root, file, text)
                 found += [text] if text else []
                 continue
             other = root / named[1].strip("'\"")
@@ -130,23 +134,33 @@ class _Expansion:
                 if other.resolve() in including:
                     raise ProjectError(f"{file}: {text!r} makes {other.name} include itself; remove the line.")
                 content = self._read(file, other, len(including))
+                self._check(file, text, other, content)
             except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a circle of links
                 reason = getattr(error, "strerror", None) or error
                 raise ProjectError(f"{file}: {text[:100]!r} cannot be read: {reason}.") from error
             found += self.of(other.parent, other, content.splitlines(), (*including, other.resolve()))
         return tuple(found)
 
-    def _check_inside(self, root: Path, file: Path, text: str, name: str) -> None:
-        if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
+    def _check_unread(self, root: Path, file: Path, text: str) -> None:
+        """Refuse a file that only the installer will read, unless it came with the project or is a plain one."""
+        option = re.match(r"(?:-[rc]|--requirements?|--constraints?)[\s=]*(.*)", text)
+        name = option[1].strip("'\"") if option else ""
+        if not name or re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
             return
-        try:
-            is_inside = "${" not in name and ":" not in name and (root / name).resolve().is_relative_to(self._top)
-        except (OSError, ValueError, RuntimeError):  # RuntimeError: a circle of links
-            return  # told when it is read
-        if not is_inside:
-            raise ProjectError(
-                f"{file}: {text[:100]!r} names a file outside of the project; copy it into the project."
-            )
+        if "${" in name or ":" in name:
+            raise _outside(file, text)
+        with contextlib.suppress(
+            OSError, ValueError, RuntimeError
+        ):  # told when it is read
+            self._check(file, text, root / name, _decoded(read_bytes(root / name, _MAX_REQUIREMENTS)))
+
+    def _check(self, file: Path, text: str, other: Path, content: str) -> None:
+        """Refuse a file that did not come with the project, unless it holds requirements and nothing else."""
+        if other.resolve().is_relative_to(self._top):
+            return
+        lines = re.sub(r"\\\r?\n", " ", content).splitlines()
+        if not all(_REQUIREMENT.fullmatch(re.sub(r"(^|\s)#.*", "", line).strip()) for line in lines):
+            raise _outside(file, text)
 
     def _read(self, file: Path, other: Path, depth: int) -> str:
         content = read_bytes(other, _MAX_REQUIREMENTS)
@@ -157,6 +171,13 @@ class _Expansion:
                 f"or {_MAX_INCLUDED} within each other; put them into one."
             )
         return _decoded(content)
+
+
+def _outside(file: Path, text: str) -> ProjectError:
+    return ProjectError(
+        f"{file}: {text[:100]!r} names a file outside of the project with more than requirements in it; copy it into "
+        "the project."
+    )
 
 
 def _top(project: Project) -> Path:

@@ -83,30 +83,55 @@ def test_what_needs_conda_says_so(content: str, words: str, tmp_path: Path) -> N
         read_python_environment(load_project(tmp_path))
 
 
-OUTSIDE = ["-r ../base.txt", "-r /proc/self/environ", "-r link.txt", "-c /etc/passwd", "--requirement=../base.txt",
-           "-r file:///etc/passwd", "-r ${HOME}/x", "-c../base.txt", "--constraint ../base.txt"]  # fmt: skip
+SETTINGS = "[core]\nfernet_key = s3cret=\n"
+OUTSIDE = ["-r ../airflow.cfg", "-r /proc/self/environ", "-r link.txt", "-c ../airflow.cfg", "--requirement=../.env",
+           "-r file:///etc/passwd", "-r ${HOME}/x", "-c../.env", "--constraint ../airflow.cfg"]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", OUTSIDE)
-def test_no_file_is_read_that_did_not_come_with_the_project(line: str, tmp_path: Path) -> None:
+def test_no_other_file_is_read_that_did_not_come_with_the_project(line: str, tmp_path: Path) -> None:
     """An installer prints the lines that it does not understand, such as Airflow's secrets."""
     project = tmp_path / "project"
     project.mkdir()
-    (tmp_path / "base.txt").write_text("tiny\n")
-    (project / "link.txt").symlink_to(tmp_path / "base.txt")
+    (tmp_path / "airflow.cfg").write_text(SETTINGS)
+    (tmp_path / ".env").write_text("KEY=s3cret\n")
+    (project / "link.txt").symlink_to(tmp_path / "airflow.cfg")
     (project / "MLproject").write_text("python_env: env.yaml\n")
     (project / "env.yaml").write_text(f"dependencies: ['{line}']\n")
-    with pytest.raises(ProjectError, match=r"env\.yaml: .* names a file outside of the project; copy it into"):
+    with pytest.raises(ProjectError, match=r"env\.yaml: .* names a file outside of the project with more") as caught:
         read_python_environment(load_project(project))
+    assert "s3cret" not in str(caught.value)
+
+
+PLAIN = """\
+# shared by all projects
+tiny==1.0 \\
+    --hash=sha256:00
+Tiny.two[a, b] >= 1, < 2 ; python_version > "3"
+three
+four (~=1.0)
+five @ https://h.example/five.whl
+--extra-index-url https://h.example
+"""
+
+
+@pytest.mark.parametrize("line", ["-r ../base.txt", "-c ../base.txt"])
+def test_requirements_that_projects_share_are_read(line: str, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "base.txt").write_text(PLAIN)
+    (project / "MLproject").write_text("python_env: env.yaml\n")
+    (project / "env.yaml").write_text(f"dependencies: ['{line}']\n")
+    assert read_python_environment(load_project(project)).requirements
 
 
 def test_a_file_of_the_projects_repository_is_read(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    (tmp_path / "base.txt").write_text("tiny\n")
+    (tmp_path / "base.txt").write_text("tiny = 1 = 2\n")
     (project / "MLproject").write_text("python_env: env.yaml\n")
     (project / "env.yaml").write_text("dependencies: ['-r ../base.txt', '-r https://h.example/x.txt']\n")
-    expected = ("tiny", "-r https://h.example/x.txt")
+    expected = ("tiny = 1 = 2", "-r https://h.example/x.txt")
     assert read_python_environment(replace(load_project(project), top=tmp_path)).requirements == expected
     (tmp_path / ".git").mkdir()
     assert read_python_environment(load_project(project)).requirements == expected

@@ -70,6 +70,8 @@ def _parents(stack: Observed, dag_id: str, run_id: str, runs: list[Any]) -> list
                 and int(index) in (-1, task["map_index"])
             ]
             ended = "failed" if bad else "success"
+            if bad and state == "success":  # what came behind was skipped: Airflow calls that a success
+                ended = "unknown"
             last = next(task for task in tasks if task["task_id"] == f"{prefix}end_run")
             if not bad and last["state"] != "success" and state == "failed":
                 ended = "unknown"  # a person or a time-out may have been first

@@ -1,4 +1,4 @@
-"""What a stranger may write (files of a project, values, addresses, zip files), made up by the thousand.
+"""What a stranger may write (files of a project, values, addresses, zip files, answers), made up by the thousand.
 
 Each target takes bytes and uses the library as a step or ``mlflow-projects check`` does, without running anything.
 Only a :class:`ProjectError` may leave it. ``make fuzz`` runs every target for a while, in a process of its own with
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import json
 import resource
 import signal
 import subprocess
@@ -22,16 +23,18 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from mlflow_projects.backends.local.environments import environment_identity
 from mlflow_projects.cli.check_rules import lint_project
-from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.project import archive, repository
 from mlflow_projects.project import fetch as fetching
 from mlflow_projects.project.cache import Cache
@@ -39,6 +42,9 @@ from mlflow_projects.project.command import build_command, check_parameters
 from mlflow_projects.project.python_environment import read_python_environment
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project, load_project
 from mlflow_projects.public_uri import public_text, public_uri
+from mlflow_projects.tracking.rest import RestClient
+from mlflow_projects.tracking.server import TrackingSettings
+from tests.security.test_hostile_answers import HONEST
 
 Target = Callable[[bytes], None]
 MEMORY = 4 * 2**30  # bytes of address space; what is read is a few MiB
@@ -122,11 +128,27 @@ def source(data: bytes) -> None:
         repository.check(location, version)
 
 
+def answer(data: bytes) -> None:
+    """Read an answer of a tracking server, whatever it was asked."""
+    client = RestClient(TrackingSettings(uri="http://host.invalid", max_retries=0))
+
+    def told(method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
+        return httpx.Response(200, content=data, request=httpx.Request(method, client.settings.uri))
+
+    client._answer = told  # type: ignore[method-assign]
+    for ask, _ in HONEST.values():
+        with contextlib.suppress(TrackingError):
+            ask(client)
+    client.close()
+
+
 def no_download(*_: str) -> str:
     return "/downloaded"
 
 
-TARGETS: dict[str, Target] = {one.__name__: one for one in (mlproject, environment, command, typed, zip_file, source)}
+TARGETS: dict[str, Target] = {
+    one.__name__: one for one in (mlproject, environment, command, typed, zip_file, source, answer)
+}
 
 _YAML = (
     "name: x\n", "entry_points:\n", "  main:\n", "    command: ", "    parameters:\n", "      x: ", "python: ",
@@ -184,6 +206,17 @@ def _zip(members: list[tuple[str, bytes, int, int]], changes: list[tuple[int, in
     return bytes(data)
 
 
+def _edited(text: str, changes: list[tuple[int, str]]) -> bytes:
+    for place, new in changes:
+        at = place % (len(text) + 1)
+        text = text[:at] + new + text[at + 1 :]
+    return text.encode("utf-8", "surrogatepass")
+
+
+_JSON = (
+    '"', "{}", "[]", "null", "true", "-1", "1e999", "NaN", "9" * 400, "\\ud800", ",", ":", "[" * 2000, "{", "}", "é",
+    "0.5", '"next_page_token": "x", ', "\0",
+)  # fmt: skip
 _NAMES = (
     "", ".", "..", "/", "a", "a/", "a/b", "a/b/c", "../a", "/a", "C:\\a", "a\\b", "a" * 256, "a/" * 200 + "b",
     "MLproject", ".git/config", "x\0y", "é" * 128, "CON", "a:b",
@@ -205,6 +238,11 @@ EXAMPLES: dict[str, st.SearchStrategy[bytes]] = {
         st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=4),
     ) | st.binary(max_size=60),
     "source": _joined(_texts(_URIS, 8), _texts(_URIS, 3)),
+    "answer": st.builds(
+        _edited,
+        st.sampled_from([json.dumps(content) for _, content in HONEST.values()]),
+        st.lists(st.tuples(st.integers(0, 600), st.sampled_from(_JSON) | st.text(max_size=3)), max_size=5),
+    ),
 }  # fmt: skip
 
 

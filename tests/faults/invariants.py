@@ -70,7 +70,8 @@ def _parents(stack: Observed, dag_id: str, run_id: str, runs: list[Any]) -> list
                 and int(index) in (-1, task["map_index"])
             ]
             ended = "failed" if bad else "success"
-            if bad and state == "success":  # what came behind was skipped: Airflow calls that a success
+            # A person failed the DAG run: Airflow skips what comes behind, and calls a skipped last task no failure.
+            if bad and any(task["task_id"].startswith(prefix) and task["state"] == "skipped" for task in tasks):
                 ended = "unknown"
             last = next(task for task in tasks if task["task_id"] == f"{prefix}end_run")
             if not bad and last["state"] != "success" and state == "failed":
@@ -115,10 +116,21 @@ def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any],
         if state == "success" and of_try != ["FINISHED"]:
             problems.append(f"2: {who}")
         truthful = of_try in (["FAILED"], ["KILLED"]) or (unrecorded and not of_try)
-        # A person may end a DAG run while a try is queued: it has a start then, but no process ever was.
-        if state in ("failed", "up_for_retry") and attempt["pid"] is not None and not truthful:
+        if state in ("failed", "up_for_retry") and not truthful and (of_try or _could_say(stack, base, attempt)):
             problems.append(f"2: {who}")
     return problems
+
+
+def _could_say(stack: Observed, base: str, attempt: dict[str, Any]) -> bool:
+    """Tell whether a try lived long enough to open a run, or to say why not.
+
+    A person may end it while it is queued (it has a start then, but no process ever was) or while its process starts.
+    """
+    if attempt["pid"] is None:
+        return False
+    where = f"{base}/taskInstances/{attempt['task_id']}/logs/{attempt['try_number']}"
+    log = str(stack.get(f"{where}?full_content=true&map_index={attempt['map_index']}"))
+    return "MLflow run " in log or "Task failed with exception" in log
 
 
 def _took_over(run: Any, task: dict[str, Any], number: int) -> bool:

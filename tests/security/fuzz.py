@@ -88,7 +88,7 @@ def environment(data: bytes) -> None:
 
 def command(data: bytes) -> None:
     """Build a command from a template and values: the first declared, the second a default, the third neither."""
-    template, *values = data.decode("utf-8", "surrogatepass" if data[:1] == b"!" else "replace").split(_SEPARATOR)
+    template, *values = data.decode("utf-8", "surrogateescape" if data[:1] == b"!" else "replace").split(_SEPARATOR)
     values = [*values, "", "", ""]
     parameters = {"x": Parameter("x"), "y": Parameter("y", "string", values[1])}
     project, entry_point = Project(Path("/"), None, None, {}), EntryPoint("main", template, parameters)

@@ -280,7 +280,7 @@ class _Linter:
                 say(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
 
     def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
-        mark = "mlflowvalue"
+        mark = shell_syntax.MARK
         for name in names[:_MAX_JUDGED]:
             try:
                 filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})

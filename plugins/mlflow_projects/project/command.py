@@ -127,7 +127,7 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     except (LookupError, ValueError, AttributeError, TypeError) as error:
         raise _unfillable(key, f"{type(error).__name__}: {str(error)[:100]}") from error
     as_mlflow = "".join(filled_in)
-    stem = _unused_word("mlflowvalue", as_mlflow)
+    stem = _unused_word(shell_syntax.MARK, as_mlflow)
     marked = ""
     marks: dict[str, str] = {}
     for text, (literal, field, spec, conversion) in zip(filled_in, parts, strict=True):
@@ -272,7 +272,7 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
             f"{key} ends with something that takes no arguments, so the parameters {', '.join(map(repr, extra))} "
             "would be lost; declare them in the MLproject."
         )
-    mark = _unused_word("mlflowextra", command)
+    mark = _unused_word(shell_syntax.MARK, command)
     # A function's arguments, say, may come to eval: the names too.
     words = [(name, f"--{mark} x", name) for name in extra]
     words += [(name, f"--{shlex.quote(str(name))} {mark}", value) for name, value in extra.items()]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 Words = Sequence[str | None]
 
 SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
-PYTHON = re.compile(r"(python|pypy)[\d.]*")
+PYTHON = re.compile(r"(i?python|pypy)[\d.]*")
 # Modules of Python that run the words after their name.
 _RUN_WORDS = ("timeit", "pdb", "IPython", "ptpython", "bpython")
 # They run the program that their words name, after options, settings and numbers of their own.
@@ -30,13 +30,15 @@ READ_WORDS = frozenset(
     (
         "eval", "ssh", "su", "runuser", "script", "watch", "parallel", "at", "batch", "tmux", "screen", "let",
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
-        "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine",
+        "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine", "csh", "tcsh", "fish",
+        "sg", "pwsh",
     )
 )  # fmt: skip
 # What they are given is data to them, apart from the options below.
 _TAKE_DATA = frozenset(
     (
-        ":", "[", "accelerate", "basename", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
+        ":", "[", "accelerate", "aws", "base64", "basename", "column", "dbt", "java", "jq", "nl", "pandoc",
+        "pytest", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
         "date", "deepspeed", "df", "diff", "dirname", "du", "echo", "egrep", "envsubst", "exit", "export", "false",
         "fgrep", "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jupyter", "kaggle",
         "kedro", "kill", "ln", "local", "ls", "mkdir", "mlflow", "mv", "nvidia-smi", "papermill", "pip", "pip3",
@@ -49,6 +51,8 @@ _TAKE_DATA = frozenset(
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
+_START = ("accelerate", "deepspeed", "horovodrun", "torchrun")  # Python, or what their words say
+_INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)")
 # They give what follows some of their options to a shell.
 _RUN_OPTIONS = {
     "find": r"-(exec|ok)(dir)?$",
@@ -171,8 +175,10 @@ def _positions(words: Words) -> Sequence[int]:
     """Return which of a command's words may name a program that gets the words behind it."""
     first = program_index(words)
     if words and name_of(words[first]) == "find":
-        return [first, *(at + 1 for at, word in enumerate(words[:-1]) if word in _EXEC)]
-    return range(first + 1) if takes_data(words) else range(len(words))  # with what runs it
+        begun = next((at for at, word in enumerate(words) if word in _EXEC), len(words))
+        return [first, *range(begun + 1, len(words))]
+    known = takes_data(words) and program_of(words) not in _START
+    return range(first + 1) if known else range(len(words))  # with what runs it
 
 
 def is_script(words: Words, at: int) -> bool:
@@ -210,6 +216,13 @@ def reads_words(words: Words, at: int) -> bool:
         return False
     names = [name_of(words[start]) for start in _positions(words) if start < at]
     return bool({*READ_WORDS, "trap"} & set(names))
+
+
+def runs_expressions(words: Words) -> bool:
+    """Tell whether a command's program runs code among its words, by options that are hard to tell from others."""
+    name = program_of(words)
+    is_module = bool(PYTHON.fullmatch(name)) and not set(_RUN_WORDS).isdisjoint(word or "" for word in words)
+    return _interpreter(name) is not None or is_module
 
 
 def reads_options(words: Words) -> bool:
@@ -294,7 +307,8 @@ def runs_file_named(words: Words, name: str) -> bool:
                 return True
         elif name in map(name_of, rest):
             found = _interpreter(program)
-            if program in ("source", ".", *READ_WORDS) or (found and not found.takes_first):
+            has_file = any(re.match(r"-\w*[fE]|--file", word or "") for word in rest)
+            if program in ("source", ".", *READ_WORDS) or (found and (has_file or not found.takes_first)):
                 return True
     return False
 
@@ -304,7 +318,7 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
 
     :param functions: of the script
     """
-    if "/dev/stdin" in words or ("-f" in words and "-" in words):
+    if any(_INPUT.fullmatch(word or "") for word in words) or ("-f" in words and "-" in words):
         return True
     if program_of(words) in READ:
         return False
@@ -365,8 +379,10 @@ def _python_indexes(words: Words) -> Iterator[int]:
 
 
 def _interpreter_indexes(interpreter: _Interpreter, words: Words) -> Iterator[int]:
-    code = re.compile(rf"-(?!-)[\w.]*[{interpreter.code}]|--(eval|print|expression|source)\b")
-    others = re.compile(rf"-[\w.]*?[{interpreter.file + interpreter.other or '-'}]")
+    # sed and awk: flags without a value first; "-i.temp" has one.
+    flags = "[nErsuzb]*" if interpreter.takes_first else r"(?!-)[\w.]*"
+    code = re.compile(rf"-{flags}[{interpreter.code}]|--(e[a-z]*|print|source)\b")
+    others = re.compile(rf"-{flags.rstrip('*')}*?[{interpreter.file + interpreter.other or '-'}]")
     is_given, index = not interpreter.takes_first, 0
     while index < len(words):
         word = words[index]

@@ -194,16 +194,24 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     at = nodes.index(inner)
     own = words[at]
     is_whole = own == mark
+    is_substitution = inner.type in ("command_substitution", "process_substitution")
+    if own is None and at <= interpreters.program_index(words) and re.search(r"[$`]", text_of(inner)):
+        raise PlaceError("in words that become a command")
+    if is_substitution and interpreters.opens_program(words, at):
+        raise PlaceError("in words that become a command")
     if at == 0:
         return place
     if interpreters.is_script(words, at):  # a value that is the script itself is what the author wants to be run
         return place if is_whole else _in_script(place, own, mark)
     if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
+    if is_whole and at < interpreters.program_index(words):
+        return Place(functools.partial(_no_setting, place))
     if is_whole and not interpreters.may_be_made(words):
         return place
+    if inner.type == "concatenation" and re.search(r"(?<!\$)\{", "".join(map(_unquoted, inner.children))):
+        raise PlaceError("beside braces that the shell makes words of")
     # A program that is not known may run any text in quotes that is more than a word.
-    is_substitution = inner.type in ("command_substitution", "process_substitution")
     is_text = not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
     is_data = interpreters.takes_data(words, functions_in(command))
     is_split = is_substitution and interpreters.reads_options(words)
@@ -211,6 +219,8 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         is_split
         or interpreters.may_be_code(words, at)
         or (is_text and not is_data and (place.quoted or re.search(r"\s", text_of(inner))))
+        or (not is_data and (words[0] is None or "-c" in words[:at]))
+        or (is_text and interpreters.runs_expressions(words))
     ):
         raise PlaceError("inside of a program's code")
     if (own or "").startswith(mark) and interpreters.opens_program(words, at):
@@ -272,6 +282,16 @@ def _no_option(place: Place, value: str) -> str:
     if value.startswith("-"):
         raise PlaceError("where it would be an option")
     return place.write(value)
+
+
+def _no_setting(place: Place, value: str) -> str:
+    if "=" in value or value.startswith("-"):
+        raise PlaceError("where it would be a setting or an option of the program's start")
+    return place.write(value)
+
+
+def _unquoted(node: Node) -> str:
+    return text_of(node) if node.type in WORDS else ""
 
 
 def _refuse(error: PlaceError, value: str) -> str:  # noqa: ARG001

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_syntax import (
+    MARK,
     around,
     commands_in,
     functions_in,
+    is_literal_body,
     is_read_twice,
     parse,
     runs_input,
@@ -44,7 +46,14 @@ _BUILTINS = frozenset(
         "unalias", "unset", "wait",
     )
 )  # fmt: skip
-_CHANGE_WORDS = ("alias", "coproc", "enable", "shopt")  # what is said behind them may mean something else
+_CHANGE_WORDS = ("alias", "coproc", "enable")  # what is said behind them may mean something else
+# Where the grammar takes one of these for a program, it has not understood the command ("time [[ … ]]", "! for …").
+_RESERVED = frozenset(
+    (
+        "!", "[[", "case", "coproc", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in",
+        "select", "then", "time", "until", "while", "{", "}",
+    )
+)  # fmt: skip
 _PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
 _PLAIN_EXPANSION = re.compile(r"\$\{#?(\w+|[@*])(:?[-+=?][^$`]*|[#%/^,][^$`]*|:\d+(:\d+)?)?\}", re.DOTALL)
 _PLAIN_NODES = frozenset(
@@ -63,14 +72,15 @@ _PLAIN_NODES = frozenset(
 _SPECIAL = re.compile(
     r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
     r"|OPT(ARG|ERR|IND)|PATH|PIPESTATUS|PROMPT_COMMAND|PS[0-4]|RANDOM|SECONDS|SHELLOPTS|SRANDOM|TMOUT|EPOCH\w+"
-    r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON\w+|PERL\w+|RUBY\w+|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT"
+    r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON(STARTUP|INSPECT|BREAKPOINT)|PERL\w+|RUBY\w+"
+    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT"
 )
-_STARTS_WITH_NAME = re.compile(r"[\"']?(\w+)(%%)?\+?=")
+_NAME_AND_VALUE = re.compile(r"(?s)(?:.*\W)?[\"']?(\w+)(%%)?[\"']?\+?=")
 _CODE_FILE = re.compile(
     r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile|\.(bashrc|bash_\w+|profile|zshrc)|\?"
 )
 _RENAMES = ("cp", "install", "ln", "mv")
-_WRITES_TEXT = ("echo", "printf", "cat", "tee", "sed", "awk", "envsubst", "tr", "cut", "head", "tail", "sort", "grep")
+_MAKE_NAMES = (*_RENAMES, "mkdir", "mktemp", "touch")
 
 
 def why_unsafe(root: Node, node: Node) -> str:
@@ -83,9 +93,15 @@ def why_unsafe(root: Node, node: Node) -> str:
             return "in a command with $'…', which not every shell reads"
         if found.type == "command" and _program(found) in _CHANGE_WORDS:
             return f"in a command with {_program(found)!r}"
+        if found.type == "command" and _is_misunderstood(found):
+            return "in a command that cannot be parsed"
+        if found.type.endswith("_redirect") and _has_words_behind(found):
+            return "in a command with words behind a redirection"
         if _reads_last_word(found):
             return "in a command with the variable '_', which holds the last word"
     script = text_of(root)
+    if "BASH_COMMAND" in script:
+        return "in a command that reads 'BASH_COMMAND', its own text"
     if _is_behind_sign(root, script, node):
         return "behind a '#'"
     if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
@@ -148,19 +164,44 @@ def _is_in_token(root: Node, script: str, at: int) -> bool:
 
 
 def _is_quoted(node: Node) -> bool:
-    kinds = {found.type for found in (node, *around(node))}
-    return bool(kinds & {"string", "raw_string", "heredoc_body"})
+    for found in (node, *around(node)):
+        if found.type in ("string", "raw_string", "heredoc_body"):
+            return True
+        if found.type in ("command_substitution", "process_substitution"):
+            return False
+    return False
+
+
+def _is_misunderstood(command: Node) -> bool:
+    """Tell whether a simple command begins with what is none: a reserved word, or an assignment behind ``time``."""
+    words = statics(command)
+    own = [word for word in words if word not in ("-p", "--")]
+    if own[:1] == ["time"]:
+        return bool(own[1:]) and (
+            own[1] is None or own[1] == "[" or own[1] in _RESERVED or "=" in own[1] or "[" in own[1]
+        )
+    return bool(own) and own[0] in _RESERVED
+
+
+def _has_words_behind(redirect: Node) -> bool:
+    """Tell whether words stand behind the redirection of a list: whose they are, the grammar does not know."""
+    body = redirect.parent and redirect.parent.child_by_field_name("body")
+    if body is None or body.type == "command":
+        return False
+    is_closed = any(child.type.endswith("&-") for child in redirect.children)  # ">&-" has no destination
+    more = redirect.children_by_field_name("destination")[not is_closed :]
+    return bool(redirect.children_by_field_name("argument") or (redirect.type == "file_redirect" and more))
 
 
 def _is_kept(root: Node, node: Node) -> bool:
     """Tell whether a script keeps what stands at a node: in a variable, a function's argument, or a file of text."""
     functions, inner = functions_in(node), node
     # "exec > file" sends all output of the script there.
-    if any(found.type == "command" and statics(found) == ["exec"] for found in walk(root)):
+    if any(found.type == "command" and statics(found)[-1:] == ["exec"] for found in walk(root)):
         return True
     for outer in around(node):
-        if outer.type == "file_redirect" and inner.type != "process_substitution":
-            return False  # a file's name
+        if outer.type in ("function_definition", "file_redirect"):  # what it says goes anywhere; a file's name
+            return True
         if outer.type in ("variable_assignment", "for_statement") and inner in outer.children_by_field_name("value"):
             return True
         if outer.type == "array" or (outer.type == "binary_expression" and "=~" in map(text_of, outer.children)):
@@ -179,7 +220,7 @@ def _is_kept(root: Node, node: Node) -> bool:
             outer.parent or outer, functions
         ):
             return True
-        if outer.type in ("redirected_statement", "pipeline") and any(_written_by(outer, functions)):
+        if outer.type in ("redirected_statement", "pipeline") and any(_written_by(outer)):
             return True
         inner = outer
     return False
@@ -188,16 +229,23 @@ def _is_kept(root: Node, node: Node) -> bool:
 def _keeps_word(command: Node, at: int, functions: Container[str]) -> bool:
     words = statics(command)
     program = interpreters.program_of(words)
-    if program in functions or program in ("cd", "pushd", "set", ".", "source"):
+    if program in functions or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
         return True
     if any(interpreters.is_script(words, index) for index in range(1, at)):  # an argument of the script
         return True
-    is_data = at > interpreters.program_index(words) and interpreters.takes_data(words, functions)
-    return not is_data and bool(_STARTS_WITH_NAME.match(text_of(words_of(command)[at])))  # env A=…, docker run -e A=…
+    # env A=…, docker run --env=A=…, of which a shell behind it reads A
+    has_shell = any(interpreters.SHELL.fullmatch(interpreters.name_of(word)) for word in words)
+    return has_shell and "=" in text_of(words_of(command)[at])
 
 
 def _keeps_input(node: Node, functions: Container[str]) -> bool:
-    return any(_program(found) in (*interpreters.READ, *functions) for found in commands_in(node))  # type: ignore[misc]
+    for found in commands_in(node):
+        program = _program(found)
+        if program in interpreters.READ or program in functions or program == "eval" or "xargs" in statics(found):
+            return True
+        if interpreters.SHELL.fullmatch(program):  # its script may read it
+            return True
+    return False
 
 
 @functools.lru_cache(maxsize=16)
@@ -209,8 +257,12 @@ def _is_plain_script(root: Node) -> bool:
 
 def _is_plain(node: Node, functions: Container[str]) -> bool:
     kind, text = node.type, text_of(node)
+    if kind == "arithmetic_expansion":  # of numbers only
+        return bool(re.fullmatch(r"\$\(\([\d\s+*/%()-]+\)\)", text))
     if kind not in _PLAIN_NODES or text.startswith("(("):
         return False
+    if kind == "heredoc_body":  # the grammar does not look into it
+        return is_literal_body(node) or not re.search(r"`|\$\(|\$\[|\$\{[^}]*[^\w}]", text)
     if kind == "expansion":
         return bool(_PLAIN_EXPANSION.fullmatch(text))
     if kind in ("binary_expression", "unary_expression"):
@@ -220,11 +272,16 @@ def _is_plain(node: Node, functions: Container[str]) -> bool:
         return kinds <= {"variable_assignment", "variable_name", "word"} and bool(_PLAIN_DECLARATION.match(text))
     if kind in ("variable_assignment", "for_statement"):
         name = node.child_by_field_name("name") or node.child_by_field_name("variable")
-        return name is not None and name.type == "variable_name" and not _SPECIAL.fullmatch(text_of(name))
+        if name is None or name.type != "variable_name":
+            return False
+        values = node.children_by_field_name("value")
+        is_known = kind == "variable_assignment" and all(MARK not in (static(value) or MARK) for value in values)
+        return is_known or not _SPECIAL.fullmatch(text_of(name))
     if kind == "file_redirect" and is_read_twice(node):
         return all(static(found) is not None for found in node.children_by_field_name("destination"))
     if kind == "test_command" and not text.startswith("[["):
-        return not any(_is_split(found) for found in walk(node))
+        # "[ ! $A $B ]" may be any test, as "-v" in a variable makes it one of names.
+        return not any(_is_split(found) for found in walk(node)) and not re.search(r"\s-[ao]\s", text)
     return kind != "command" or _is_plain_command(node, functions)
 
 
@@ -237,14 +294,27 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         return False
     if program in _BUILTINS and program not in functions and not (program == "set" and None not in words):
         return False
+    if (
+        program in ("test", "[")
+        and None in words[1:]
+        and not (len(words) == 4 and words[2])
+        and (len(words) != 3 or words[1] is None)
+    ):
+        return False
     if program in ("test", "[") and any(map(_is_split, nodes)):
+        return False
+    if program == "xargs" or "xargs" in words:
         return False
     if _has_input(command) and interpreters.runs_input(words, functions):
         return False
     is_data = interpreters.takes_data(words, functions)
     for at, (node, word) in enumerate(zip(nodes, words, strict=True)):
-        named = _STARTS_WITH_NAME.match(text_of(node))
-        if named and (named[2] or _SPECIAL.fullmatch(named[1])):
+        named = _NAME_AND_VALUE.match(text_of(node))
+        if named and at and MARK in (word or MARK) and (named[2] or _SPECIAL.fullmatch(named[1])):
+            return False
+        # Code of a program that is not known to be none, which may read what is exported.
+        is_code = not is_data or interpreters.may_be_code(words, at)
+        if at and "$" in (word or "") and is_code and not interpreters.is_script(words, at):
             return False
         if at and interpreters.is_script(words, at):
             if word is None or not _is_plain_script(parse(word)):
@@ -282,6 +352,8 @@ def _has_input(command: Node) -> bool:
     for outer in around(command):
         if outer.type == "pipeline" and inner != outer.named_children[0]:
             return True
+        if outer.type in ("heredoc_redirect", "herestring_redirect"):
+            return True
         if outer.type == "redirected_statement" and inner == outer.child_by_field_name("body"):
             redirects = outer.children_by_field_name("redirect")
             if any("<" in text_of(found)[:3] for found in redirects):
@@ -292,15 +364,14 @@ def _has_input(command: Node) -> bool:
 
 def _runs_written(root: Node) -> bool:
     """Tell whether a script runs a file that it writes, or may do so."""
-    functions = functions_in(root)
-    written = {file for found in walk(root) for file in _written_by(found, functions)}
+    written = {file for found in walk(root) for file in _written_by(found)}
     for found in commands_in(root):
         if _program(found) in _RENAMES:
             *sources, target = (interpreters.name_of(word) or "?" for word in statics(found)[1:] or ["?"])
             written.update(sources if target in (".", "..") else [target])
     if not written:
         return False
-    commands = [statics(found) for found in walk(root) if found.type == "command"]
+    commands = list(_all_commands(root))
     readers = [text_of(found) for found in walk(root) if found.type in ("redirected_statement", "pipeline")
                and runs_input(found)]  # fmt: skip
     if "?" in written:
@@ -314,16 +385,25 @@ def _runs_written(root: Node) -> bool:
     )
 
 
+def _all_commands(root: Node) -> Iterator[Sequence[str | None]]:
+    """Yield the words of each command of a script, and of the scripts in it."""
+    for found in walk(root):
+        if found.type == "command":
+            words = statics(found)
+            yield words
+            for at, word in enumerate(words):
+                if at and word and interpreters.is_script(words, at):
+                    yield from _all_commands(parse(word))
+
+
 def _runs_any_file(words: interpreters.Words) -> bool:
     program = interpreters.program_of(words)
     return program in ("source", ".") or interpreters.is_interpreter(program)
 
 
-def _written_by(statement: Node, functions: Container[str]) -> Iterator[str]:
-    """Yield the names of the files to which a statement writes text, without their folders; "?" if not known."""
-    if statement.type not in ("redirected_statement", "pipeline"):
-        return
-    if not any(_program(found) in _WRITES_TEXT or _program(found) in functions for found in commands_in(statement)):
+def _written_by(statement: Node) -> Iterator[str]:
+    """Yield the names of the files to which a statement writes, without their folders; "?" if not known."""
+    if statement.type not in ("redirected_statement", "pipeline", "function_definition"):
         return
     for found in walk(statement):
         if writes_file(found):

@@ -17,14 +17,14 @@ from mlflow_projects.project import interpreters
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
+# Begins the words that stand for values while a command is judged.
+MARK = "mlflowvalue"
 WORDS = ("word", "number", "extglob_pattern")
-# The nodes that a value must not add to a command.
-_STATEMENTS = frozenset(
+# How words are written, which a value may change; all other nodes must stay.
+_WRITING = frozenset(
     (
-        "command", "pipeline", "list", "redirected_statement", "file_redirect", "heredoc_redirect",
-        "herestring_redirect", "subshell", "command_substitution", "process_substitution", "arithmetic_expansion",
-        "expansion", "variable_assignment", "declaration_command", "test_command", "comment", "function_definition",
-        "compound_statement", "ERROR",
+        "concatenation", "string", "string_content", "raw_string", "translated_string", "word", "number", "regex",
+        "extglob_pattern", "heredoc_body", "heredoc_content", "simple_expansion", "variable_name",
     )
 )  # fmt: skip
 _DOCUMENT = re.compile(r"(?<![<(\d])<<(-?)[ \t]*(?:('[^'\n]*'|\"[^\"\n]*\")|([\\\w.-]+))")
@@ -53,8 +53,10 @@ def is_plain(value: str) -> bool:
 
 
 def shape(command: str) -> list[str]:
-    """Return the statements and expansions that the shell sees in a command, in their order."""
-    return [node.type for node in walk(parse(command)) if node.type in _STATEMENTS]
+    """Return what the shell sees in a command besides words, in its order, and the ends of its here-documents."""
+    kinds = [node.type for node in walk(parse(command)) if node.is_named and node.type not in _WRITING]
+    ends = {(quoted or bare).strip("'\"").replace("\\", "") for _, quoted, bare in _DOCUMENT.findall(command)}
+    return [*kinds, *(line for line in command.split("\n") if line.strip() in ends)]
 
 
 def commands(command: str) -> Iterator[tuple[list[str | None], bool]]:
@@ -167,6 +169,11 @@ def is_literal(redirect: Node) -> bool:
     return bool(set(start) & set("\"'\\"))
 
 
+def is_literal_body(body: Node) -> bool:
+    """Tell whether nothing is expanded in the body of a here-document."""
+    return body.parent is not None and is_literal(body.parent)
+
+
 def is_in_document(command: str, mark: str) -> bool:
     """Tell whether a mark stands in a line of a here-document, read without the grammar, which loses some."""
     ends: list[tuple[str, bool]] = []
@@ -192,7 +199,7 @@ def static(node: Node) -> str | None:
     if node.type == "raw_string":
         return text[1:-1]
     if node.type in WORDS:
-        return None if re.search(r"[*?\[~]", text) else re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""))
+        return None if re.search(r"[*?\[~]|\{[^{}]*[,.]", text) else re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""))
     if node.type == "string" and all(child.type in ("string_content", '"') for child in node.children):
         return re.sub(r'\\([$`"\\])', r"\1", text[1:-1].replace("\\\n", "")) if "`" not in text else None
     return None

@@ -337,4 +337,4 @@ def test_many_places_times_many_words_are_not_judged() -> None:
 def test_a_long_value_in_a_short_command_is_judged() -> None:
     value = "it's $(x) " * 5000
     assert build("run {x}", {"x": value}) == "run '" + value.replace("'", "'\"'\"'") + "'"
-    assert shell_syntax.shape("run '" + "$( x" * 20_000 + "'") == ["command"]
+    assert shell_syntax.shape("run '" + "$( x" * 20_000 + "'") == ["program", "command", "command_name"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,10 @@ def read_python_environment(project: Project) -> PythonEnvironment:
     if file is None:
         return PythonEnvironment("", (), ())
     content = read_yaml(file)
+    expansion = _Expansion(_top(project))
     if project.environment_kind == "conda_env":
-        return _from_conda(file, content)
+        python, pip = _from_conda(file, content)
+        return PythonEnvironment(python, (), expansion.of(project.root, file, pip))
     if not isinstance(content.get("python"), (str, int, float, type(None))):
         raise ProjectError(f"{file}: 'python' must be a version in quotes, such as '3.11'.")
     python = str(content.get("python") or "")
@@ -72,15 +75,15 @@ def read_python_environment(project: Project) -> PythonEnvironment:
             raise ProjectError(f"{file}: {number}; write it in quotes.")
     return PythonEnvironment(
         python=python,
-        build_requirements=_lines(file, "build_dependencies", content.get("build_dependencies")),
-        requirements=_Expansion(_top(project)).of(
-            project.root, file, _lines(file, "dependencies", content.get("dependencies"))
+        build_requirements=expansion.of(
+            project.root, file, _lines(file, "build_dependencies", content.get("build_dependencies"))
         ),
+        requirements=expansion.of(project.root, file, _lines(file, "dependencies", content.get("dependencies"))),
     )
 
 
-def _from_conda(file: Path, content: Mapping[str, Any]) -> PythonEnvironment:
-    """Take Python and the pip packages of a conda.yaml, as MLflow does for virtualenv and uv."""
+def _from_conda(file: Path, content: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return Python and the pip packages of a conda.yaml, as MLflow takes them for virtualenv and uv."""
     python, pip = "", ()  # type: tuple[str, tuple[str, ...]]
     dependencies = content.get("dependencies") or []
     if not isinstance(dependencies, list):
@@ -92,7 +95,7 @@ def _from_conda(file: Path, content: Mapping[str, Any]) -> PythonEnvironment:
             python = item.partition("=")[2].strip("= ")
         elif not (isinstance(item, str) and item.partition("=")[0].strip() in ("pip", "setuptools", "wheel")):
             raise ProjectError(f"{file}: {item!r} is a conda package; use env_manager 'conda' for it.")
-    return PythonEnvironment(python=python, build_requirements=(), requirements=pip)
+    return python, pip
 
 
 def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
@@ -115,6 +118,7 @@ class _Expansion:
     def __init__(self, top: Path) -> None:
         self._top = top.resolve()
         self._left = _MAX_REQUIREMENTS
+        self._checked: set[str] = set()
 
     def of(self, root: Path, file: Path, lines: Sequence[str], including: Sequence[Path] = ()) -> tuple[str, ...]:
         """Return the lines as an installer reads them.
@@ -122,11 +126,12 @@ class _Expansion:
         :param including: the files whose lines are being replaced
         """
         found: list[str] = []
-        for line in lines:
+        # As an installer joins them, of which an item of YAML may hold many.
+        for line in re.sub(r"\\\r?\n", "", "\n".join(lines)).splitlines():
             text = re.sub(r"(^|\s)#.*", "", line).strip()
+            self._check_options(root, file, text)
             named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
             if not named or re.search(r"://|\$\{", named[1]):  # what only the installer can read stays as it is
-                self._check_unread(root, file, text)
                 found += [text] if text else []
                 continue
             other = root / named[1].strip("'\"")
@@ -141,11 +146,25 @@ class _Expansion:
             found += self.of(other.parent, other, content.splitlines(), (*including, other.resolve()))
         return tuple(found)
 
-    def _check_unread(self, root: Path, file: Path, text: str) -> None:
+    def _check_options(self, root: Path, file: Path, text: str) -> None:
         """Refuse a file that only the installer will read, unless it came with the project or is a plain one."""
-        option = re.match(r"(?:-[rc]|--requirements?|--constraints?)[\s=]*(.*)", text)
-        name = option[1].strip("'\"") if option else ""
-        if not name or re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
+        if "-" not in text or text in self._checked:
+            return
+        self._checked.add(text)
+        try:
+            words = shlex.split(text)
+        except ValueError:  # a quote without an end
+            words = text.split()
+        options = [word for word in words if _names_file(word)]
+        if not options:
+            return
+        is_whole = re.match(r"-[rc]|--(requirement|constraint)(=|$)", words[0])
+        if not is_whole or len(options) > 1 or len(words) > 2:
+            raise ProjectError(
+                f"{file}: {text[:100]!r} must be one -r or -c with one file, and nothing else in its line."
+            )
+        name = words[1] if len(words) == 2 else re.sub(r"^(-[rc]|--\w+=)", "", words[0])
+        if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
             return
         if "${" in name or ":" in name:
             raise _outside(file, text)
@@ -169,6 +188,14 @@ class _Expansion:
                 f"or {_MAX_INCLUDED} within each other; put them into one."
             )
         return _decoded(content)
+
+
+def _names_file(word: str) -> bool:
+    """Tell whether a word is an option with a file of requirements; pip takes the beginnings of long options too."""
+    option = word.partition("=")[0]
+    if option.startswith("--"):
+        return len(option) > 2 and ("--requirement".startswith(option) or "--constraint".startswith(option))
+    return bool(re.match("-[rc]", option))
 
 
 def _outside(file: Path, text: str) -> ProjectError:

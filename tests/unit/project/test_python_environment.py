@@ -103,6 +103,23 @@ def test_no_other_file_is_read_that_did_not_come_with_the_project(line: str, tmp
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["build_dependencies", "dependencies", "pip"])
+@pytest.mark.parametrize("lines", [
+    ["-r ../airflow.cfg"], ["six\n-r ../airflow.cfg"], ["--pre -c ../airflow.cfg"], ["--constr=../airflow.cfg"],
+    ["--requirem=../airflow.cfg"], ["-c \\", "../airflow.cfg"], ["-\\", "c ../airflow.cfg"],
+    ["six -c ../airflow.cfg"], ['-"c" ../airflow.cfg'],
+])  # fmt: skip
+def test_no_spelling_of_an_option_reads_such_a_file(key: str, lines: list[str], tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (tmp_path / "airflow.cfg").write_text(SETTINGS)
+    (project / "MLproject").write_text(f"{'conda_env' if key == 'pip' else 'python_env'}: env.yaml\n")
+    content = {"dependencies": [{"pip": lines}]} if key == "pip" else {key: lines}
+    (project / "env.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ProjectError, match=r"outside of the project with more|and nothing else in its line"):
+        read_python_environment(load_project(project))
+
+
 PLAIN = """\
 # shared by all projects
 tiny==1.0 \\

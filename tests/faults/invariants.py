@@ -45,7 +45,7 @@ def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[st
     if stack.with_sagemaker:
         problems += _jobs(stack, run_id)
     if left := stack.processes(run_id):
-        problems.append(f"3: still alive: {[process.cmdline() for process in left]}")
+        problems.append(f"3: still alive: {list(map(str, left))}")  # cmdline() fails once it has ended
     return problems + _parents(stack, dag_id, run_id, runs)
 
 

@@ -121,7 +121,11 @@ def _disturb(stack: Stack, proxy: threading.Lock, dag_id: str, run_id: str, acti
         index = [f"/{task['map_index']}"] if task["map_index"] >= 0 else []
         if action == "mark a step failed":
             path = "".join([f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task['task_id']}", *index])
-            stack.send("PATCH", path, {"new_state": "failed"})
+            # It may have ended meanwhile, which Airflow tells as a conflict.
+            stack.wait(
+                lambda: stack.ask("PATCH", path, {"new_state": "failed"}).status_code < 500,
+                f"the mark of {task['task_id']}",
+            )
         else:
             stack.clear(dag_id, run_id, task_ids=[task["task_id"]], include_downstream=True)
     elif action.startswith("kill"):

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from mlflow_projects.cli.script_names import scripts_of
-from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.exceptions import ProjectError, one_line
 from mlflow_projects.project import quoting, shell_syntax
 from mlflow_projects.project.command import check_type, is_recordable, placeholders
 from mlflow_projects.project.paths import exists
@@ -61,7 +61,8 @@ class Finding:
     is_error: bool = True
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {'error' if self.is_error else 'warning'}: {public_text(self.message)}"
+        kind = "error" if self.is_error else "warning"
+        return one_line(f"{self.file}:{self.line}: {kind}: {public_text(self.message)}")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlflow_projects.cli import main
+from mlflow_projects.cli import check_rules, main
 from mlflow_projects.cli.check_rules import find_projects, lint_project
 from tests.conftest import ROOT
 
@@ -287,6 +288,29 @@ def test_no_name_or_link_of_a_project_ends_lint(write: Write) -> None:
     (root / "folder.py").mkdir()
     (root / "dangling.py").symlink_to("nowhere.py")
     assert any("holds no such file" in line for line in told(root))
+
+
+def test_many_unknown_keys_are_looked_for_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write("name: x\nentry_points: {main: {command: a}}\n" + "".join(f"key{n}: 1\n" for n in range(1000)))
+    compared, walked = [], []
+    monkeypatch.setattr(check_rules.difflib, "get_close_matches", lambda name, *_, **__: compared.append(name))
+
+    class Pairs(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            walked.append(self)
+            return super().__iter__()
+
+    compose = check_rules.compose_yaml
+
+    def watched(file: Path) -> Any:
+        node = compose(file)
+        node.value = Pairs(node.value)
+        return node
+
+    monkeypatch.setattr(check_rules, "compose_yaml", watched)
+    findings = told(root)
+    assert findings[100] == "MLproject:103: warning: and 900 more unknown keys, which MLflow ignores."
+    assert (len(findings), len(compared), len(walked)) == (101, 100, 2)
 
 
 def test_a_file_that_is_run_itself_must_be_executable(write: Write) -> None:

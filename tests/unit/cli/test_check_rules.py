@@ -330,6 +330,18 @@ def test_a_template_of_projects_is_passed_over(tmp_path: Path, capsys: pytest.Ca
     assert f"note     {folder} is a template, passed over." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "encoding"), [(b"proj\xff", "utf-8"), ("projét".encode(), "ascii")])
+def test_a_name_that_cannot_be_printed_is_escaped(name: bytes, encoding: str, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(name)
+    root.mkdir()
+    (root / "MLproject").write_text("name: x\n")
+    command = [sys.executable, "-m", "mlflow_projects.cli", "check", "--lint-only", str(tmp_path)]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "proj\\" in done.stdout
+
+
 def test_a_reader_that_has_enough_is_no_trouble(tmp_path: Path) -> None:
     for number in range(1000):
         folder = tmp_path / f"project{number}"

@@ -11,7 +11,8 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) i
 class PublicError(Exception):
     """An error whose sentence may be shown to everybody: each address in it is a public one.
 
-    It holds no control characters besides ends of lines and tabs: a name in it may want to command a terminal."""
+    It holds no control characters besides ends of lines and tabs: a name in it may want to command a terminal.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(public_text(message[:_MOST_READ])[:_MOST_SHOWN].translate(_CONTROLS))

@@ -140,7 +140,7 @@ ODD = {
     "half a character": ('name: "\\ud800"', "holds half a character"),
     "half a character as a key": ('entry_points: {"\\ud800": {command: x}}', "holds half a character"),
     "a NUL": ("name: a\0b", "mend this line"),
-    "a long tag": (f"%TAG !e! !{'x' * 300}\n---\nname: !e!x a\n", "a tag has more than 200 characters; write a short"),
+    "a long tag": (f"%TAG !e! !{'x' * 300}\n---\nname: !e!x a\n", "a tag has more than 200 characters; write"),
     "a number in a mapping": ('name: !!int {=: "1:59"}', "a mapping or list is no int; write the value by itself"),
     "a date in a list": ("name: !!timestamp [2024-01-01]", "a mapping or list is no timestamp; write"),
     "a large number as a key": ("1234567890123456: x", "a whole number as a key has more than 15 characters; write"),

@@ -31,6 +31,7 @@ _MANIFEST = "manifest.json"
 _OBJECT = re.compile("data/[0-9a-f]{32}")
 _UPLOAD_EVERY_SECONDS = 30.0
 _RESTLESS_ROUNDS = 10
+_MAX_FOLDERS = 100  # within each other; Python itself fails at a thousand
 # {path below the folder: (size in bytes, time of its last change in ns)}
 Snapshot = dict[str, tuple[int, int]]
 Log = Callable[[str], None]
@@ -136,8 +137,8 @@ def _remove_old_folders(base: Path, days: float, log: Log) -> None:
             if stat.S_ISDIR(state.st_mode) and time.time() - newest > days * 86_400:
                 log(f"Removing the checkpoint {folder}, unchanged for more than {days:g} days.")
                 remove(folder)
-        except OSError as error:  # another task's, which must not stop this one
-            log(f"The checkpoint {folder} cannot be removed ({error.strerror}).")
+        except (OSError, RecursionError) as error:  # another task's, which must not stop this one
+            log(f"The checkpoint {folder} cannot be removed ({getattr(error, 'strerror', error)}).")
 
 
 @dataclass
@@ -264,13 +265,15 @@ def _is_name(name: str) -> bool:
 
 
 def _snapshot(folder: Path) -> Snapshot:
-    """Return the files of a folder, a link to one of them (\"latest\") included.
+    """Return the files of a folder, a link to one of them ("latest") included.
 
     A link to elsewhere is none: a command in a container would get a file of the worker by it.
     """
     found: Snapshot = {}
     top = folder.resolve()
-    for base, _, names in os.walk(folder):
+    for base, below, names in os.walk(folder):
+        if len(Path(base).relative_to(folder).parts) >= _MAX_FOLDERS:
+            below.clear()
         for name in names:
             path = Path(base) / name
             # Renamed or removed at this moment, or a circle of links, which is a RuntimeError before Python 3.13.

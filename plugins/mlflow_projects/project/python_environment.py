@@ -149,9 +149,7 @@ class _Expansion:
             return
         if "${" in name or ":" in name:
             raise _outside(file, text)
-        with contextlib.suppress(
-            OSError, ValueError, RuntimeError
-        ):  # told when it is read
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # told when it is read
             self._check(file, text, root / name, _decoded(read_bytes(root / name, _MAX_REQUIREMENTS)))
 
     def _check(self, file: Path, text: str, other: Path, content: str) -> None:

@@ -189,9 +189,10 @@ def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path, log: list[st
 
 
 @pytest.mark.parametrize("kind", ["folder", "store"])
-def test_a_link_or_pipe_stops_nobody_and_brings_nothing_from_elsewhere(
-    kind: str, tmp_path: Path, log: list[str]
+def test_a_link_a_pipe_or_a_deep_folder_stops_nobody_and_brings_nothing_from_elsewhere(
+    kind: str, tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_MAX_FOLDERS", 2)  # Python's limit is hard to clean up after
     location = tmp_path / "kept" if kind == "folder" else f"file://{tmp_path}/kept"
     (tmp_path / "secret").write_text("of the worker")
     with use(location, tmp_path / "1", log) as checkpoint:
@@ -200,6 +201,8 @@ def test_a_link_or_pipe_stops_nobody_and_brings_nothing_from_elsewhere(
         (checkpoint.folder / "itself").symlink_to("itself")
         (checkpoint.folder / "elsewhere").symlink_to(tmp_path / "secret")
         os.mkfifo(checkpoint.folder / "pipe")
+        (checkpoint.folder / "a/b/c").mkdir(parents=True)
+        (checkpoint.folder / "a/b/c/deep").touch()
     with use(location, tmp_path / "2", log, key=TaskIdentity("d", "r", "other", 1, "a").key):
         pass
     with use(location, tmp_path / "3", log) as checkpoint:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from mlflow_projects.public_uri import public_text
 
+_MOST_READ, _MOST_SHOWN = 40_000, 20_000  # characters of a message, whose end may be that of a half address
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
 
 class PublicError(Exception):
-    """An error whose sentence may be shown to everybody: each address in it is a public one."""
+    """An error whose sentence may be shown to everybody: each address in it is a public one.
+
+    It holds no control characters besides ends of lines and tabs: a name in it may want to command a terminal.
+    """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(public_text(message))
+        super().__init__(public_text(message[:_MOST_READ])[:_MOST_SHOWN].translate(_CONTROLS))
+
+
+def one_line(text: str) -> str:
+    """Return a text in which a name can begin no line of its own, nor command a terminal."""
+    return text.translate({**_CONTROLS, ord("\n"): "\\n", ord("\t"): "\\t"})
 
 
 class ProjectError(PublicError):

@@ -20,6 +20,8 @@ _NAMES = {
     "\a": ("a", ""), "\0": ("0", ""),
     "&": ("", "amp"), "<": ("", "lt"), ">": ("", "gt"), '"': ("", "quot"), "'": ("", "apos"),
 }  # fmt: skip
+# Escaped once more in each text that quotes another, which doubles them. Any number would take time by the square.
+_BACKSLASHES = r"\\{1,16}"
 _LEAST_LINE = 8  # characters of a secret's line that is one by itself
 _LEAST_IN_BASE64 = 5  # bytes; less would be found in every other text
 
@@ -65,13 +67,12 @@ def _any_way(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass").hex()
     ways = [
         "".join(f"%(?:25)*{_any_case(f'{byte:02x}')}" for byte in character.encode("utf-8", "surrogatepass")),
-        # Any number of backslashes: escaped once more in each text that quotes another.
-        "".join(rf"\\\\*u{_any_case(units[at : at + 4])}" for at in range(0, len(units), 4)),
-        rf"\\\\*(?:{re.escape(character)}|U{_any_case(f'{code:08x}')}" + (f"|{short})" if short else ")"),
+        "".join(rf"{_BACKSLASHES}u{_any_case(units[at : at + 4])}" for at in range(0, len(units), 4)),
+        rf"{_BACKSLASHES}(?:{re.escape(character)}|U{_any_case(f'{code:08x}')}" + (f"|{short})" if short else ")"),
         rf"&(?:#0*{code}|#[xX]0*{_any_case(f'{code:x}')}" + (f"|{name});" if name else ");"),
     ]
     if code < 256:
-        ways.append(rf"\\\\*x{_any_case(f'{code:02x}')}")
+        ways.append(rf"{_BACKSLASHES}x{_any_case(f'{code:02x}')}")
     if character == " ":
         ways.append(r"\+")
     if character == "'":  # as a shell has it within single quotes

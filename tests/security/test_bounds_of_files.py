@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlflow_projects import exceptions
 from mlflow_projects.cli import check_rules
 from mlflow_projects.cli import main as command_line
 from mlflow_projects.cli.check_rules import lint_project
@@ -138,6 +140,12 @@ ODD = {
     "half a character": ('name: "\\ud800"', "holds half a character"),
     "half a character as a key": ('entry_points: {"\\ud800": {command: x}}', "holds half a character"),
     "a NUL": ("name: a\0b", "mend this line"),
+    "a long tag": (f"%TAG !e! !{'x' * 300}\n---\nname: !e!x a\n", "a tag has more than 200 characters; write"),
+    "a number in a mapping": ('name: !!int {=: "1:59"}', "a mapping or list is no int; write the value by itself"),
+    "a date in a list": ("name: !!timestamp [2024-01-01]", "a mapping or list is no timestamp; write"),
+    "a large number as a key": ("1234567890123456: x", "a whole number as a key has more than 15 characters; write"),
+    "a large number in a set": ("name: !!set {1234567890123456}", "a whole number as a key has more than 15"),
+    "a long name of an alias": ("name: *" + "A" * 900_000, "undefined alias"),
     "a list as a key": ("? [a]\n: b\n", "mend this line"),
     "another encoding": ("name: é".encode("utf-16"), "save it as UTF-8"),
 }
@@ -153,12 +161,36 @@ def test_an_odd_scalar_is_one_sentence_with_file_and_remedy(name: str, root: Pat
             read_python_environment(load_project(root))
         text = sentence_of(caught, root / file)
         assert remedy in text
-        assert ":1" in text or "UTF-8" in text
+        assert re.search(r":\d+: |UTF-8", text)
         (root / "MLproject").write_text("entry_points: {main: {command: x}}")
         if file != "MLproject":
             (root / file).unlink()
     (root / "MLproject").write_bytes(data)
     assert command_line(["check", "--lint-only", str(root)]) == 1
+
+
+def test_a_long_name_of_a_file_is_cut(root: Path) -> None:
+    (root / "MLproject").write_text("python_env: " + "A" * 900_000)
+    with pytest.raises(ProjectError, match="does not exist") as caught:
+        load_project(root)
+    sentence_of(caught, root / "MLproject:")
+
+
+def test_an_error_of_any_length_is_cut_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(ProjectError("x" * 10**6)) == "x" * 20_000
+    read: list[str] = []
+    monkeypatch.setattr(exceptions, "public_text", lambda text: read.append(text) or "")
+    ProjectError("x" * 10**6)
+    assert list(map(len, read)) == [40_000]
+
+
+def test_a_name_commands_no_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert str(ProjectError("a\x1b[2J\x9b\r\0b\n\tc")) == "a\\x1b[2J\\x9b\\x0d\\x00b\n\tc"
+    (root / "MLproject").write_text('entry_points: {"a\\e[2J\\nFAKE: fine": {command: 3}}')
+    assert command_line(["check", "--lint-only", str(root)]) == 1
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "'entry_points.a\\x1b[2J\\nFAKE: fine.command' is missing" in said
 
 
 def test_a_byte_order_mark_and_other_ends_of_lines_are_read_as_ever(root: Path) -> None:

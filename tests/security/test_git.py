@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import git_command
+from mlflow_projects.project import git_command, local_repository
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.fetch import fetch
 from mlflow_projects.project.git_authentication import GitCredentials
@@ -193,6 +193,17 @@ def test_a_head_that_leads_nowhere_is_no_commit(content: str, repository: Reposi
     (repository.tree / ".git/refs/heads/loop").write_text("ref: refs/heads/loop\n")
     (repository.tree / ".git/HEAD").write_text(content)
     assert head_commit(repository.tree) is None
+
+
+def test_a_head_that_may_not_be_read_is_no_commit(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert head_commit(repository.tree)
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local_repository.os, "open", refuse)
+        assert head_commit(repository.tree) is None
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(repository: Repository) -> None:

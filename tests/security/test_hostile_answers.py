@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from mlflow_projects.tracking import registry_rest
 from mlflow_projects.tracking.answers import json_texts
 from mlflow_projects.tracking.client import Run, TrackingClient
 from mlflow_projects.tracking.lookup import runs_of_dag_run
+from mlflow_projects.tracking.refusal import _quoted
 from mlflow_projects.tracking.registry import ModelSource
 from mlflow_projects.tracking.rest import RestClient
 from mlflow_projects.tracking.reuse_key import ARTIFACTS, ReuseKey, lost_artifacts, with_models
@@ -309,6 +311,21 @@ def test_a_refusal_of_any_shape_is_an_error_of_ours(
         assert status == 302 or any(code.encode() in body for code in codes)
 
 
+@pytest.mark.parametrize(
+    ("charset", "said"),
+    [(name, ": no") for name in ("", "utf-8", "US-ASCII", "windows-1252")] + [("punycode", ""), ("utf-7", "")],
+)
+def test_a_refusal_is_read_in_common_charsets_only(charset: str, said: str) -> None:
+    """Punycode takes time by the square: a mebibyte of it, hours."""
+    headers = {"Content-Type": f"text/plain; charset={charset}"}
+    assert _quoted(httpx.Response(403, headers=headers, content=b"no"), plain_text=True) == said
+
+
+def test_no_more_of_a_refusal_is_read_than_may_be_shown() -> None:
+    answer = httpx.Response(403, content=b" " * 9_999 + b"x" * 10**6)
+    assert _quoted(answer, plain_text=True) == ": x"
+
+
 def test_a_long_refusal_is_cut(server: Server, client: RestClient) -> None:
     body = json.dumps({"error_code": "BAD_REQUEST", "message": "x" * 100_000}).encode()
     whole = answer_of(body).replace(b"200 OK", b"400 No")
@@ -431,6 +448,11 @@ def test_a_tag_of_any_shape_is_read_as_none(text: str) -> None:
         {"files": [["a", 1]], "models": []},
         {"files": {"a": 1}, "models": [["m"]]},
         {"files": {}, "models": {"m": 1}},
+        {"files": {"\ud800/a": 1}, "models": []},
+        {"files": {"a\0/b": 1}, "models": []},
+        {"files": {"a/" * 2500: 1}, "models": []},
+        {"files": {"/a/b": 1}, "models": []},
+        {"files": {"a/../../b": 1}, "models": []},
         {"files": {f"folder{n}/a": 1 for n in range(1000)}, "models": []},
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import random
 import stat
@@ -18,6 +19,7 @@ import pytest
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import archive
 from mlflow_projects.project.cache import Cache
+from tests.support.hostile import hostile_server
 
 Member = tuple[str, bytes]
 
@@ -50,6 +52,7 @@ def end_of(data: bytes, at: int, form: str, *values: int) -> bytes:
 
 
 ONE = packed([("MLproject", b"name: x")])
+FIFTY = packed([(f"f{n}", b"") for n in range(50)])
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "an empty name": (changed(packed([("Q", b"x")]), b"Q", b"\0"), "a file with no name"),
     "no name at all": (packed([("", b"x")]), "a file with no name|not a usable zip file"),
@@ -66,6 +69,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "above, as Windows writes it": (packed([("..\\a", b"x")]), "would land outside"),
     "at the top": (packed([("/etc/x", b"x")]), "would land outside"),
     "a drive": (packed([("C:\\x", b"x")]), "would land outside"),
+    "a drive by itself": (packed([("C:", b"x")]), "would land outside"),
     "a link": (packed([("a", b"/etc/passwd")], mode=stat.S_IFLNK | 0o777), "a link or device"),
     "a device": (packed([("a", b"")], mode=stat.S_IFCHR | 0o666), "a link or device"),
     "a pipe": (packed([("a", b"")], mode=stat.S_IFIFO | 0o666), "a link or device"),
@@ -105,6 +109,7 @@ def test_it_is_one_sentence_and_leaves_nothing(name: str, tmp_path: Path) -> Non
 
 def test_what_people_pack_is_unpacked(tmp_path: Path) -> None:
     names = ["MLproject", "a b/ü.py", "con", "x" * 255, "/".join(["a"] * 90), "b/c:d"]
+    names += ["README.md:Zone.Identifier", "file::memory:"]
     data = packed([("a b/", b""), ("a b/", b""), *((name, b"x") for name in names)])
     assert unpack(data, tmp_path) == sorted(names)
 
@@ -153,3 +158,31 @@ def test_bzip2_makes_no_more_memory_than_a_block_of_it(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 10 * 40_000_000 < len(content) // len(block) * 40_000_000
     finally:
         tracemalloc.stop()
+
+
+def download(headers: str, body: bytes, tmp_path: Path) -> str:
+    """Download what a server sends with such headers, each with its end of line."""
+    whole = f"HTTP/1.1 200 OK\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with hostile_server(lambda connection: connection.sendall(whole)) as uri:
+        with archive.unpacked(f"{uri}/p.zip", None, Cache(tmp_path / "cache")) as unpacked:
+            return (unpacked.root / "MLproject").read_text()
+
+
+def test_a_download_is_taken_as_it_is_and_never_unpacked_by_the_way(tmp_path: Path) -> None:
+    assert download("Content-Encoding: identity\r\n", ONE, tmp_path) == "name: x"
+    for encoding, body in (("gzip, gzip", gzip.compress(gzip.compress(ONE))), ("gzip", gzip.compress(ONE))):
+        with pytest.raises(ProjectError, match=f"is sent with Content-Encoding: {encoding}, though"):
+            download(f"Content-Encoding: {encoding}\r\n", body, tmp_path)
+
+
+def test_a_download_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_SECONDS", -1.0)
+    with pytest.raises(ProjectError, match="is not downloaded after -1 seconds"):
+        download("", ONE, tmp_path)
+
+
+def test_too_many_members_are_seen_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 49)
+    monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("a member is read"))
+    with pytest.raises(ProjectError, match="holds 50 members; at most 49"):
+        unpack(FIFTY, tmp_path)

@@ -106,6 +106,16 @@ def test_any_mixture_of_spellings_is_found(secret: str, data: Any) -> None:
     assert hidden(f"<{text}>", [secret]) == "<***>"
 
 
+def test_a_text_that_is_quoted_four_times_is_known_and_a_run_of_backslashes_is_bounded() -> None:
+    text = 'pass"word'
+    for _ in range(4):
+        text = json.dumps(text)[1:-1]
+        assert hidden(text, ['pass"word']) == "***"
+    assert text.count("\\") == 15
+    for long in ("\\" * 1000 + '"word', "\\" * 1000 + "u0022word", "\\" * 1000 + "x22word"):
+        assert hidden(f"pass{long}", ['pass"word']) == f"pass{long}"
+
+
 def test_the_parts_of_a_longer_secret_stay_hidden_when_a_part_is_a_secret_too() -> None:
     mask("abcdef", "abcdef-and-more", "xabcdef")
     for text in ("abcdef-and-more", "xabcdef"):

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import threading
 import time
 import uuid
@@ -30,6 +31,7 @@ _MANIFEST = "manifest.json"
 _OBJECT = re.compile("data/[0-9a-f]{32}")
 _UPLOAD_EVERY_SECONDS = 30.0
 _RESTLESS_ROUNDS = 10
+_MAX_FOLDERS = 100  # within each other; Python itself fails at a thousand
 # {path below the folder: (size in bytes, time of its last change in ns)}
 Snapshot = dict[str, tuple[int, int]]
 Log = Callable[[str], None]
@@ -127,11 +129,16 @@ class _Here:
 
 def _remove_old_folders(base: Path, days: float, log: Log) -> None:
     for folder in base.iterdir():
-        if CHECKPOINT_KEY.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            newest = max([folder.stat().st_mtime, *(ns / 1e9 for _, ns in _snapshot(folder).values())])
-            if time.time() - newest > days * 86_400:
+        if not CHECKPOINT_KEY.fullmatch(folder.name):
+            continue
+        try:
+            state = folder.lstat()
+            newest = max([state.st_mtime, *(ns / 1e9 for _, ns in _snapshot(folder).values())])
+            if stat.S_ISDIR(state.st_mode) and time.time() - newest > days * 86_400:
                 log(f"Removing the checkpoint {folder}, unchanged for more than {days:g} days.")
                 remove(folder)
+        except (OSError, RecursionError) as error:  # another task's, which must not stop this one
+            log(f"The checkpoint {folder} cannot be removed ({getattr(error, 'strerror', error)}).")
 
 
 @dataclass
@@ -258,10 +265,21 @@ def _is_name(name: str) -> bool:
 
 
 def _snapshot(folder: Path) -> Snapshot:
+    """Return the files of a folder, a link to one of them ("latest") included.
+
+    A link to elsewhere is none: a command in a container would get a file of the worker by it.
+    """
     found: Snapshot = {}
-    for base, _, names in os.walk(folder):
+    top = folder.resolve()
+    for base, below, names in os.walk(folder):
+        if len(Path(base).relative_to(folder).parts) >= _MAX_FOLDERS:
+            below.clear()
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # renamed or removed at this moment
-                stat = (Path(base) / name).stat()
-                found[(Path(base) / name).relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+            path = Path(base) / name
+            # Renamed or removed at this moment, or a circle of links, which is a RuntimeError before Python 3.13.
+            with contextlib.suppress(OSError, RuntimeError):
+                real = path.resolve(strict=True) if path.is_symlink() else path
+                state = real.lstat()
+                if stat.S_ISREG(state.st_mode) and (real is path or real.is_relative_to(top)):
+                    found[path.relative_to(folder).as_posix()] = (state.st_size, state.st_mtime_ns)
     return found

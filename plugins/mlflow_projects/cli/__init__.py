@@ -6,6 +6,7 @@ Nothing but the standard library loads before a sub-command runs, so that ``--he
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from mlflow_projects.exceptions import ProjectError, TrackingError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; return 0 for success, 1 for an error that was printed in one sentence."""
+    for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal's encoding does not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

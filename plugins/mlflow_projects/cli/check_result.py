@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from mlflow_projects.exceptions import one_line
 from mlflow_projects.public_uri import public_text
 
 
@@ -25,4 +26,4 @@ class CheckResult:
     text: str
 
     def __str__(self) -> str:
-        return f"  {self.level.value:8} {public_text(self.text)}"
+        return f"  {self.level.value:8} {one_line(public_text(self.text))}"

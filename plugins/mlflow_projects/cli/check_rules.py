@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from mlflow_projects.cli.script_names import scripts_of
-from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.exceptions import ProjectError, one_line
 from mlflow_projects.project import quoting, shell_syntax
 from mlflow_projects.project.command import check_type, is_recordable, placeholders
 from mlflow_projects.project.paths import exists
@@ -43,7 +43,7 @@ _ENTRY_POINT_KEYS = ("parameters", "command")
 _PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
 _MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}
-_MAX_JUDGED = 100  # parameters of an entry point
+_MAX_JUDGED = 100  # parameters of an entry point, and unknown keys of a mapping
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
 
@@ -61,7 +61,8 @@ class Finding:
     is_error: bool = True
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {'error' if self.is_error else 'warning'}: {public_text(self.message)}"
+        kind = "error" if self.is_error else "warning"
+        return one_line(f"{self.file}:{self.line}: {kind}: {public_text(self.message)}")
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,25 @@ class _Lines:
 
     def __init__(self, file: Path) -> None:
         self._top = compose_yaml(file)
+        self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}  # of each mapping, by its id
 
     def of(self, key: Key) -> int:
         """Return the line of a key, or of the nearest one above it that the file spells out."""
         node, line = self._top, 1
         for part in key:
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            found = next(((k, value) for k, value in pairs if k.value == part), None)
+            found = self._pairs_of(node).get(part)
             if found is None:
                 break
             line, node = found[0].start_mark.line + 1, found[1]
         return line
+
+    def _pairs_of(self, node: yaml.Node | None) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            return {}
+        if id(node) not in self._pairs:
+            pairs = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+            self._pairs[id(node)] = {key.value: (key, value) for key, value in reversed(pairs)}  # the first counts
+        return self._pairs[id(node)]
 
     def repeated(self) -> Iterator[tuple[int, str, int]]:
         """Yield (line, key, line of the first) of every key that its mapping has twice."""
@@ -341,10 +350,9 @@ class _Linter:
         return any(pattern.search(_beginning(script)) for script in scripts)
 
     def _unknown_keys(self, key: Key, content: Mapping[Any, Any], known: Sequence[str]) -> None:
-        for name in map(str, content):
-            if name in known:
-                continue
-            place = f" in '{'.'.join(key)}'" if key else ""
+        unknown = [name for name in map(str, content) if name not in known]
+        place = f" in '{'.'.join(key)}'" if key else ""
+        for name in unknown[:_MAX_JUDGED]:
             if meant := difflib.get_close_matches(name, known, n=1):
                 self._warn(
                     (*key, name), f"unknown key '{name}'{place}, which MLflow ignores; do you mean '{meant[0]}'?"
@@ -353,6 +361,8 @@ class _Linter:
                 self._warn(
                     (*key, name), f"unknown key '{name}'{place}, which MLflow ignores; it knows {_listed(known)}."
                 )
+        if more := unknown[_MAX_JUDGED:]:
+            self._warn((*key, more[0]), f"and {len(more)} more unknown keys{place}, which MLflow ignores.")
 
     def _spec_error(self, error: SpecError) -> None:
         self._error(error.key, _without_place(error, self.file))

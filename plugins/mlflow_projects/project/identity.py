@@ -16,6 +16,7 @@ from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import local_repository
 
 _CHUNK = 2**20
+_MAX_LEVELS = 20  # of repositories within each other
 # Python writes there while a project runs; nobody means it as content, tracked or not.
 _NEVER = (b".git", b"__pycache__")
 
@@ -27,9 +28,9 @@ def tree_hash(root: Path, trusted_dirs: Sequence[Path] = ()) -> str:
     ``.gitignore`` hold in a folder outside of any repository too, if git is installed.
 
     :param trusted_dirs: as in :func:`mlflow_projects.project.local_repository.find`
-    :raises ProjectError: a file cannot be read
+    :raises ProjectError: a file cannot be read, or repositories lie too deeply within each other
     """
-    return _hash_of(os.fsencode(root), _listed(root, trusted_dirs), trusted_dirs)
+    return _tree_hash(root, trusted_dirs, 0)
 
 
 def path_hash(path: Path) -> str:
@@ -42,14 +43,25 @@ def path_hash(path: Path) -> str:
     return _hash_of(os.fsencode(path.parent), [os.fsencode(path.name)], with_names=False)
 
 
+def _tree_hash(root: Path, trusted_dirs: Sequence[Path], level: int) -> str:
+    if level > _MAX_LEVELS:
+        raise ProjectError(f"{root} is a git repository within {level} others; at most {_MAX_LEVELS} are entered.")
+    return _hash_of(os.fsencode(root), _listed(root, trusted_dirs), trusted_dirs, level)
+
+
 def _hash_of(
-    root: bytes, names: Iterable[bytes], trusted_dirs: Sequence[Path] = (), *, with_names: bool = True
+    root: bytes,
+    names: Iterable[bytes],
+    trusted_dirs: Sequence[Path] = (),
+    level: int = 0,
+    *,
+    with_names: bool = True,
 ) -> str:
     digest = hashlib.sha256()
     for name in sorted(set(names)):
         path = os.path.join(root, name)  # noqa: PTH118  (names may be no text)
         try:
-            kind, content = _content(path, trusted_dirs)
+            kind, content = _content(path, trusted_dirs, level)
         except FileNotFoundError:  # tracked, but deleted from the work tree
             continue
         except OSError as error:
@@ -60,13 +72,13 @@ def _hash_of(
     return digest.hexdigest()
 
 
-def _content(path: bytes, trusted_dirs: Sequence[Path]) -> tuple[bytes, bytes]:
+def _content(path: bytes, trusted_dirs: Sequence[Path], level: int) -> tuple[bytes, bytes]:
     """Return (kind, hash of the content) of a file or link."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         return b"link", hashlib.sha256(os.readlink(path)).digest()  # noqa: PTH115
     if stat.S_ISDIR(mode):  # a repository inside of this one
-        return b"folder", tree_hash(Path(os.fsdecode(path)), trusted_dirs).encode()
+        return b"folder", _tree_hash(Path(os.fsdecode(path)), trusted_dirs, level + 1).encode()
     if not stat.S_ISREG(mode):  # a pipe or socket: reading it could last for ever
         return b"special", b""
     digest = hashlib.sha256()

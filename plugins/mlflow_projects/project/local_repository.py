@@ -183,13 +183,16 @@ def _is_file(path: Path) -> bool:
 
 
 def _read(path: Path, limit: int = _MAX_SMALL) -> str | None:
-    """Return the text of a regular file; None for anything else, which may never end."""
+    """Return the text of a regular file; None for one that cannot be read, and for what may never end."""
     if not _is_file(path):
         return None
-    # Nothing that took its place meanwhile is waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123
-        return file.read(limit).decode("utf-8", "surrogateescape")
+    try:
+        # Nothing that took its place meanwhile is waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # noqa: PTH123
+            return file.read(limit).decode("utf-8", "surrogateescape")
+    except OSError:  # that of another user, say
+        return None
 
 
 @contextlib.contextmanager

@@ -216,7 +216,8 @@ def find_environment(
             raise SpecError(f"{file}: '{key}' must be the name of a file in the project.", (key,))
         path = root / content[key]
         if not is_file(path):
-            raise SpecError(f"{file}: '{key}' names {content[key]!r}, but {path} does not exist.", (key,))
+            name = content[key][:100]
+            raise SpecError(f"{file}: '{key}' names {name!r}, but {root / name} does not exist.", (key,))
         return key, path
     # MLflow also takes these files when the MLproject does not mention them.
     if (root / "python_env.yaml").is_file():

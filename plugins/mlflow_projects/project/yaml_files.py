@@ -23,8 +23,12 @@ MAX_NODES = 50_000
 MAX_DEPTH = 100
 _MAX_BITS = 1000  # of a whole number
 _MAX_SCALAR = 1000  # characters of a number or date; one of base 60 takes time by the square
+_MAX_TAG = 200  # characters; a file names a tag's beginning once, and uses it often
+_MAX_WHOLE_KEY = 15  # characters; of larger numbers many have one hash, so that a mapping of them takes hours
 _SHORT = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "bool", "null"))
+_WHOLE = "tag:yaml.org,2002:int"
 _TOO_LONG = "a number has more than 300 digits; write it in quotes"
+_MAX_PROBLEM = 300  # characters of a sentence's middle
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # What PyYAML's constructors raise for a scalar that is none of its kind, such as the date 2020-99-99.
 _NO_SCALAR = (ValueError, AttributeError, LookupError, ArithmeticError, TypeError)
@@ -125,7 +129,11 @@ class _Limits(yaml.composer.Composer):
         self._sizes: dict[yaml.Node, tuple[int, int, int]] = {}  # nodes, characters and levels of each node
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[attr-defined]
+        event = self.peek_event()  # type: ignore[attr-defined]
+        mark = event.start_mark
+        if len(getattr(event, "tag", None) or "") > _MAX_TAG:
+            problem = f"a tag has more than {_MAX_TAG} characters; write a short one"
+            raise yaml.constructor.ConstructorError(None, None, problem, mark)
         is_alias = self.check_event(yaml.AliasEvent)  # type: ignore[attr-defined]
         self._level += 1
         self._composed += 1
@@ -141,12 +149,24 @@ class _Limits(yaml.composer.Composer):
             if len(node.value) > _MAX_SCALAR and node.tag in _SHORT:
                 raise yaml.constructor.ConstructorError(None, None, _TOO_LONG, mark)
         else:
+            self._check_numbers(node)
             children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
             nodes, characters, levels = zip((0, 0, 0), *(self._sizes[child] for child in children), strict=True)
             size = (1 + sum(nodes), sum(characters), 1 + max(levels))
         self._check(mark, *size)
         self._sizes[node] = size
         return node
+
+    @staticmethod
+    def _check_numbers(node: yaml.Node) -> None:
+        """Refuse a mapping or list that is called a number, and keys that are large whole numbers."""
+        if node.tag in _SHORT:  # PyYAML takes the value of its key "=", however long that is
+            problem = f"a mapping or list is no {node.tag.rpartition(':')[2]}; write the value by itself"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag == _WHOLE and len(key.value) > _MAX_WHOLE_KEY:
+                problem = f"a whole number as a key has more than {_MAX_WHOLE_KEY} characters; write it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
 
     @staticmethod
     def _check(mark: Any, nodes: int, characters: int, levels: int) -> None:
@@ -206,6 +226,8 @@ def _spec_error(file: Path, text: str, error: yaml.YAMLError) -> SpecError:
         line = text.count("\n", 0, error.position) + 1
     where = f"{file}:{line}" if line else str(file)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if len(problem) > _MAX_PROBLEM:  # it repeats what is in the file; the remedy stands at its end
+        problem = f"{problem[: _MAX_PROBLEM - 100]}…{problem[-100:]}"
     if isinstance(error, _TooMuchError):
         return SpecError(f"{where}: the file holds {problem}; put data into other files.", line=line)
     remedy = "" if "; write" in problem else "; mend this line"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import ssl
 from typing import TYPE_CHECKING
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from mlflow_projects.tracking.server import TrackingSettings
 
 _LONGEST_QUOTE = 200
+_MOST_READ = 10_000  # bytes
+# The others of Python's codecs are for more than texts, and some take time by the square.
+_CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "latin-1", "windows-1252")
 # OpenSSL's X509_V_ERR_…: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
 _CERTIFICATE_EXPIRED = 10
 _OTHER_NAME = (62, 64)  # for a host name, for an IP address
@@ -86,10 +88,10 @@ def _quoted(answer: httpx.Response, *, plain_text: bool = False) -> str:
     text = said.group(1) if said else ""
     if not text:
         content = json_object(answer.content)
+        charset = (answer.charset_encoding or "utf-8").lower()
         message = "" if content is None else content.get("message")
         text = message if isinstance(message, str) else ""
-        if content is None and plain_text and b"<" not in answer.content:
-            with contextlib.suppress(LookupError, ValueError):  # httpx takes any codec of Python for a charset
-                text = answer.content.decode(answer.charset_encoding or "utf-8", "replace")
+        if content is None and plain_text and charset in _CHARSETS and b"<" not in answer.content:
+            text = answer.content[:_MOST_READ].decode(charset, "replace")
     text = " ".join(whole_characters(text).split()).rstrip(".")
     return f": {text}" if 0 < len(text) <= _LONGEST_QUOTE else ""

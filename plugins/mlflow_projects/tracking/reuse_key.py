@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.answers import json_object
+from mlflow_projects.tracking.answers import json_object, whole_characters
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
 from mlflow_projects.tracking.run_files import run_files
 from mlflow_projects.tracking.tags import REUSED_FROM
@@ -30,6 +30,7 @@ _MAX_FOUND = 100
 _MAX_FILES = 100
 _MAX_FOLDERS = 20
 _MAX_TAG = 8000
+_MAX_PATH = 4096
 _VERSION = 1  # of the key's form
 
 
@@ -168,9 +169,16 @@ def _noted(run: Run) -> tuple[dict[str, int], list[str]] | None:
         return None
     if len(files) > _MAX_FILES or len(models) > _MAX_FILES:
         return None
+    if not all(map(_can_be_asked_for, files)):
+        return None
     if not all(isinstance(size, int) for size in files.values()) or not all(isinstance(one, str) for one in models):
         return None
     return files, models
+
+
+def _can_be_asked_for(path: str) -> bool:
+    is_text = "\0" not in path and whole_characters(path) == path
+    return is_text and len(path) <= _MAX_PATH and not path.startswith("/") and ".." not in path.split("/")
 
 
 def _in_folders_of(client: TrackingClient, run_id: str, files: Mapping[str, int]) -> Sequence[Any]:

@@ -33,7 +33,8 @@ from mlflow_projects.ui.sources import DagRunRecord, PageProblem
 
 MAX_RUNS = 100
 MAX_VALUES = 50  # parameters, and metrics, of one run
-MAX_TEXT = 500
+MAX_TEXT = 500  # characters of a parameter …
+MAX_LONG_TEXT = 8000  # … and of a reason or an output
 MAX_HISTORIES = 12
 MAX_POINTS = 2000  # read of one history …
 PLOTTED_POINTS = 200  # … and sent to the browser
@@ -140,6 +141,7 @@ def _run_of(client: TrackingClient, dag_id: str, dag_run_id: str, mlflow_run_id:
 def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
     original = run.tags.get(REUSED_FROM, "")
     params = run.params or _announced(run.tags.get(PARAMETERS, ""))
+    failed = run.status in ("FAILED", "KILLED")
     return {
         "id": run.run_id,
         "name": run.name,
@@ -152,9 +154,9 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "url": client.settings.run_url(run.experiment_id, run.run_id),
         "reused": original,
         "original_url": client.settings.run_url(run.experiment_id, original) if original else "",
-        "reason": public_text(run.tags.get(REASON, "")) if run.status in ("FAILED", "KILLED") else "",
-        "output": public_text(run.tags.get(OUTPUT_TAIL, "")) if run.status in ("FAILED", "KILLED") else "",
-        "params": _first(params, sorted, lambda text: public_text(text)[:MAX_TEXT]),
+        "reason": _shown(run.tags.get(REASON, ""), MAX_LONG_TEXT) if failed else "",
+        "output": _shown(run.tags.get(OUTPUT_TAIL, ""), MAX_LONG_TEXT) if failed else "",
+        "params": _first(params, sorted, lambda text: _shown(text, MAX_TEXT)),
         "metrics": _first(run.metrics, lambda keys: sorted(keys, key=_interest), _sendable),
         "more_params": max(0, len(params) - MAX_VALUES),
         "more_metrics": max(0, len(run.metrics) - MAX_VALUES),
@@ -165,6 +167,11 @@ def _first(
     values: Mapping[str, Any], order: Callable[[Mapping[str, Any]], list[str]], send: Callable[[Any], Any]
 ) -> list[tuple[str, Any]]:
     return [(key, send(values[key])) for key in order(values)[:MAX_VALUES]]
+
+
+def _shown(text: str, most: int) -> str:
+    """Return a text's beginning; far more is read than shown, so that no half of an address is."""
+    return public_text(text[: 10 * most])[:most]
 
 
 def _announced(text: str) -> dict[str, str]:

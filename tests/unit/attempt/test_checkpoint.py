@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlflow_projects.attempt import checkpoint as module
 from mlflow_projects.attempt.checkpoint import Checkpoint, CheckpointSettings, kept_checkpoint
 from mlflow_projects.backends.object_store import object_store
 from mlflow_projects.exceptions import ProjectError, StepFailedError
@@ -185,3 +186,46 @@ def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path, log: list[st
     with pytest.raises(ProjectError, match="outside its folder"):
         with use(f"file://{tmp_path}/kept", tmp_path / "1", log):
             pass
+
+
+@pytest.mark.parametrize("kind", ["folder", "store"])
+def test_a_link_a_pipe_or_a_deep_folder_stops_nobody_and_brings_nothing_from_elsewhere(
+    kind: str, tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_FOLDERS", 2)  # Python's limit is hard to clean up after
+    location = tmp_path / "kept" if kind == "folder" else f"file://{tmp_path}/kept"
+    (tmp_path / "secret").write_text("of the worker")
+    with use(location, tmp_path / "1", log) as checkpoint:
+        (checkpoint.folder / "epoch").write_text("1")
+        (checkpoint.folder / "latest").symlink_to("epoch")
+        (checkpoint.folder / "itself").symlink_to("itself")
+        (checkpoint.folder / "elsewhere").symlink_to(tmp_path / "secret")
+        os.mkfifo(checkpoint.folder / "pipe")
+        (checkpoint.folder / "a/b/c").mkdir(parents=True)
+        (checkpoint.folder / "a/b/c/deep").touch()
+    with use(location, tmp_path / "2", log, key=TaskIdentity("d", "r", "other", 1, "a").key):
+        pass
+    with use(location, tmp_path / "3", log) as checkpoint:
+        found = files(checkpoint) if kind == "store" else {}
+    assert found == ({"epoch": "1", "latest": "1"} if kind == "store" else {})
+    assert " 2 checkpoint file(s)" in log[-1]
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_stops_nothing(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [TaskIdentity("d", "r", name, 1, "a").key for name in ("one", "two")]
+    for name in old:
+        (tmp_path / "kept" / name).mkdir(parents=True)
+        os.utime(tmp_path / "kept" / name, (OLD, OLD))
+    tried = []
+
+    def refuse(folder: Path) -> None:
+        tried.append(folder.name)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "remove", refuse)
+    with use(tmp_path / "kept", tmp_path / "1", log):
+        pass
+    assert sorted(tried) == sorted(old)
+    assert sum("cannot be removed (Permission denied)" in line for line in log) == 2

@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlflow_projects.cli import main
+from mlflow_projects.cli import check_rules, main
 from mlflow_projects.cli.check_rules import find_projects, lint_project
 from tests.conftest import ROOT
 
@@ -289,6 +290,29 @@ def test_no_name_or_link_of_a_project_ends_lint(write: Write) -> None:
     assert any("holds no such file" in line for line in told(root))
 
 
+def test_many_unknown_keys_are_looked_for_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write("name: x\nentry_points: {main: {command: a}}\n" + "".join(f"key{n}: 1\n" for n in range(1000)))
+    compared, walked = [], []
+    monkeypatch.setattr(check_rules.difflib, "get_close_matches", lambda name, *_, **__: compared.append(name))
+
+    class Pairs(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            walked.append(self)
+            return super().__iter__()
+
+    compose = check_rules.compose_yaml
+
+    def watched(file: Path) -> Any:
+        node = compose(file)
+        node.value = Pairs(node.value)
+        return node
+
+    monkeypatch.setattr(check_rules, "compose_yaml", watched)
+    findings = told(root)
+    assert findings[100] == "MLproject:103: warning: and 900 more unknown keys, which MLflow ignores."
+    assert (len(findings), len(compared), len(walked)) == (101, 100, 2)
+
+
 def test_a_file_that_is_run_itself_must_be_executable(write: Write) -> None:
     root = write("entry_points: {main: {command: ./run.sh}}", **{"run.sh": ""})
     assert told(root) == [
@@ -304,6 +328,18 @@ def test_a_template_of_projects_is_passed_over(tmp_path: Path, capsys: pytest.Ca
     (folder / "MLproject").write_text("name: {{cookiecutter.name}}\n")
     assert main(["check", "--lint-only", str(tmp_path)]) == 0
     assert f"note     {folder} is a template, passed over." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "encoding"), [(b"proj\xff", "utf-8"), ("projét".encode(), "ascii")])
+def test_a_name_that_cannot_be_printed_is_escaped(name: bytes, encoding: str, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(name)
+    root.mkdir()
+    (root / "MLproject").write_text("name: x\n")
+    command = [sys.executable, "-m", "mlflow_projects.cli", "check", "--lint-only", str(tmp_path)]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "proj\\" in done.stdout
 
 
 def test_a_reader_that_has_enough_is_no_trouble(tmp_path: Path) -> None:

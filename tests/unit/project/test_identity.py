@@ -166,6 +166,17 @@ def test_a_repository_inside_counts_by_its_files(project: Path) -> None:
     assert tree_hash(project) != before
 
 
+def test_repositories_within_each_other_have_a_limit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for depth in ("sub", "sub/sub", "sub/sub/sub"):
+        (project / depth).mkdir(exist_ok=True)
+        commit(project / depth)
+    monkeypatch.setattr(identity, "_MAX_LEVELS", 3)
+    assert tree_hash(project)
+    monkeypatch.setattr(identity, "_MAX_LEVELS", 2)
+    with pytest.raises(ProjectError, match="sub/sub/sub is a git repository within 3 others; at most 2 are entered"):
+        tree_hash(project)
+
+
 def test_folder_commit_and_zip_of_the_same_files_are_the_same(project: Path, tmp_path: Path) -> None:
     write(project, {"bin/tool": (b"#!/bin/sh\n", True)})
     commit(project.parent)

@@ -55,6 +55,21 @@ def test_a_running_step_shows_its_parameters_and_a_failed_one_why(client: Memory
     assert shown["b"]["metrics"] == [("acc", 0.5), ("loss", "nan")]
 
 
+def test_a_long_text_is_cut_before_it_is_read(client: MemoryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    public_text = reading.public_text
+    monkeypatch.setattr(reading, "public_text", lambda text: read.append(len(text)) or public_text(text))
+    long, half = "x" * 10**6, f"{'x' * 7990} https://user:{'p' * 50}@host/x"
+    tags = {"mlflow_projects.reason": half, "mlflow_projects.output_tail": long}
+    parameters = json.dumps({"a": long})
+    tags |= {"airflow.dag_id": "d", "airflow.run_id": "r", "mlflow_projects.parameters": parameters}
+    client.search_runs = lambda *_, **__: [Run("i", "0", "n", "FAILED", "", tags=tags)]  # type: ignore[method-assign]
+    (shown,) = reading.tree(client, "d", dag_run("r"))["runs"]
+    assert shown["reason"] == f"{'x' * 7990} https://h"
+    assert (len(shown["output"]), shown["params"]) == (8000, [("a", "x" * 500)])
+    assert sorted(read) == [5000, len(half), 80_000]
+
+
 def test_details_are_given_only_to_the_dag_run_that_owns_the_run(client: MemoryClient) -> None:
     step = made(client, "mine", "r1", "a")
     nested = client.create_run(step.experiment_id, "nested", now(), {"mlflow.parentRunId": step.run_id})

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+
+from mlflow_projects.project import code_options
 
 Words = Sequence[str | None]
 
@@ -63,31 +64,6 @@ _RUN_OPTIONS = {
     "split": r"--filter",
     "sort": r"--compress-program",
     "rsync": r"-[a-zA-Z]*e|--rsh",
-}
-_SCRIPT_FILE = re.compile(r".*\.(pl|pm|rb|[cm]?js|ts|[rR]|jl|lua|php)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class _Interpreter:
-    """How a program is told its code.
-
-    :param code: letters of the options after which code follows
-    :param file: letters of the options after which the name of a file with code follows
-    :param other: letters of the options after which anything else follows
-    :param takes_first: whether its first word that is no option is code, unless an option gave it
-    """
-
-    code: str
-    file: str = ""
-    other: str = ""
-    takes_first: bool = False
-
-
-_INTERPRETERS = {
-    re.compile(r"(perl|ruby|node|nodejs|lua|luajit|julia|R|Rscript)[\d.]*"): _Interpreter("eEp"),
-    re.compile(r"php[\d.]*"): _Interpreter("rBRE"),
-    re.compile(r"[gmn]?awk"): _Interpreter("e", file="fE", other="Fvil", takes_first=True),
-    re.compile(r"g?sed"): _Interpreter("e", file="f", other="l", takes_first=True),
 }
 
 
@@ -222,7 +198,7 @@ def runs_expressions(words: Words) -> bool:
     """Tell whether a command's program runs code among its words, by options that are hard to tell from others."""
     name = program_of(words)
     is_module = bool(PYTHON.fullmatch(name)) and not set(_RUN_WORDS).isdisjoint(word or "" for word in words)
-    return _interpreter(name) is not None or is_module
+    return code_options.interpreter(name) is not None or is_module
 
 
 def reads_options(words: Words) -> bool:
@@ -242,8 +218,8 @@ def opens_program(words: Words, at: int) -> bool:
             program = python_program([*between, "x"])
             if program is None or program[1] == len(between):
                 return True
-        elif interpreter := _interpreter(name):
-            if interpreter.takes_first or not any(_SCRIPT_FILE.fullmatch(word or "") for word in between):
+        elif interpreter := code_options.interpreter(name):
+            if interpreter.takes_first or not any(code_options.SCRIPT_FILE.fullmatch(word or "") for word in between):
                 return True
         elif SHELL.fullmatch(name) and _argument_index([*between, "x"]) == len(between):
             return True
@@ -265,12 +241,12 @@ def takes_data(words: Words, functions: Container[str] = ()) -> bool:
     if PYTHON.fullmatch(name):
         program = python_program(rest)
         return program is not None and rest[program[1]] != "-"
-    if interpreter := _interpreter(name):
+    if interpreter := code_options.interpreter(name):
         # Its code, or a file of it, is among the words; else it reads it.
         code = rf"-(?!-)[\w.]*[{interpreter.code}{interpreter.file}]|--(eval|print|expression|file|source)\b"
         return any(
             re.match(code, found)
-            or _SCRIPT_FILE.fullmatch(found)
+            or code_options.SCRIPT_FILE.fullmatch(found)
             or (interpreter.takes_first and not found.startswith("-"))
             for found in rest
             if found is not None
@@ -306,7 +282,7 @@ def runs_file_named(words: Words, name: str) -> bool:
             if name in ((rest[index] if index is not None else first_argument(rest)) or ""):
                 return True
         elif name in map(name_of, rest):
-            found = _interpreter(program)
+            found = code_options.interpreter(program)
             has_file = any(re.match(r"-\w*[fE]|--file", word or "") for word in rest)
             if program in ("source", ".", *READ_WORDS) or (found and (has_file or not found.takes_first)):
                 return True
@@ -343,13 +319,9 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
     return False
 
 
-def _interpreter(name: str) -> _Interpreter | None:
-    return next((found for pattern, found in _INTERPRETERS.items() if pattern.fullmatch(name)), None)
-
-
 def is_interpreter(name: str) -> bool:
     """Tell whether a program of that name runs code that it is given, in a file or a word."""
-    return any(pattern.fullmatch(name) for pattern in (SHELL, PYTHON, *_INTERPRETERS))
+    return any(pattern.fullmatch(name) for pattern in (SHELL, PYTHON, *code_options.INTERPRETERS))
 
 
 def _code_indexes(name: str, words: Words) -> Iterator[int]:
@@ -361,8 +333,8 @@ def _code_indexes(name: str, words: Words) -> Iterator[int]:
                 yield index + (found.end() == len(word or ""))
     elif PYTHON.fullmatch(name):
         yield from _python_indexes(words)
-    elif interpreter := _interpreter(name):
-        yield from _interpreter_indexes(interpreter, words)
+    elif interpreter := code_options.interpreter(name):
+        yield from code_options.code_indexes(interpreter, words)
 
 
 def _python_indexes(words: Words) -> Iterator[int]:
@@ -376,31 +348,3 @@ def _python_indexes(words: Words) -> Iterator[int]:
         yield program[1]
     elif program[0] == "m" and re.sub(r"^-\w*m", "", words[program[1]] or "") in _RUN_WORDS:
         yield from range(program[1] + 1, len(words))
-
-
-def _interpreter_indexes(interpreter: _Interpreter, words: Words) -> Iterator[int]:
-    # sed and awk: flags without a value first; "-i.temp" has one.
-    flags = "[nErsuzb]*" if interpreter.takes_first else r"(?!-)[\w.]*"
-    code = re.compile(rf"-{flags}[{interpreter.code}]|--(e[a-z]*|print|source)\b")
-    others = re.compile(rf"-{flags.rstrip('*')}*?[{interpreter.file + interpreter.other or '-'}]")
-    is_given, index = not interpreter.takes_first, 0
-    while index < len(words):
-        word = words[index]
-        if word is None:
-            yield index
-        elif found := code.match(word):
-            is_given = True
-            yield index
-            if found.end() == len(word):
-                index += 1
-                yield index
-        elif found := others.match(word):
-            is_given = is_given or found[0][-1] in interpreter.file
-            index += found.end() == len(word)
-        elif not word.startswith("-") or word == "-":
-            if not is_given:
-                yield index
-            if not interpreter.takes_first and _SCRIPT_FILE.fullmatch(word):
-                return  # what follows are its arguments
-            is_given = True
-        index += 1

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell_safety import is_arithmetic, is_misused, why_unsafe
+from mlflow_projects.project.shell_misreading import why_misread
+from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
     WORDS,
     TooComplexError,
     around,
     functions_in,
+    is_arithmetic,
     is_escaped,
     is_in_document,
     is_literal,
@@ -103,7 +105,7 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         if not _ONLY_WORDS.fullmatch(source.decode()):
             raise PlaceError("in a command that cannot be parsed")
         return Place(shlex.quote, ("", ""), quoted=False)
-    if why := why_unsafe(root, node):
+    if why := why_misread(root, node) or why_unsafe(root, node):
         raise PlaceError(why)
     if node.type not in ("heredoc_body", "heredoc_content") and is_in_document(source.decode(), mark):
         raise PlaceError("in a here-document that cannot be read")  # the grammar takes it for a command

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 # Begins the words that stand for values while a command is judged.
 MARK = "mlflowvalue"
+_ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")
+OF_NAMES = ("-v", "-R")  # which read a subscript as code, also in [ … ]
+# Of bash itself (its manual, "Shell Builtin Commands"), all that may read their words as code, names or numbers; of
+# eval, trap and source it is the script, or the file, that counts.
+BUILTINS = frozenset(
+    (
+        "alias", "bg", "bind", "builtin", "caller", "command", "compgen", "complete", "compopt", "coproc", "declare",
+        "disown", "enable", "exec", "export", "fc", "fg", "getopts", "hash", "help", "history", "jobs", "let",
+        "local", "logout", "mapfile", "read", "readarray", "readonly", "set", "shopt", "suspend", "typeset", "ulimit",
+        "unalias", "unset", "wait",
+    )
+)  # fmt: skip
 WORDS = ("word", "number", "extglob_pattern")
 # How words are written, which a value may change; all other nodes must stay.
 _WRITING = frozenset(
@@ -172,6 +184,14 @@ def is_literal(redirect: Node) -> bool:
 def is_literal_body(body: Node) -> bool:
     """Tell whether nothing is expanded in the body of a here-document."""
     return body.parent is not None and is_literal(body.parent)
+
+
+def is_arithmetic(expression: Node) -> bool:
+    """Tell whether a part of a test reads its words as arithmetic, or as names; ``[ … ]`` does only the latter."""
+    operators = {text_of(child) for child in expression.children}
+    test = next((outer for outer in around(expression) if outer.type == "test_command"), None)
+    is_double = test is None or text_of(test).startswith("[[")
+    return bool(operators & set(OF_NAMES)) or (is_double and bool(operators & set(_ARITHMETIC)))
 
 
 def is_in_document(command: str, mark: str) -> bool:

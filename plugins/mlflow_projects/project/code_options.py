@@ -1,0 +1,67 @@
+"""How the programs that run code besides shells and Python are told it: by which options and words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+SCRIPT_FILE = re.compile(r".*\.(pl|pm|rb|[cm]?js|ts|[rR]|jl|lua|php)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """How a program is told its code.
+
+    :param code: letters of the options after which code follows
+    :param file: letters of the options after which the name of a file with code follows
+    :param other: letters of the options after which anything else follows
+    :param takes_first: whether its first word that is no option is code, unless an option gave it
+    """
+
+    code: str
+    file: str = ""
+    other: str = ""
+    takes_first: bool = False
+
+
+INTERPRETERS = {
+    re.compile(r"(perl|ruby|node|nodejs|lua|luajit|julia|R|Rscript)[\d.]*"): Interpreter("eEp"),
+    re.compile(r"php[\d.]*"): Interpreter("rBRE"),
+    re.compile(r"[gmn]?awk"): Interpreter("e", file="fE", other="Fvil", takes_first=True),
+    re.compile(r"g?sed"): Interpreter("e", file="f", other="l", takes_first=True),
+}
+
+
+def interpreter(name: str) -> Interpreter | None:
+    """Return how a program of that name is told its code; None if it is none of these."""
+    return next((found for pattern, found in INTERPRETERS.items() if pattern.fullmatch(name)), None)
+
+
+def code_indexes(interpreter: Interpreter, words: Sequence[str | None]) -> Iterator[int]:
+    """Yield which of the words after such a program's name are code."""
+    # sed and awk: flags without a value first; "-i.temp" has one.
+    flags = "[nErsuzb]*" if interpreter.takes_first else r"(?!-)[\w.]*"
+    code = re.compile(rf"-{flags}[{interpreter.code}]|--(e[a-z]*|print|source)\b")
+    others = re.compile(rf"-{flags.rstrip('*')}*?[{interpreter.file + interpreter.other or '-'}]")
+    is_given, index = not interpreter.takes_first, 0
+    while index < len(words):
+        word = words[index]
+        if word is None:
+            yield index
+        elif found := code.match(word):
+            is_given = True
+            yield index
+            if found.end() == len(word):
+                index += 1
+                yield index
+        elif found := others.match(word):
+            is_given = is_given or found[0][-1] in interpreter.file
+            index += found.end() == len(word)
+        elif not word.startswith("-") or word == "-":
+            if not is_given:
+                yield index
+            if not interpreter.takes_first and SCRIPT_FILE.fullmatch(word):
+                return  # what follows are its arguments
+            is_given = True
+        index += 1

@@ -1,0 +1,115 @@
+"""Where bash may read a command in another way than the grammar that judges it.
+
+There the judgement means nothing: a value is refused, wherever in the command it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from mlflow_projects.project import interpreters
+from mlflow_projects.project.shell_syntax import BUILTINS, around, is_arithmetic, statics, text_of, walk
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+_CHANGE_WORDS = ("alias", "coproc", "enable")  # what is said behind them may mean something else
+# Where the grammar takes one of these for a program, it has not understood the command ("time [[ … ]]", "! for …").
+_RESERVED = frozenset(
+    (
+        "!", "[[", "case", "coproc", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in",
+        "select", "then", "time", "until", "while", "{", "}",
+    )
+)  # fmt: skip
+
+
+def why_misread(root: Node, node: Node) -> str:
+    """Return why bash may read a script otherwise than it is judged; "" if it does not.
+
+    The text completes "it stands …".
+
+    :param node: where a value stands
+    """
+    for found in walk(root):
+        if found.type == "ansi_c_string":
+            return "in a command with $'…', which not every shell reads"
+        if found.type == "command" and interpreters.program_of(statics(found)) in _CHANGE_WORDS:
+            return f"in a command with {interpreters.program_of(statics(found))!r}"
+        if found.type == "command" and _is_misunderstood(found):
+            return "in a command that cannot be parsed"
+        if found.type.endswith("_redirect") and _has_words_behind(found):
+            return "in a command with words behind a redirection"
+        if _reads_last_word(found):
+            return "in a command with the variable '_', which holds the last word"
+    script = text_of(root)
+    if "BASH_COMMAND" in script:
+        return "in a command that reads 'BASH_COMMAND', its own text"
+    if _is_behind_sign(root, script, node):
+        return "behind a '#'"
+    if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
+        return "in a command that goes on in another line in the middle of a word"
+    return ""
+
+
+def _reads_last_word(node: Node) -> bool:
+    """Tell whether a node reads the variable ``_``, by itself or as a number."""
+    text = text_of(node)
+    if node.type in ("simple_expansion", "expansion"):
+        return bool(re.match(r"\$\{?[!#]?_(?!\w)", text))
+    is_number = node.type in ("arithmetic_expansion", "subscript", "c_style_for_statement") or text.startswith("((")
+    is_test = node.type in ("binary_expression", "unary_expression") and is_arithmetic(node)
+    is_own = node.type == "declaration_command" or (
+        node.type == "command" and interpreters.program_of(statics(node)) in BUILTINS
+    )
+    return (is_number or is_test or is_own) and bool(re.search(r"(?<!\w)_(?!\w)", text))
+
+
+def _is_behind_sign(root: Node, script: str, node: Node) -> bool:
+    """Tell whether a ``#`` stands before a node in its line, outside of quotes: the grammar and bash differ there."""
+    source = script.encode()
+    line = source.rfind(b"\n", 0, node.start_byte) + 1
+    for found in re.finditer(rb"(?<![${])#", source[line : node.start_byte]):
+        at = root.descendant_for_byte_range(line + found.start(), line + found.end())
+        if at is None or not _is_quoted(at):
+            return True
+    return False
+
+
+def _is_in_token(root: Node, script: str, at: int) -> bool:
+    """Tell whether a line that ends with a backslash goes on within what the grammar takes for two words."""
+    if script[at - 1 : at].strip() == "" or script[at + 2 : at + 3].strip() == "":
+        return False
+    byte = len(script[:at].encode())
+    found = root.descendant_for_byte_range(byte, byte + 1)
+    return found is None or not _is_quoted(found) or script[at - 1] == "$"
+
+
+def _is_quoted(node: Node) -> bool:
+    for found in (node, *around(node)):
+        if found.type in ("string", "raw_string", "heredoc_body"):
+            return True
+        if found.type in ("command_substitution", "process_substitution"):
+            return False
+    return False
+
+
+def _is_misunderstood(command: Node) -> bool:
+    """Tell whether a simple command begins with what is none: a reserved word, or an assignment behind ``time``."""
+    words = statics(command)
+    own = [word for word in words if word not in ("-p", "--")]
+    if own[:1] == ["time"]:
+        return bool(own[1:]) and (
+            own[1] is None or own[1] == "[" or own[1] in _RESERVED or "=" in own[1] or "[" in own[1]
+        )
+    return bool(own) and own[0] in _RESERVED
+
+
+def _has_words_behind(redirect: Node) -> bool:
+    """Tell whether words stand behind the redirection of a list: whose they are, the grammar does not know."""
+    body = redirect.parent and redirect.parent.child_by_field_name("body")
+    if body is None or body.type == "command":
+        return False
+    is_closed = any(child.type.endswith("&-") for child in redirect.children)  # ">&-" has no destination
+    more = redirect.children_by_field_name("destination")[not is_closed :]
+    return bool(redirect.children_by_field_name("argument") or (redirect.type == "file_redirect" and more))

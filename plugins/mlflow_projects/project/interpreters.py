@@ -63,6 +63,7 @@ _RUN_OPTIONS = {
     "env": r"-[a-zA-Z0]*S|--split-string",
     "split": r"--filter",
     "sort": r"--compress-program",
+    "zip": r"-TT|--unzip-command",
     "rsync": r"-[a-zA-Z]*e|--rsh",
 }
 

@@ -223,6 +223,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         or (is_text and not is_data and (place.quoted or re.search(r"\s", text_of(inner))))
         or (not is_data and (words[0] is None or "-c" in words[:at]))
         or (is_text and interpreters.runs_expressions(words))
+        or (is_text and interpreters.reads_options(words) and text_of(inner).lstrip("\"'").startswith("--"))
     ):
         raise PlaceError("inside of a program's code")
     if (own or "").startswith(mark) and interpreters.opens_program(words, at):

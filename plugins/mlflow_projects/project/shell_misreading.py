@@ -43,6 +43,10 @@ def why_misread(root: Node, node: Node) -> str:
         if _reads_last_word(found):
             return "in a command with the variable '_', which holds the last word"
     script = text_of(root)
+    for control in re.finditer(rb"[\0-\x08\x0b-\x1f\x7f]", script.encode()):
+        at = root.descendant_for_byte_range(*control.span())
+        if at is None or not _is_quoted(at):
+            return "in a command with control characters"
     if "BASH_COMMAND" in script:
         return "in a command that reads 'BASH_COMMAND', its own text"
     if _is_behind_sign(root, script, node):
@@ -82,7 +86,7 @@ def _is_in_token(root: Node, script: str, at: int) -> bool:
         return False
     byte = len(script[:at].encode())
     found = root.descendant_for_byte_range(byte, byte + 1)
-    return found is None or not _is_quoted(found) or script[at - 1] == "$"
+    return found is None or not _is_quoted(found) or (found.type != "raw_string" and script[at - 1] == "$")
 
 
 def _is_quoted(node: Node) -> bool:

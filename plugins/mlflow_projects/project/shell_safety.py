@@ -231,8 +231,10 @@ def _is_plain_word(words: interpreters.Words, at: int, text: str, *, is_data: bo
         return False
     if not is_data and re.search(r"\s", re.sub(r"\$\([^()]*\)", "", text)):  # "show $A", not $(show a)
         return False
-    if at <= interpreters.program_index(words) or interpreters.reads_options(words):
+    if at <= interpreters.program_index(words):
         return is_one
+    if interpreters.reads_options(words):  # nor is it an option
+        return bool(re.match(r'"[^$`-]', text))
     return not interpreters.opens_program(words, at)
 
 

@@ -331,13 +331,17 @@ GUARDED = {
     "timeit of another module": "python3 -m cProfile -m timeit -n1 \"a='{x}'\"",
     "a shell in a variable": '"$BASH" -c "./show{x}"; P=bash; $P -c run{x}',
     "xargs and Python": "echo {x} | xargs -I% python3 %.py",
+    "a form feed behind a here-document's end": "cat <<END\f\nEND\n./show '{x}'",
+    "an option of tar in a variable": 'A="{x}"; tar cf log "$A.csv" show',
+    "an option of split that is cut": 'echo a | split --filt="{x} #" -',
+    "a command of zip": 'zip -q -T -TT "true {x}" a.zip show',
     "a test that cannot be parsed": "[ a b ]; [[ {x} -eq 1 ]] || ./show a",
 }  # fmt: skip
 
 EVIL = [
     "$(touch EVIL)", "`touch EVIL`", "'; touch EVIL; '", '"; touch EVIL; "', "\nEND\ntouch EVIL\n", "END",
     "a[$(touch EVIL)]", "/e; 1e touch EVIL\n#", "\\", "\\'", "touch EVIL", "__import__('os').system('touch EVIL')",
-    "-cimport os; os.system('touch EVIL')#",
+    "-cimport os; os.system('touch EVIL')#", "-Itouch EVIL #",
 ]  # fmt: skip
 values = st.lists(
     st.sampled_from(EVIL)

@@ -19,6 +19,8 @@ from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_misreading import why_misread
 from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
+    PLAIN_DECLARATION,
+    STRUCTURE,
     WORDS,
     TooComplexError,
     around,
@@ -41,18 +43,6 @@ from mlflow_projects.project.shell_syntax import (
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-# What may stand around a word or around its quotes.
-_KNOWN = frozenset(
-    (
-        "program", "list", "pipeline", "command", "command_name", "redirected_statement", "file_redirect", "subshell",
-        "compound_statement", "if_statement", "elif_clause", "else_clause", "while_statement", "for_statement",
-        "do_group", "case_statement", "case_item", "function_definition", "negated_command", "variable_assignment",
-        "variable_assignments", "declaration_command", "array", "concatenation", "string", "translated_string",
-        "command_substitution", "process_substitution", "herestring_redirect", "heredoc_redirect", "test_command",
-        "binary_expression", "unary_expression", "parenthesized_expression", "c_style_for_statement",
-    )
-)  # fmt: skip
-_PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
 _MAX_WORK = 30_000  # marks times nodes of a command
 # A command that cannot be parsed is safe if there is nothing in it but words.
 _ONLY_WORDS = re.compile(r"[\w@%+=:,./\s{}-]*")
@@ -142,7 +132,7 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
 def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
     """Return what becomes of a place by what stands around it."""
     kind, text = outer.type, text_of(outer)
-    if kind not in _KNOWN or text.startswith("(("):
+    if kind not in STRUCTURE or text.startswith("(("):
         raise PlaceError("where the shell reads more than a word")
     command = outer if kind == "command" else outer.parent and outer.parent.child_by_field_name("body")
     if command and command.type == "command" and (kind == "command" or inner in words_of(command)):
@@ -158,7 +148,7 @@ def _within(place: Place, outer: Node, inner: Node, mark: str) -> Place:
         if inner != outer.child_by_field_name("body"):
             raise PlaceError("in an arithmetic expression or a pattern")
     elif kind == "declaration_command":
-        if not _PLAIN_DECLARATION.match(text) or inner.type != "variable_assignment":
+        if not PLAIN_DECLARATION.match(text) or inner.type != "variable_assignment":
             raise PlaceError("in a declaration")
     elif kind == "array" and text_of(inner).startswith("["):
         raise PlaceError("in a subscript")

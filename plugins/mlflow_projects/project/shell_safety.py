@@ -18,6 +18,8 @@ from mlflow_projects.project.shell_syntax import (
     BUILTINS,
     MARK,
     OF_NAMES,
+    PLAIN_DECLARATION,
+    STRUCTURE,
     around,
     commands_in,
     functions_in,
@@ -37,20 +39,12 @@ from mlflow_projects.project.shell_syntax import (
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
 _PLAIN_EXPANSION = re.compile(r"\$\{#?(\w+|[@*])(:?[-+=?][^$`]*|[#%/^,][^$`]*|:\d+(:\d+)?)?\}", re.DOTALL)
-_PLAIN_NODES = frozenset(
-    (
-        "program", "list", "pipeline", "command", "command_name", "redirected_statement", "file_redirect", "subshell",
-        "compound_statement", "if_statement", "elif_clause", "else_clause", "while_statement", "for_statement",
-        "do_group", "case_statement", "case_item", "function_definition", "negated_command", "variable_assignment",
-        "variable_assignments", "declaration_command", "concatenation", "string", "string_content", "raw_string",
-        "translated_string", "command_substitution", "herestring_redirect", "heredoc_redirect", "heredoc_start",
-        "heredoc_body", "heredoc_content", "heredoc_end", "test_command", "test_operator", "binary_expression",
-        "unary_expression", "parenthesized_expression", "word", "number", "extglob_pattern", "regex", "comment",
-        "variable_name", "special_variable_name", "simple_expansion", "expansion", "file_descriptor",
-    )
-)  # fmt: skip
+_PLAIN_NODES = (STRUCTURE - {"array", "process_substitution", "c_style_for_statement"}) | {
+    "string_content", "raw_string", "heredoc_start", "heredoc_body", "heredoc_content", "heredoc_end",
+    "test_operator", "word", "number", "extglob_pattern", "regex", "comment", "variable_name", "special_variable_name",
+    "simple_expansion", "expansion", "file_descriptor",
+}  # fmt: skip
 # Variables that bash reads as code or as numbers (its manual, "Bash Variables"), and those of what it starts.
 _SPECIAL = re.compile(
     r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
@@ -165,7 +159,7 @@ def _is_plain(node: Node, functions: Container[str]) -> bool:
         return not is_arithmetic(node)
     if kind == "declaration_command":
         kinds = {child.type for child in node.named_children}
-        return kinds <= {"variable_assignment", "variable_name", "word"} and bool(_PLAIN_DECLARATION.match(text))
+        return kinds <= {"variable_assignment", "variable_name", "word"} and bool(PLAIN_DECLARATION.match(text))
     if kind in ("variable_assignment", "for_statement"):
         name = node.child_by_field_name("name") or node.child_by_field_name("variable")
         if name is None or name.type != "variable_name":

@@ -17,6 +17,18 @@ from mlflow_projects.project import interpreters
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
+# What may stand around a word or around its quotes.
+STRUCTURE = frozenset(
+    (
+        "program", "list", "pipeline", "command", "command_name", "redirected_statement", "file_redirect", "subshell",
+        "compound_statement", "if_statement", "elif_clause", "else_clause", "while_statement", "for_statement",
+        "do_group", "case_statement", "case_item", "function_definition", "negated_command", "variable_assignment",
+        "variable_assignments", "declaration_command", "array", "concatenation", "string", "translated_string",
+        "command_substitution", "process_substitution", "herestring_redirect", "heredoc_redirect", "test_command",
+        "binary_expression", "unary_expression", "parenthesized_expression", "c_style_for_statement",
+    )
+)  # fmt: skip
+PLAIN_DECLARATION = re.compile(r"(export|readonly|local|declare|typeset)(\s+-[rxgl]+)*\s+[^-\s]")
 # Begins the words that stand for values while a command is judged.
 MARK = "mlflowvalue"
 _ARITHMETIC = ("-eq", "-ne", "-lt", "-le", "-gt", "-ge")

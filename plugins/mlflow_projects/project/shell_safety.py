@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 _PLAIN_EXPANSION = re.compile(r"\$\{#?(\w+|[@*])(:?[-+=?][^$`]*|[#%/^,][^$`]*|:\d+(:\d+)?)?\}", re.DOTALL)
 _PLAIN_NODES = (STRUCTURE - {"array", "process_substitution", "c_style_for_statement"}) | {
     "string_content", "raw_string", "heredoc_start", "heredoc_body", "heredoc_content", "heredoc_end",
-    "test_operator", "word", "number", "extglob_pattern", "regex", "comment", "variable_name", "special_variable_name",
-    "simple_expansion", "expansion", "file_descriptor",
+    "test_operator", "word", "number", "extglob_pattern", "regex", "comment", "variable_name",
+    "special_variable_name", "simple_expansion", "expansion", "file_descriptor",
 }  # fmt: skip
 # Variables that bash reads as code or as numbers (its manual, "Bash Variables"), and those of what it starts.
 _SPECIAL = re.compile(

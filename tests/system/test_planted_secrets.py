@@ -80,8 +80,9 @@ class Planted:
             if folder.name.startswith("mlflow-projects-engine"):  # it keeps what its containers get, for root alone
                 continue
             for file in folder.rglob("*") if folder.is_dir() else [folder]:
-                if file.is_file():
-                    self.seen[str(file)] = file.read_bytes().decode("utf-8", "replace")
+                with contextlib.suppress(OSError):  # another engine's, which comes and goes
+                    if file.is_file():
+                        self.seen[str(file)] = file.read_bytes().decode("utf-8", "replace")
 
     def found(self) -> list[str]:
         """Return where a secret is, in whatever spelling."""

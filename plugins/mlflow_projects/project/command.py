@@ -25,6 +25,8 @@ from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 MAX_KEY_LENGTH = 250
 _MAX_ARGUMENT = 128 * 1024  # Linux: one argument of a program (MAX_ARG_STRLEN)
 _TOO_LONG = f"Linux takes at most {_MAX_ARGUMENT}. Put long values into a file and pass its path."
+# Of a command with its values. A training job reads it from a file; elsewhere Linux takes less, see check_length().
+_MAX_FILLED = 16 * 2**20
 _MAX_PLACEHOLDERS = 1000
 _MAX_JUDGED_EXTRAS = 100
 _MAX_VALUE = 2**20  # characters
@@ -112,10 +114,7 @@ def build_command(
     key = f"{project.file}: 'entry_points.{entry_point.name}.command'"
     command = _filled_in(key, entry_point.command, values, parameters.defaults)
     extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
-    if extras:
-        command = " ".join([_without_end(key, command, parameters.extra), *extras])
-    check_length(entry_point, command)
-    return command
+    return " ".join([_without_end(key, command, parameters.extra), *extras]) if extras else command
 
 
 def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[str]) -> str:
@@ -209,14 +208,15 @@ def _each_filled_in(
     for literal, field, spec, conversion in parts:
         text = literal
         if field is not None:
-            if len(quoted.get(field, "")) >= _MAX_ARGUMENT:
-                raise ProjectError(f"{key}: the value of parameter {field!r} is too long; {_TOO_LONG}")
             if "{" in (spec or ""):
                 _check_width(key, str(spec).format(**quoted))
             text += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
         size += len(text)
-        if size >= _MAX_ARGUMENT:
-            raise ProjectError(f"{key} has {size} characters and more with its values; {_TOO_LONG}")
+        if size > _MAX_FILLED:
+            raise ProjectError(
+                f"{key} has {size} characters and more with its values; at most {_MAX_FILLED} are taken. Put long "
+                "values into a file and pass its path."
+            )
         yield text
 
 

@@ -30,6 +30,13 @@ from mlflow_projects.tracking.rest import RestClient
 from mlflow_projects.tracking.server import TrackingSettings, settings_from_environment
 from tests.support.memory_tracking import MemoryClient
 
+MANY = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 LONG = "a" * 5000
 COMMIT = "0" * 40
 # Pieces of which odd addresses are made; nothing of them is found by name, as nobody is asked.
@@ -125,13 +132,7 @@ def test_an_odd_version_is_one_sentence(version: str, words: str, tmp_path: Path
         fetched(tmp_path, "https://h/project", version)
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@MANY
 @given(addresses, st.none() | st.sampled_from(["main", COMMIT, "0" * 7]) | addresses)
 def test_any_project_is_fetched_or_refused(tmp_path: Path, uri: str, version: str | None) -> None:
     folder = tmp_path / f"try{len(list(tmp_path.iterdir()))}"
@@ -204,13 +205,7 @@ def asked(environment: dict[str, str]) -> None:
         ensure_store(replace(found, access="read"))
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@MANY
 @given(addresses)
 def test_any_tracking_uri_is_asked_or_refused(uri: str) -> None:
     try:

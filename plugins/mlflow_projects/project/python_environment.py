@@ -118,7 +118,7 @@ class _Expansion:
     def __init__(self, top: Path) -> None:
         self._top = top.resolve()
         self._left = _MAX_REQUIREMENTS
-        self._checked: set[str] = set()
+        self._checked: set[tuple[Path, str]] = set()
 
     def of(self, root: Path, file: Path, lines: Sequence[str], including: Sequence[Path] = ()) -> tuple[str, ...]:
         """Return the lines as an installer reads them.
@@ -128,10 +128,11 @@ class _Expansion:
         found: list[str] = []
         # As an installer joins them, of which an item of YAML may hold many.
         for line in re.sub(r"\\\r?\n", "", "\n".join(lines)).splitlines():
-            text = re.sub(r"(^|\s)#.*", "", line).strip()
-            self._check_options(root, file, text)
+            text = _without_comment(line)
             named = re.fullmatch(r"(?:-r|--requirement)(?:\s+|=)(.*)", text)
-            if not named or re.search(r"://|\$\{", named[1]):  # what only the installer can read stays as it is
+            is_replaced = named is not None and not re.search(r"://|\$\{", named[1])
+            self._check_options(root, file, text, is_read=is_replaced)
+            if named is None or not is_replaced:  # what only the installer can read stays as it is
                 found += [text] if text else []
                 continue
             other = root / named[1].strip("'\"")
@@ -146,11 +147,14 @@ class _Expansion:
             found += self.of(other.parent, other, content.splitlines(), (*including, other.resolve()))
         return tuple(found)
 
-    def _check_options(self, root: Path, file: Path, text: str) -> None:
-        """Refuse a file that only the installer will read, unless it came with the project or is a plain one."""
-        if "-" not in text or text in self._checked:
+    def _check_options(self, root: Path, file: Path, text: str, *, is_read: bool) -> None:
+        """Refuse a file that only the installer will read, unless it came with the project or is a plain one.
+
+        :param is_read: whether the file is read here too, and checked then
+        """
+        if "-" not in text or (root, text) in self._checked:
             return
-        self._checked.add(text)
+        self._checked.add((root, text))
         try:
             words = shlex.split(text)
         except ValueError:  # a quote without an end
@@ -168,6 +172,8 @@ class _Expansion:
             return
         if "${" in name or ":" in name:
             raise _outside(file, text)
+        if is_read:
+            return
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # told when it is read
             self._check(file, text, root / name, _decoded(read_bytes(root / name, _MAX_REQUIREMENTS)))
 
@@ -176,7 +182,7 @@ class _Expansion:
         if other.resolve().is_relative_to(self._top):
             return
         lines = re.sub(r"\\\r?\n", " ", content).splitlines()
-        if not all(_REQUIREMENT.fullmatch(re.sub(r"(^|\s)#.*", "", line).strip()) for line in lines):
+        if not all(map(_REQUIREMENT.fullmatch, map(_without_comment, lines))):
             raise _outside(file, text)
 
     def _read(self, file: Path, other: Path, depth: int) -> str:
@@ -188,6 +194,10 @@ class _Expansion:
                 f"or {_MAX_INCLUDED} within each other; put them into one."
             )
         return _decoded(content)
+
+
+def _without_comment(line: str) -> str:
+    return re.sub(r"(^|\s)#.*", "", line).strip()
 
 
 def _names_file(word: str) -> bool:

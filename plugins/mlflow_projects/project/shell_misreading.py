@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell_syntax import BUILTINS, around, is_arithmetic, statics, text_of, walk
+from mlflow_projects.project.shell_syntax import BUILTINS, around, is_arithmetic, statics, text_of, walk, words_behind
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -114,6 +114,4 @@ def _has_words_behind(redirect: Node) -> bool:
     body = redirect.parent and redirect.parent.child_by_field_name("body")
     if body is None or body.type == "command":
         return False
-    is_closed = any(child.type.endswith("&-") for child in redirect.children)  # ">&-" has no destination
-    more = redirect.children_by_field_name("destination")[not is_closed :]
-    return bool(redirect.children_by_field_name("argument") or (redirect.type == "file_redirect" and more))
+    return bool(words_behind(redirect))

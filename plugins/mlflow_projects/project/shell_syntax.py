@@ -131,10 +131,15 @@ def words_of(command: Node) -> list[Node]:
     if command.parent is None or command.parent.type != "redirected_statement":
         return words
     for redirect in command.parent.children_by_field_name("redirect"):
-        destinations = redirect.children_by_field_name("destination")
-        is_closed = any(child.type.endswith("&-") for child in redirect.children)  # ">&-" has no destination
-        words += [*redirect.children_by_field_name("argument"), *destinations[not is_closed :]]
+        words += words_behind(redirect)
     return words
+
+
+def words_behind(redirect: Node) -> list[Node]:
+    """Return the words of a command that stand behind a redirection."""
+    destinations = redirect.children_by_field_name("destination")
+    is_closed = any(child.type.endswith("&-") for child in redirect.children)  # ">&-" has no destination
+    return [*redirect.children_by_field_name("argument"), *destinations[not is_closed :]]
 
 
 @functools.lru_cache(maxsize=256)  # asked for each place of a script

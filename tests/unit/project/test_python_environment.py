@@ -142,6 +142,18 @@ def test_requirements_that_projects_share_are_read(line: str, tmp_path: Path) ->
     assert read_python_environment(load_project(project)).requirements
 
 
+def test_the_same_option_in_another_folder_is_another_file(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "a").mkdir(parents=True)
+    (tmp_path / "limits.txt").write_text(SETTINGS)
+    (project / "limits.txt").write_text("six\n")
+    (project / "a" / "r.txt").write_text("-c ../limits.txt\n")
+    (project / "MLproject").write_text("python_env: env.yaml\n")
+    (project / "env.yaml").write_text("dependencies: ['-r a/r.txt', '-c ../limits.txt']\n")
+    with pytest.raises(ProjectError, match="names a file outside of the project"):
+        read_python_environment(load_project(project))
+
+
 def test_a_file_of_the_projects_repository_is_read(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()

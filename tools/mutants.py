@@ -29,24 +29,31 @@ MODULES = (
     "operators/templates.py",
     "listeners/dag_run.py",
     "listeners/task_instance.py",
+    "hooks/closing.py",
+    "hooks/closing_queue.py",
+    "hooks/masking.py",
+    "triggers/closing.py",
     "tracking/record.py",
     "tracking/janitor.py",
     "tracking/reuse_key.py",
     "tracking/tree.py",
     "tracking/closing.py",
+    "tracking/settle.py",
     "backends/registry.py",
     "backends/local/command.py",
     "backends/local/output.py",
     "backends/local/withheld_variables.py",
     "project/command.py",
     "project/shell_syntax.py",
-    "project/shell_variables.py",
+    "project/shell_safety.py",
+    "project/shell_misreading.py",
     "project/interpreters.py",
     "project/quoting.py",
     "project/identity.py",
     "ui/reading.py",
 )
-ROOMS = ("attempt", "backends", "listeners", "operators", "project", "tracking", "ui")  # of tests/unit
+# Of tests/unit.
+ROOMS = ("attempt", "backends", "hooks", "listeners", "operators", "project", "tracking", "triggers", "ui")
 BESIDE = (
     "dags",
     "docs",
@@ -78,6 +85,8 @@ def main() -> int:
     parser.add_argument("files", nargs="*", default=MODULES)
     arguments = parser.parse_args()
     files = [file.removeprefix("plugins/mlflow_projects/") for file in arguments.files]
+    if missing := [file for file in files if not (Path(ROOT) / "plugins" / "mlflow_projects" / file).is_file()]:
+        parser.error(f"no such file below plugins/mlflow_projects: {', '.join(missing)}")
     prepare(files, arguments.tests)
     environment = {**os.environ, "PYTHONPATH": str(WORK / "mutants" / "src"), "NO_COLOR": "1"}
     run = [str(Path(BIN) / "mutmut"), "run", "--max-children", str(os.cpu_count() or 2)]
@@ -110,7 +119,7 @@ def prepare(files: list[str], selection: list[str] | None) -> None:
         for name in BESIDE:  # not copied: the tests only read them
             if not (folder / name).exists():
                 (folder / name).symlink_to(Path(ROOT) / name)
-    rooms = [f"tests/unit/{name}" for name in ROOMS if (tests / "unit" / name).exists()]
+    rooms = [f"tests/unit/{name}" for name in ROOMS]
     quoted = {
         "only": ", ".join(f'"src/mlflow_projects/{file}"' for file in files),
         "tests": ", ".join(f'"{test}"' for test in selection or rooms),

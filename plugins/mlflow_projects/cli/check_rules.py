@@ -289,13 +289,15 @@ class _Linter:
                 say(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
 
     def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
-        mark = shell_syntax.MARK
         for name in names[:_MAX_JUDGED]:
+            marks = quoting.Marks()
             try:
-                filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
+                filled = command.format(**{**dict.fromkeys(names, "1"), name: marks})
             except ValueError:  # a parameter is the format of another one
                 continue
-            if mark not in filled or not (place := quoting.places(filled, [mark])[0]).quoted:
+            found = quoting.places(filled, [mark for mark in marks.given if mark in filled])
+            place = next((place for place in found if place.quoted), None)
+            if place is None:
                 continue
             try:
                 place.write("it's $(date)")

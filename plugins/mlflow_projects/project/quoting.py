@@ -19,6 +19,7 @@ from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_misreading import why_misread
 from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
+    MARK,
     PLAIN_DECLARATION,
     STRUCTURE,
     WORDS,
@@ -64,6 +65,22 @@ class Place:
     write: Callable[[str], str]
     around: tuple[str, str] | None = None
     quoted: bool = True
+
+
+class Marks:
+    """What fills a parameter's places in a format with marks, another one in each."""
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+
+    def __format__(self, spec: str) -> str:
+        self.given.append(f"{MARK}{len(self.given)}z")
+        return format(self.given[-1], spec)
+
+    def __str__(self) -> str:
+        return format(self)
+
+    __repr__ = __str__
 
 
 def places(command: str, marks: Sequence[str]) -> list[Place]:

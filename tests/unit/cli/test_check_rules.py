@@ -184,6 +184,20 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
             "MLproject:4: warning: {c} stands inside of quotes",
         ],
     ),
+    "a placeholder inside of quotes only the second time": (
+        """\
+        entry_points:
+          main:
+            parameters: {a: string, b: string, c: string}
+            command: |
+              # train with {c}
+              python train.py {a} {b!s} "{a}" {b:>3} {c} && python -c "print('{b}')"
+        """,
+        [
+            "MLproject:4: warning: {a} stands inside of quotes",
+            "MLproject:4: warning: {b} stands inside of a program's code",
+        ],
+    ),
     "a merged mapping": (
         "x: &same\n  command: python nowhere.py\nentry_points:\n  main:\n    <<: *same\n",
         [

@@ -317,7 +317,7 @@ class _Linter:
             self._spec_error(error)
             return
         docker_env = self.content.get("docker_env")
-        for name in ("docker_env", "entry_points"):
+        for name in ("python_env", "conda_env", "docker_env", "entry_points"):
             if name in self.content and not self.content[name]:
                 self._warn((name,), f"'{name}' is empty and counts for nothing; fill it in, or remove it.")
         if self.environment == "docker_env" and isinstance(docker_env, dict):

@@ -157,6 +157,10 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
             "MLproject:2: warning: 'entry_points' is empty and counts for nothing",
         ],
     ),
+    "an empty environment": (
+        "python_env:\nentry_points: {main: {command: python train.py}}\n",
+        ["MLproject:1: warning: 'python_env' is empty and counts for nothing"],
+    ),
     "a parameter that is the format of another one": (
         "entry_points: {main: {parameters: {x: float, w: int}, command: 'echo {x:{w}}'}}",
         [],
@@ -373,7 +377,10 @@ ENVIRONMENTS = {
         "env.yaml:1: error: YAML reads 'python: 3.10' as the number 3.1; write it in quotes.",
     ),
     "no YAML": ("python: [\n", "env.yaml:2: error: not valid YAML ("),
-    "no list": ("dependencies: mlflow\n", "env.yaml:1: error: 'dependencies' must be a list of requirements."),
+    "no list": (
+        "dependencies: mlflow\n",
+        "env.yaml:1: error: 'dependencies' must be a list of requirements, each a text",
+    ),
     "without mlflow": ("dependencies: [numpy]\n", "env.yaml:1: warning: 'mlflow' is missing in 'dependencies'"),
 }
 

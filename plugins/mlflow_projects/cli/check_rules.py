@@ -94,7 +94,7 @@ def find_projects(path: Path) -> list[Path]:
 
 def is_template(root: Path) -> bool:
     """Tell whether a folder is a template of projects (cookiecutter's ``{{name}}``) and none itself."""
-    return "{{" in str(root)
+    return "{{" in str(root.absolute())
 
 
 def lint_project(root: Path) -> Report:

@@ -340,12 +340,17 @@ def test_a_file_that_is_run_itself_must_be_executable(write: Write) -> None:
     assert told(root) == []
 
 
-def test_a_template_of_projects_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_template_of_projects_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "{{cookiecutter.name}}"
     folder.mkdir()
     (folder / "MLproject").write_text("name: {{cookiecutter.name}}\n")
     assert main(["check", "--lint-only", str(tmp_path)]) == 0
     assert f"note     {folder} is a template, passed over." in capsys.readouterr().out
+    monkeypatch.chdir(folder)
+    assert main(["check", "--lint-only"]) == 0
+    assert "note     . is a template, passed over." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "encoding"), [(b"proj\xff", "utf-8"), ("projét".encode(), "ascii")])

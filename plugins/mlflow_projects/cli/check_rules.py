@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ class _Linter:
                     f"the command of '{entry_point.name}' does not use the parameter '{name}', so its value has no "
                     f"effect; write {{{name}}} into the command, or remove it.",
                 )
-        self._quoted_places(key, command, sorted({*names, *declared}))
+        self._quoted_places(key, command, names, sorted(declared))
         try:
             scripts = list(scripts_of(command))
         except shell_syntax.TooComplexError as error:
@@ -288,11 +288,11 @@ class _Linter:
             elif is_first and is_program and not os.access(path, os.X_OK):
                 say(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
 
-    def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
-        for name in names[:_MAX_JUDGED]:
+    def _quoted_places(self, key: Key, command: str, names: Iterable[str], declared: Sequence[str]) -> None:
+        for name in declared[:_MAX_JUDGED]:
             marks = quoting.Marks()
             try:
-                filled = command.format(**{**dict.fromkeys(names, "1"), name: marks})
+                filled = command.format(**{**dict.fromkeys([*names, *declared], "1"), name: marks})
             except ValueError:  # a parameter is the format of another one
                 continue
             found = quoting.places(filled, [mark for mark in marks.given if mark in filled])

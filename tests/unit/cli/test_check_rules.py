@@ -99,6 +99,10 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         'name: a\nentry_points:\n  main: {command: "python train.py"}\nname: b\n',
         ["MLproject:4: warning: 'name' is given twice (also in line 1); the last one counts."],
     ),
+    "a variable of the shell": (
+        """entry_points:\n  main:\n    command: python train.py "${HOME}/x"\n""",
+        ["MLproject:3: error: the command uses {HOME}, but 'HOME' is no parameter of 'main'; declare it, or write a"],
+    ),
     "braces": (
         """entry_points:\n  main:\n    command: "python train.py '{ }}'"\n""",
         ["MLproject:3: error: the command cannot be filled in ("],

@@ -288,7 +288,8 @@ def _why(project: Any, name: str, kind: str, values: Values) -> str | None:
         return "none"
     if any(types.get(key) in ("int", "float") and value == "word" for key, value in values.items()):
         return "number"
-    if "another" in values and "\n" in entry_point.command[len(entry_point.command.rstrip()) :]:
+    end = entry_point.command.rstrip()
+    if "another" in values and ("\n" in entry_point.command[len(end) :] or end.endswith("\\")):
         return "extra"
     defaults = {key: parameter.default for key, parameter in entry_point.parameters.items()}
     marks: dict[str, str] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def find_projects(path: Path) -> list[Path]:
 
 def is_template(root: Path) -> bool:
     """Tell whether a folder is a template of projects (cookiecutter's ``{{name}}``) and none itself."""
-    return "{{" in str(root)
+    return "{{" in str(root.absolute())
 
 
 def lint_project(root: Path) -> Report:
@@ -267,7 +267,7 @@ class _Linter:
                     f"the command of '{entry_point.name}' does not use the parameter '{name}', so its value has no "
                     f"effect; write {{{name}}} into the command, or remove it.",
                 )
-        self._quoted_places(key, command, sorted({*names, *declared}))
+        self._quoted_places(key, command, names, sorted(declared))
         try:
             scripts = list(scripts_of(command))
         except shell_syntax.TooComplexError as error:
@@ -288,14 +288,16 @@ class _Linter:
             elif is_first and is_program and not os.access(path, os.X_OK):
                 say(key, f"the command runs {script!r}, which is not executable; run: chmod +x {script}")
 
-    def _quoted_places(self, key: Key, command: str, names: Sequence[str]) -> None:
-        mark = shell_syntax.MARK
-        for name in names[:_MAX_JUDGED]:
+    def _quoted_places(self, key: Key, command: str, names: Iterable[str], declared: Sequence[str]) -> None:
+        for name in declared[:_MAX_JUDGED]:
+            marks = quoting.Marks()
             try:
-                filled = command.format(**{**dict.fromkeys(names, "1"), name: mark})
+                filled = command.format(**{**dict.fromkeys([*names, *declared], "1"), name: marks})
             except ValueError:  # a parameter is the format of another one
                 continue
-            if mark not in filled or not (place := quoting.places(filled, [mark])[0]).quoted:
+            found = quoting.places(filled, [mark for mark in marks.given if mark in filled])
+            place = next((place for place in found if place.quoted), None)
+            if place is None:
                 continue
             try:
                 place.write("it's $(date)")
@@ -315,7 +317,7 @@ class _Linter:
             self._spec_error(error)
             return
         docker_env = self.content.get("docker_env")
-        for name in ("docker_env", "entry_points"):
+        for name in ("python_env", "conda_env", "docker_env", "entry_points"):
             if name in self.content and not self.content[name]:
                 self._warn((name,), f"'{name}' is empty and counts for nothing; fill it in, or remove it.")
         if self.environment == "docker_env" and isinstance(docker_env, dict):

@@ -258,11 +258,11 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
 
     :raises ProjectError: they would not, as after a here-document or a comment
     """
-    if "\n" in command[len(command.rstrip()) :]:
-        end = command.rstrip()
-        while end.endswith("\\") and command[len(end)] == "\n":  # a line that goes on nowhere
+    end = command.rstrip()
+    if "\n" in command[len(end) :] or (end == command and _is_escaped_after(end)):
+        while _is_escaped_after(end) and command[len(end) :][:1] in ("", "\n"):  # a line that goes on nowhere
             end = end[:-1].rstrip()
-        command = end
+        command = command[: len(end) + _is_escaped_after(end)]  # a space behind a backslash is a word
     try:
         takes_arguments = shell_syntax.takes_arguments(command)
     except shell_syntax.TooComplexError:  # as MLflow, for values that are safe anywhere
@@ -291,6 +291,10 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
                 "take letters, digits and @%+=:,./-_ only, or declare it."
             ) from error
     return command
+
+
+def _is_escaped_after(text: str) -> bool:
+    return shell_syntax.is_escaped(text.encode("utf-8", "replace"))
 
 
 def check_length(entry_point: EntryPoint, command: str) -> None:

@@ -101,8 +101,13 @@ def _from_conda(file: Path, content: Mapping[str, Any]) -> tuple[str, tuple[str,
 def _lines(file: Path, key: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise ProjectError(f"{file}: '{key}' must be a list of requirements.")
+    lines = value if isinstance(value, list) else [value]
+    if wrong := [line for line in lines if not isinstance(line, str) or lines is not value]:
+        belongs = "; 'pip:' belongs into a conda.yaml" if isinstance(wrong[0], dict) and "pip" in wrong[0] else ""
+        raise ProjectError(
+            f"{file}: '{key}' must be a list of requirements, each a text such as 'numpy>=2', and not "
+            f"{str(wrong[0])[:100]!r}{belongs}."
+        )
     return tuple(value)
 
 

@@ -19,6 +19,7 @@ from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_misreading import why_misread
 from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
+    MARK,
     PLAIN_DECLARATION,
     STRUCTURE,
     WORDS,
@@ -66,6 +67,22 @@ class Place:
     quoted: bool = True
 
 
+class Marks:
+    """What fills a parameter's places in a format with marks, another one in each."""
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+
+    def __format__(self, spec: str) -> str:
+        self.given.append(f"{MARK}{len(self.given)}z")
+        return format(self.given[-1], spec)
+
+    def __str__(self) -> str:
+        return format(self)
+
+    __repr__ = __str__
+
+
 def places(command: str, marks: Sequence[str]) -> list[Place]:
     """Return where each mark stands.
 
@@ -101,8 +118,8 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         raise PlaceError("in a here-document that cannot be read")  # the grammar takes it for a command
     above = list(around(node))
     if node.type == "comment":
-        raise PlaceError("in a comment")
-    if node.type == "variable_name" and above[0].type == "simple_expansion":  # written "${x}": a "$", then {x}
+        place = _in_comment(source, node)
+    elif node.type == "variable_name" and above[0].type == "simple_expansion":  # written "${x}": a "$", then {x}
         node, above = above[0], above[1:]
         in_string = above[0].type == "string"
         place = _between('"', '"') if in_string else Place(_after_dollar)
@@ -253,6 +270,22 @@ def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
         return value if literal else re.sub(r"[\\$`]", r"\\\g<0>", value)
 
     return Place(write)
+
+
+def _in_comment(source: bytes, node: Node) -> Place:
+    """Return the place in a line that is surely a comment and nothing else."""
+    before = source[: node.start_byte].rstrip(b" \t")
+    is_line = before[-1:] in (b"", b"\n") and not is_escaped(before[:-1])
+    # Or bash may find another beginning or end: of a here-document, or of a substitution.
+    if not is_line or b"<<" in source or any(outer.type.endswith("_substitution") for outer in around(node)):
+        raise PlaceError("in a comment")
+
+    def write(value: str) -> str:
+        if "\n" in value:
+            raise PlaceError("in a comment, which ends with its line")
+        return shlex.quote(value)
+
+    return Place(write, quoted=False)
 
 
 def _between(end: str, begin: str) -> Place:

@@ -167,7 +167,10 @@ def parse_entry_point(file: Path | None, name: str, value: Any) -> EntryPoint:
     key = ("entry_points", name)
     content = mapping_of(file, key, value)
     command = content.get("command")
-    if not isinstance(command, str) or not command.strip():
+    if not isinstance(command, (str, type(None))):
+        kind = type(command).__name__
+        raise SpecError(f"{file}: {_named((*key, 'command'))} is a {kind}; write the command line as one text.", key)
+    if not command or not command.strip():
         raise SpecError(f"{file}: {_named((*key, 'command'))} is missing; give the command line to run.", key)
     parameters = {
         str(parameter): parse_parameter(file, (*key, "parameters", str(parameter)), declared)
@@ -217,7 +220,8 @@ def find_environment(
         path = root / content[key]
         if not is_file(path):
             name = content[key][:100]
-            raise SpecError(f"{file}: '{key}' names {name!r}, but {root / name} does not exist.", (key,))
+            there = f"{root / name} does not exist; correct the name, or add the file"
+            raise SpecError(f"{file}: '{key}' names {name!r}, but {there}.", (key,))
         return key, path
     # MLflow also takes these files when the MLproject does not mention them.
     if (root / "python_env.yaml").is_file():

@@ -99,6 +99,10 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         'name: a\nentry_points:\n  main: {command: "python train.py"}\nname: b\n',
         ["MLproject:4: warning: 'name' is given twice (also in line 1); the last one counts."],
     ),
+    "a variable of the shell": (
+        """entry_points:\n  main:\n    command: python train.py "${HOME}/x"\n""",
+        ["MLproject:3: error: the command uses {HOME}, but 'HOME' is no parameter of 'main'; declare it, or write a"],
+    ),
     "braces": (
         """entry_points:\n  main:\n    command: "python train.py '{ }}'"\n""",
         ["MLproject:3: error: the command cannot be filled in ("],
@@ -157,6 +161,10 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
             "MLproject:2: warning: 'entry_points' is empty and counts for nothing",
         ],
     ),
+    "an empty environment": (
+        "python_env:\nentry_points: {main: {command: python train.py}}\n",
+        ["MLproject:1: warning: 'python_env' is empty and counts for nothing"],
+    ),
     "a parameter that is the format of another one": (
         "entry_points: {main: {parameters: {x: float, w: int}, command: 'echo {x:{w}}'}}",
         [],
@@ -182,6 +190,20 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         [
             "MLproject:4: warning: {b} stands inside of quotes",
             "MLproject:4: warning: {c} stands inside of quotes",
+        ],
+    ),
+    "a placeholder inside of quotes only the second time": (
+        """\
+        entry_points:
+          main:
+            parameters: {a: string, b: string, c: string}
+            command: |
+              # train with {c}
+              python train.py {a} {b!s} "{a}" {b:>3} {c} && python -c "print('{b}')"
+        """,
+        [
+            "MLproject:4: warning: {a} stands inside of quotes",
+            "MLproject:4: warning: {b} stands inside of a program's code",
         ],
     ),
     "a merged mapping": (
@@ -322,12 +344,17 @@ def test_a_file_that_is_run_itself_must_be_executable(write: Write) -> None:
     assert told(root) == []
 
 
-def test_a_template_of_projects_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_template_of_projects_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "{{cookiecutter.name}}"
     folder.mkdir()
     (folder / "MLproject").write_text("name: {{cookiecutter.name}}\n")
     assert main(["check", "--lint-only", str(tmp_path)]) == 0
     assert f"note     {folder} is a template, passed over." in capsys.readouterr().out
+    monkeypatch.chdir(folder)
+    assert main(["check", "--lint-only"]) == 0
+    assert "note     . is a template, passed over." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "encoding"), [(b"proj\xff", "utf-8"), ("projét".encode(), "ascii")])
@@ -359,7 +386,10 @@ ENVIRONMENTS = {
         "env.yaml:1: error: YAML reads 'python: 3.10' as the number 3.1; write it in quotes.",
     ),
     "no YAML": ("python: [\n", "env.yaml:2: error: not valid YAML ("),
-    "no list": ("dependencies: mlflow\n", "env.yaml:1: error: 'dependencies' must be a list of requirements."),
+    "no list": (
+        "dependencies: mlflow\n",
+        "env.yaml:1: error: 'dependencies' must be a list of requirements, each a text",
+    ),
     "without mlflow": ("dependencies: [numpy]\n", "env.yaml:1: warning: 'mlflow' is missing in 'dependencies'"),
 }
 

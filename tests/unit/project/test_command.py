@@ -192,6 +192,9 @@ def test_a_default_that_is_no_address_is_refused_before_anything_starts(default,
     [
         ("python x.py\n", "python x.py --n 7"),
         ("set -e\npython x.py \\\n  --a 1 \\\n\n", "set -e\npython x.py \\\n  --a 1 --n 7"),
+        ("python x.py \\\n  --a 1 \\  \n", "python x.py \\\n  --a 1 \\  --n 7"),  # the space is a word
+        ("python x.py a\\\\\n", "python x.py a\\\\ --n 7"),
+        ("python x.py \\", "python x.py --n 7"),
         ("python x.py > log\n", "python x.py > log --n 7"),
         ("python x.py ", "python x.py  --n 7"),
         ("a | b", "a | b --n 7"),

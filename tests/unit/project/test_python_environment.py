@@ -16,6 +16,10 @@ WRONG = {
     "a list": ("- a list", "must be a mapping"),
     "no list": ("dependencies: tiny", "'dependencies' must be a list"),
     "a date among them": ("dependencies: [2021-02-03]", "'dependencies' must be a list"),
+    "what belongs into a conda.yaml": (
+        "dependencies: [pip, {pip: [mlflow]}]",
+        "each a text such as 'numpy>=2', and not \"{'pip': ['mlflow']}\"; 'pip:' belongs into a conda.yaml.",
+    ),
     "a file that is not there": ("dependencies: [-r missing.txt]", "'-r missing.txt' cannot be read: No such file"),
     "a name that no file can have": (f"dependencies: [-r {'x' * 300}]", "cannot be read: File name too long"),
     "a file that is no text": ("dependencies: [-r binary.txt]", "'-r binary.txt' cannot be read: 'utf-8'"),

@@ -111,6 +111,9 @@ GUARDED = {
     "declare": 'declare -i a="{x}"; ./show a',
     "backquotes": "./show `printf %s {x}`",
     "a comment": "./show a # {x}",
+    "a comment behind a line that goes on": "./show a \\\n# {x}",
+    "a comment in a substitution": "./show $(\n# {x}\necho a)",
+    "a comment beside a here-document": "cat <<END\na\nEND\n# {x}",
     "after a backslash": r"./show \{x}",
     "after a backslash in quotes": r'./show "\{x}"',
     "after a dollar sign": "./show ${x}",
@@ -415,6 +418,21 @@ def test_a_plain_value_is_never_refused_and_the_command_is_mlflows(case):
 @pytest.mark.parametrize("value", EVIL)
 def test_without_quotes_around_it_the_command_is_mlflows(command, value):
     assert built(command, value) == command.format(x=shlex.quote(value))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["# {x}\n./show {x}", "if true; then\n\t# a 'b {x} \"\n./show {x}; fi", "./show {x}\n# ./show {x} \\\n"],
+)
+@pytest.mark.parametrize("value", EVIL)
+def test_a_line_that_is_a_comment_takes_what_stays_in_it(command, value, tmp_path):
+    if "\n" in value:
+        with pytest.raises(ProjectError, match="in a comment, which ends with its line"):
+            built(command, value)
+        return
+    assert built(command, value) == command.format(x=shlex.quote(value))
+    assert shown(built(command, value), tmp_path) == [value]
+    assert not (tmp_path / "EVIL").exists()
 
 
 def test_after_a_dollar_sign_in_quotes_only_a_plain_value_names_a_variable(tmp_path):

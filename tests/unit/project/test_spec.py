@@ -56,6 +56,11 @@ BROKEN = {
     "entry_points": ("entry_points: [main]", "FILE: 'entry_points' must be a mapping", "not list"),
     "entry point": ("entry_points: {main: x}", "FILE: 'entry_points.main' must be a mapping", "not str"),
     "command": ("entry_points: {main: {}}", "FILE: 'entry_points.main.command' is missing", "give the command"),
+    "command a list": (
+        "entry_points: {main: {command: [python, x.py]}}",
+        "FILE: 'entry_points.main.command' is a list",
+        "write the command line as one text",
+    ),
     "parameters": (
         "entry_points: {main: {command: x, parameters: [a]}}",
         "FILE: 'entry_points.main.parameters' must be a mapping",
@@ -71,7 +76,11 @@ BROKEN = {
         "FILE: 'python_env' and 'conda_env' exclude each other",
         "keep one",
     ),
-    "missing environment": ("conda_env: no.yaml", "FILE: 'conda_env' names 'no.yaml'", "does not exist"),
+    "missing environment": (
+        "conda_env: no.yaml",
+        "FILE: 'conda_env' names 'no.yaml'",
+        "correct the name, or add the file",
+    ),
     "environment a mapping": ("python_env: {python: 3}", "FILE: 'python_env' must be the name of a file", ""),
     "docker without image": ("docker_env: {volumes: []}", "FILE: 'docker_env' needs an 'image'", ""),
     "docker volumes": (

@@ -47,7 +47,7 @@ class Volumes:
     def covers(self, path: str) -> bool:
         """Tell whether one of them is mounted at a path of the container."""
         targets = [*self.unnamed, *(bind.split(":")[1] for bind in self.binds)]
-        return any(posixpath.normpath(target) == path for target in targets)
+        return posixpath.normpath(path) in map(posixpath.normpath, targets)
 
 
 def declared_variables(project: Project, environment: Mapping[str, str]) -> dict[str, str]:

@@ -146,7 +146,11 @@ class ContainerLaunch(Launch):
                     **({} if settings.docker_workdir == "image" else {"working_dir": PROJECT_FOLDER}),
                     "stop_signal": "SIGTERM",
                 },
-                "host": {**_host_config(settings), "binds": self.volumes.binds, "mounts": mounts.as_list(self.volumes)},
+                "host": {
+                    **_host_config(settings),
+                    "binds": self.volumes.binds,
+                    "mounts": mounts.as_list(self.volumes),
+                },
             },
         )
         library = str(Path(__file__).resolve().parents[3])

@@ -123,6 +123,23 @@ def test_a_tree_is_not_split_over_two_servers() -> None:
                 parent_on(client, inside, context)
 
 
+def test_a_parent_that_is_given_is_on_the_tasks_own_server() -> None:
+    client = MemoryClient()
+    parent = client.create_run(client.create_experiment("e"), "pipeline", 0, {})
+    context: Any = {"ti": TaskInstance("step", map_index=-1, returned={})}
+
+    def below(given: Any) -> Any:
+        return parent_on(client, MLflowProjectOperator(task_id="step", uri="/p", parent_run_id=given), context)
+
+    assert below(parent.run_id)["experiment_id"] == parent.experiment_id, "a step's run is beside its parent's"
+    here = {"run_id": parent.run_id, "experiment_id": "7", "mlflow_conn_id": "the same server"}
+    assert below(here) == here
+    with pytest.raises(ProjectError, match=r"parent_run_id names the run '00', which .* does not have; correct it"):
+        below("00")
+    with pytest.raises(ProjectError, match="the parent run that parent_run_id names is on the server of 'there'"):
+        below({"run_id": "0" * 32, "experiment_id": "1", "mlflow_conn_id": "there"})
+
+
 def test_a_mistake_inside_is_what_the_reader_sees() -> None:
     with DAG("dag", schedule=None) as dag:
         with pytest.raises(ZeroDivisionError), mlflow_run("pipeline"):

@@ -74,12 +74,7 @@ def test_default_args_count_for_the_start_and_the_end_as_for_the_steps() -> None
         "mlflow_conn_id": "team", "experiment_name": "nightly", "retries": 2, "queue": "gpu", "owner": "ada",
         "on_failure_callback": failed,
     }  # fmt: skip
-    of_steps = {
-        "execution_timeout": timedelta(seconds=5),
-        "pool": "gpus",
-        "pool_slots": 2,
-        "trigger_rule": "all_done",
-    }
+    of_steps = {"execution_timeout": timedelta(seconds=5), "pool": "gpus", "pool_slots": 2}
     with DAG("dag", schedule=None, default_args={**shared, **of_steps, "do_xcom_push": False}) as dag:
         with mlflow_run("pipeline"):
             project = MLflowProjectOperator(task_id="step", uri="/p")
@@ -97,6 +92,20 @@ def test_default_args_count_for_the_start_and_the_end_as_for_the_steps() -> None
     assert (project.execution_timeout, project.pool) == (of_steps["execution_timeout"], "gpus")
     inner: Any = dag.get_task("pipeline.inner.start_run")
     assert (inner.mlflow_conn_id, below.mlflow_conn_id) == ("other", "other")
+
+
+def test_a_trigger_rule_of_default_args_is_for_the_steps() -> None:
+    with DAG("dag", schedule=None, default_args={"trigger_rule": "all_done"}) as dag:
+        with mlflow_run("pipeline"):
+            BaseOperator(task_id="first", trigger_rule="all_success") >> step("second")
+        with pytest.raises(ProjectError, match=r"Task 'bad.first' has the trigger_rule 'all_done', but Airflow lets"):
+            with mlflow_run("bad"):
+                step("first")
+        dag.get_task("bad.first").trigger_rule = "all_success"
+    rules = {task.task_id: task.trigger_rule for task in dag.tasks}
+    assert (rules["pipeline.start_run"], rules["pipeline.second"]) == ("all_success", "all_done")
+    assert rules["pipeline.end_run"] == "all_done_setup_success"
+    dag.validate()
 
 
 def test_what_only_start_and_end_get_is_said_apart() -> None:

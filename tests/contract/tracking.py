@@ -191,6 +191,14 @@ def test_a_deleted_experiment_is_named_with_the_remedy(store: Store) -> None:
         replace(store.record(), experiment_id="987654321").open()
 
 
+def test_an_experiment_that_is_deleted_under_a_run_is_named_when_it_ends(store: Store) -> None:
+    record = replace(store.record(), experiment_id=resolve_experiment(store.client, store.name))
+    record.open()
+    store.writer.delete_experiment(record.experiment_id)
+    with pytest.raises(ProjectError, match=r"was deleted, so the end of this attempt \(FINISHED\) is not in MLflow;"):
+        record.close(Outcome("FINISHED"))
+
+
 def test_stragglers_below_a_run_are_killed_lowest_first(store: Store) -> None:
     client = store.client
     root = store.record("root").open()

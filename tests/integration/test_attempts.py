@@ -199,6 +199,7 @@ def test_start_and_end_tasks_work_without_the_group(tracking_uri: str) -> None:
     (step,) = (run for name, run in runs.items() if name.startswith("named 20"))
     assert step.data.tags["mlflow.parentRunId"] == runs["mine"].info.run_id
     assert step.data.tags["team"] == "blue"
+    assert step.info.experiment_id == runs["mine"].info.experiment_id != "0"
     assert runs["mine"].info.status == "FINISHED"
 
 

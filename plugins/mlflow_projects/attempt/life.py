@@ -285,7 +285,7 @@ class Attempt:
         except BaseException as error:  # also Airflow's time-out and Ctrl-C: the record comes first
             if self._running:
                 self._running.cancel()
-            with contextlib.suppress(TrackingError):
+            with contextlib.suppress(TrackingError, ProjectError):
                 record.close(Outcome("KILLED", self._reason(error), tail_of(tail, self._shown)))
             raise
         finally:

@@ -48,9 +48,21 @@ class MLflowTrackingOperator(BaseOperator):
     def render_template(
         self, content: Any, context: Context, jinja_env: Any = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Render a text as :func:`render_text` does; Airflow does the rest, and comes back for the texts inside."""
+        """Render a text as :func:`render_text` does; Airflow does the rest, and comes back for the texts inside.
+
+        :raises AirflowException: it names what is not there
+        """
         if isinstance(content, str):
-            return render_text(content, context, jinja_env or self.get_template_env())
+            try:
+                return render_text(content, context, jinja_env or self.get_template_env())
+            except Exception as error:
+                if type(error).__name__ != "UndefinedError" or "xcom_pull" not in content:
+                    raise
+                raise AirflowException(
+                    f"Task {self.task_id!r}: the text {shown(content)!r} takes what another task did not leave "
+                    f"({error}); put that task upstream (first >> second), or pass artifact(first, 'path') or "
+                    "first.model('name') alone, outside of a text: of a mapped step it is a list."
+                ) from None
         return super().render_template(content, context, jinja_env, seen_oids)
 
     def stop_job(self, run: Run) -> None:

@@ -9,14 +9,16 @@ from airflow.sdk import TaskGroup
 
 from mlflow_projects.config import airflow_url
 from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.lookup import parents_of_task
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-    from mlflow_projects.operators.base import MLflowRunOperator
-    from mlflow_projects.tracking.client import TrackingClient
+    from mlflow_projects.operators.project import MLflowProjectOperator
+    from mlflow_projects.operators.runs import MLflowStartRunOperator
+    from mlflow_projects.tracking.client import Run, TrackingClient
 
 
 class RunGroup(TaskGroup):
@@ -58,26 +60,42 @@ def enclosing_parent(
 
 
 def parent_on(
-    client: TrackingClient, task: MLflowRunOperator, context: Context, levels_up: int = 0
+    client: TrackingClient, task: MLflowProjectOperator | MLflowStartRunOperator, context: Context, levels_up: int = 0
 ) -> Mapping[str, Any] | None:
-    """Return the same, where the parent run is on the task's own tracking server.
+    """Return what a task is below, given to it or the same, where that is on the task's own tracking server.
 
     :raises ProjectError: it is on another one, so that the tree would be split
     """
-    parent = enclosing_parent(task, context, client, levels_up)
+    given = task.parent_run_id
+    is_xcom = isinstance(given, Mapping)
+    if not is_xcom and (run_id := text_or_none(given)):
+        run = _run_or_none(client, run_id)
+        if run is None:
+            raise ProjectError(
+                f"Task {task.task_id!r}: parent_run_id names the run {run_id!r}, which {client.settings.address} "
+                "does not have; correct it, or mlflow_conn_id."
+            )
+        return {"run_id": run_id, "experiment_id": run.experiment_id}
+    parent = given if is_xcom else enclosing_parent(task, context, client, levels_up)
     if not parent or parent.get("mlflow_conn_id", task.mlflow_conn_id) == task.mlflow_conn_id:
         return parent
+    if _run_or_none(client, str(parent.get("run_id"))) is None:  # two connections may lead to one server
+        whose = "that parent_run_id names" if is_xcom else "of its mlflow_run"
+        raise ProjectError(
+            f"Task {task.task_id!r} uses the connection {task.mlflow_conn_id!r}, but the parent run {whose} is on "
+            f"the server of {parent['mlflow_conn_id']!r}; give both the same mlflow_conn_id, for example in "
+            "default_args."
+        )
+    return parent
+
+
+def _run_or_none(client: TrackingClient, run_id: str) -> Run | None:
     try:
-        client.get_run(str(parent["run_id"]))  # two connections may lead to one server
+        return client.get_run(run_id)
     except TrackingError as error:
         if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise ProjectError(
-            f"Task {task.task_id!r} uses the connection {task.mlflow_conn_id!r}, but the parent run of its "
-            f"mlflow_run is on the server of {parent['mlflow_conn_id']!r}; give both the same mlflow_conn_id, for "
-            "example in default_args."
-        ) from error
-    return parent
+    return None
 
 
 def _enclosing_groups(task: BaseOperator) -> Iterator[RunGroup]:

@@ -291,7 +291,7 @@ class MLflowProjectOperator(MLflowRunOperator):
         )
 
     def _first_step(self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None) -> Step:
-        parent = None if self.parent_run_id else parent_on(client, self, context)
+        parent = parent_on(client, self, context)
         return Step(
             uri=str(self.uri),
             entry_point=str(self.entry_point),
@@ -302,7 +302,7 @@ class MLflowProjectOperator(MLflowRunOperator):
             env_manager=text_or_none(self.env_manager),
             run_name=text_or_none(self.run_name) or self._default_run_name(context),
             experiment_id=experiment_id_for(client, self.experiment_name, parent),
-            parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
+            parent_run_id=as_run_id(parent),
             supersedes=self._close_previous_try(context, client, previous),
             tags=own_tags(self._mapping("tags")),
             git_credentials=git_credentials(self.git_conn_id) if self.git_conn_id else None,

@@ -54,8 +54,8 @@ class StepReference(ResolveMixin):
     def _run_in(self, result: Any, what: str) -> Mapping[str, Any]:
         if not isinstance(result, Mapping) or not result.get("artifact_uri"):
             raise AirflowFailException(
-                f"Task {self.operator.task_id!r} left no MLflow run, so {what} of it cannot be used; it was skipped "
-                "or never ran."
+                f"Task {self.operator.task_id!r} left no MLflow run, so {what} of it cannot be used; it was skipped, "
+                "never ran, or runs no MLflow Project."
             )
         return result
 
@@ -79,17 +79,18 @@ class ArtifactReference(StepReference):
         :raises AirflowFailException: it is a logged model, which MLflow 3 keeps elsewhere
         """
         run = self._run_in(result, repr(self.path))
-        if self.path in (run.get("models") or {}) and not self._is_there(run):
+        name = self.path.partition("/")[0]  # or a file of the model
+        if name in (run.get("models") or {}) and not self._is_there(run, name):
             raise AirflowFailException(
-                f"{self.path!r} is a model that task {self.operator.task_id!r} logged, and not among the artifacts "
-                f"of its run: MLflow 3 keeps models beside them. Use {self.operator.label}.model({self.path!r})."
+                f"{name!r} is a model that task {self.operator.task_id!r} logged, and not among the artifacts "
+                f"of its run: MLflow 3 keeps models beside them. Use {self.operator.label}.model({name!r})."
             )
         return f"{run['artifact_uri'].rstrip('/')}/{self.path}".rstrip("/")
 
     def __str__(self) -> str:
         return f"{{{{ {self._pulled()}['artifact_uri'] }}}}/{self.path}".rstrip("/")
 
-    def _is_there(self, run: Mapping[str, Any]) -> bool:
+    def _is_there(self, run: Mapping[str, Any], name: str) -> bool:
         """Ask the tracking server, as a folder may have a model's name."""
         from mlflow_projects.exceptions import TrackingError
         from mlflow_projects.hooks.mlflow_hook import MLflowHook
@@ -97,7 +98,7 @@ class ArtifactReference(StepReference):
         try:
             client = MLflowHook(run["mlflow_conn_id"]).get_conn()
             try:
-                return bool(client.list_artifacts(run["run_id"], self.path))
+                return bool(client.list_artifacts(run["run_id"], name))
             finally:
                 client.close()
         except TrackingError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators.enclosing import RunGroup
 from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
 
@@ -65,12 +66,28 @@ class mlflow_run(RunGroup):
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            inside = {task.task_id: task for task in self.iter_tasks() if task is not self.start_run}
-            end = MLflowEndRunOperator(task_id=END_TASK, run_id=self.start_run.output, **self._of_both)
-            first = [task for task in inside.values() if not task.upstream_task_ids & inside.keys()]
-            last = [task for task in inside.values() if not task.downstream_task_ids & inside.keys()]
-            self.start_run.set_downstream(first)
-            end.set_upstream(last)
-            end.as_teardown(setups=self.start_run)
-        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        try:
+            if kind is None:
+                self._surround()
+        finally:  # or later tasks would be put into this group
+            super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+
+    def _surround(self) -> None:
+        """Put the start before the first tasks and the end after the last.
+
+        :raises ProjectError: Airflow lets a first task not follow a start
+        """
+        inside = {task.task_id: task for task in self.iter_tasks() if task is not self.start_run}
+        end = MLflowEndRunOperator(task_id=END_TASK, run_id=self.start_run.output, **self._of_both)
+        first = [task for task in inside.values() if not task.upstream_task_ids & inside.keys()]
+        last = [task for task in inside.values() if not task.downstream_task_ids & inside.keys()]
+        for task in first:
+            if not task.is_teardown and task.trigger_rule != "all_success":  # Airflow's own error names none
+                raise ProjectError(
+                    f"Task {task.task_id!r} has the trigger_rule {task.trigger_rule.value!r}, but Airflow lets "
+                    "only 'all_success' follow the start of an mlflow_run; give the task that one (it counts over "
+                    "default_args), or put a task before it."
+                )
+        self.start_run.set_downstream(first)
+        end.set_upstream(last)
+        end.as_teardown(setups=self.start_run)

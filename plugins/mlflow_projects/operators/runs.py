@@ -89,7 +89,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
                     task=task,
                     source=_dag_source(context),
                     role="parent",
-                    parent_run_id=as_run_id(self.parent_run_id) or as_run_id(parent),
+                    parent_run_id=as_run_id(parent),
                     parameters=params,
                     more_tags={key: shown(value) for key, value in own_tags(self.tags).items()},
                 )

@@ -135,11 +135,15 @@ class TrackingClient(ModelRegistry, Protocol):
         """Let a call that another thread waits for, and all later ones, fail; as far as that can be done."""
 
 
-def deleted_experiment(name: str, experiment_id: str) -> ProjectError:
-    """Return what to say where a run would go into an experiment that a person deleted."""
+def deleted_experiment(name: str, experiment_id: str, end: str = "") -> ProjectError:
+    """Return what to say where a run would go into an experiment that a person deleted.
+
+    :param end: how the attempt ended whose run is there already
+    """
+    lost = f"the end of this attempt ({end}) is not" if end else "this attempt has no run"
     return ProjectError(
-        f"The experiment {name!r} was deleted, so this attempt has no run in MLflow; restore it (mlflow experiments "
-        f"restore --experiment-id {experiment_id}) or choose another experiment_name."
+        f"The experiment {name!r} was deleted, so {lost} in MLflow; restore it (mlflow experiments restore "
+        f"--experiment-id {experiment_id}) or choose another experiment_name."
     )
 
 

@@ -24,7 +24,7 @@ from mlflow_projects.tracking.client import (
     now,
     quoted,
 )
-from mlflow_projects.tracking.closing import end_run
+from mlflow_projects.tracking.closing import end_run, is_gone
 from mlflow_projects.tracking.tags import (
     ATTEMPT_ID,
     DAG_ID,
@@ -254,6 +254,8 @@ class RunRecord:
         Parameters are logged now, not at the start: MLflow never lets a parameter change, so a project
         that logs ``0.00001`` where the DAG passed ``"1e-05"`` would crash. What the project logged stays;
         what the DAG passed is in the tag ``mlflow_projects.parameters`` from the start.
+
+        :raises ProjectError: its experiment was deleted meanwhile
         """
         assert self.run is not None, "open() comes first"
         logged = self.client.get_run(self.run.run_id)
@@ -267,9 +269,14 @@ class RunRecord:
         tags = {**ours, **_present(outcome.tags())}
         if outcome.status == "FINISHED" and self.success_tags:
             tags |= self.success_tags(logged)
-        moment = end_run(
-            self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
-        )
+        try:
+            moment = end_run(
+                self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
+            )
+        except TrackingError as error:
+            if is_gone(error) and logged.experiment_id not in self.client.experiment_ids():
+                raise deleted_experiment(logged.experiment_id, logged.experiment_id, outcome.status) from error
+            raise
         return replace(logged, status=outcome.status, end_time=moment)
 
     def _tags(self) -> dict[str, str]:

@@ -112,9 +112,18 @@ class TrackingSettings:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file that a SQLite URI names, with its options left out; None for any other URI, and for memory."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri, re.DOTALL)
-    return Path(found[1]) if found and found[1] != ":memory:" else None
+    """Return the file that a SQLite URI names, with its options left out; None for any other URI, and for memory.
+
+    The name may be SQLite's own URI: ``sqlite:///file:/a/b.db?uri=true``.
+    """
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(file:(?://(?=/))?)?([^?]+)(\?.*)?", uri, re.DOTALL)
+    if found is None or found[2] == ":memory:" or "mode=memory" in (found[3] or ""):
+        return None
+    if "%" not in found[2]:
+        return Path(found[2])
+    from sqlalchemy import make_url  # 2.1 decodes the name, 2.0 does not
+
+    return Path(re.sub("^file:(//(?=/))?", "", make_url(uri).database or ""))
 
 
 def settings_from_environment(environment: Mapping[str, str] | None = None) -> TrackingSettings:
@@ -200,7 +209,7 @@ def normalized(settings: TrackingSettings) -> TrackingSettings:
         uri = without_user(parts.geturl())
     elif parts.scheme in ("http", "https"):
         uri = parts.scheme + uri[len(parts.scheme) :]  # HTTP:// means the same
-    elif found := re.match(r"sqlite(\+\w+)?:///(?!/|:memory:)", uri):
+    elif found := re.match(r"sqlite(\+\w+)?:///(file:)?(?!/|:memory:|file:)", uri):
         uri = f"{found[0]}{Path(uri[found.end() :]).absolute()}"
     elif not parts.scheme and uri != "databricks":
         uri = Path(uri).absolute().as_uri()

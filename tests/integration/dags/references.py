@@ -55,5 +55,7 @@ with DAG("model_references", schedule=None):
     train = step("train")
     train.parameters = {"command": LOG_MODEL}
     step("use", model=train.model("model"), text=f"{train.model('other')}", folder=train.artifact("other"))
+    step("file", up=train.artifact("other/file.txt"))
     step("wrong_artifact", up=train.artifact("model"))
+    step("wrong_file", up=train.artifact("model/MLmodel"))
     step("wrong_model", up=train.model("modle"))

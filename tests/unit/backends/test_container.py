@@ -10,6 +10,7 @@ import pytest
 from mlflow_projects.backends.contract import Job, OpenRun
 from mlflow_projects.backends.local import container
 from mlflow_projects.backends.local.container import Mounts
+from mlflow_projects.backends.local.docker_env import Volumes, volumes_of
 from mlflow_projects.backends.local.engine import engine_host
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.project.cache import Cache
@@ -35,10 +36,19 @@ def test_what_may_be_written_stays_so_and_outer_folders_come_first() -> None:
     mounts.add("/data/in", read_only=True)
     mounts.add("/data", read_only=False)
     mounts.add("/data", read_only=True)
-    assert [(mount["Target"], mount["ReadOnly"]) for mount in mounts.as_list()] == [
+    assert [(mount["Target"], mount["ReadOnly"]) for mount in mounts.as_list(Volumes())] == [
         ("/data", False),
         ("/data/in", True),
     ]
+
+
+def test_a_folder_that_the_project_mounts_itself_is_not_mounted_twice(project: Any) -> None:
+    """A path parameter or a store may lie where docker_env.volumes mounts something; engines refuse two mounts."""
+    mounts = Mounts()
+    for folder in ("/data", "/data/in", "/runs", "/scratch"):
+        mounts.add(folder, read_only=True)
+    volumes = volumes_of(project(volumes=["/data/:/data/", "/elsewhere:/runs:ro", "/scratch"]), {})
+    assert [mount["Target"] for mount in mounts.as_list(volumes)] == ["/data/in"]
 
 
 def test_the_container_gets_what_reaches_artifacts_and_nothing_else_of_the_worker(

@@ -66,7 +66,8 @@ def test_folders_of_the_user_and_of_the_project(project: Any, tmp_path: Path) ->
     "text",
     [
         "a", "$PWD/b", "${PWD}b", "$(pwd)", "$( pwd )/c", "`pwd`/d", "$DATA", "${DATA}/x", "$A_1-${A_1}", "a\\$DATA",
-        "a\\\\b", "10%", "a$", "a$/b", "$1x$",
+        "a\\\\b", "10%", "a$", "a$/b", "$1x$", "~/x", "~", "a~/x", "'~/x'", "'a b'", '"a b"', "'$DATA'",
+        '"$DATA/x y"/z', "a'b'\"c\"", '"\\$DATA\\a"', "'$(id)'", '"it\'s"', "/home/$UID-${EUID}", "$HOSTNAME",
     ],
 )  # fmt: skip
 def test_a_text_is_what_bash_makes_of_it(text: str, project: Any, tmp_path: Path) -> None:
@@ -82,13 +83,29 @@ def test_a_text_is_what_bash_makes_of_it(text: str, project: Any, tmp_path: Path
         assert expanded("key", text, project(), WORKER) == done.stdout.decode()
 
 
-@pytest.mark.parametrize("text", ["$(whoami)", "`id`", "${DATA:-/x}", "${!DATA}", "$(pwd; touch x)", "$((1+1))"])
+@pytest.mark.parametrize(
+    "text", ["$(whoami)", "`id`", "${DATA:-/x}", "${!DATA}", "$(pwd; touch x)", "$((1+1))", '"$(id)"']
+)
 def test_what_needs_a_shell_is_refused(text: str, project: Any, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=re.escape("which asks for a shell; write it out")):
         volumes_of(project(volumes=[f"{text}:/x"]), WORKER)
     with pytest.raises(ProjectError, match=re.escape(f"'docker_env.environment' has '{text}'")):
         declared_variables(project(environment=[["A", text]]), WORKER)
     assert not (tmp_path / "x").exists()
+
+
+def test_the_home_folder_is_meant_in_a_variable_too(project: Any, tmp_path: Path) -> None:
+    for text in ("~/x", "~", "~/x:~/y", "/a:~", "x~/y", "~x/y", "'~/x'"):
+        done = subprocess.run(["bash", "-c", f"printf %s A={text}"], env=WORKER, capture_output=True, text=True)
+        assert declared_variables(project(environment=[["A", text]]), WORKER) == {"A": done.stdout.removeprefix("A=")}
+    with pytest.raises(ProjectError, match=re.escape("'docker_env.volumes' has '/a:~/x'")):
+        volumes_of(project(volumes=["/a:~/x"]), WORKER)  # where a shell takes it as it stands
+
+
+@pytest.mark.parametrize("text", ["it's", "'a' b", '{"k": 1}', '"a'])
+def test_quotes_that_no_shell_reads_as_one_word_are_refused(text: str, project: Any) -> None:
+    with pytest.raises(ProjectError, match=r"'docker_env.environment' has .*; put quotes around all of it\."):
+        declared_variables(project(environment=[["A", text]]), WORKER)
 
 
 def test_a_variable_that_the_worker_does_not_have_is_named(project: Any) -> None:

@@ -131,6 +131,9 @@ def test_a_login_in_the_address_is_decoded_as_mlflows_client_does(host: str) -> 
         ("sqlite:////a/b.db?timeout=60&mode=rw", "/a/b.db"),
         ("sqlite+pysqlite:////a/b.db", "/a/b.db"),
         ("sqlite:///b.db?timeout=60", "b.db"),
+        ("sqlite:///file:/a/b.db?mode=rw&uri=true", "/a/b.db"),
+        ("sqlite:///file:///a/b.db?uri=true", "/a/b.db"),
+        ("sqlite:///file:x?mode=memory&cache=shared&uri=true", None),
         ("sqlite:///:memory:", None),
         ("sqlite:///:memory:?cache=shared", None),
         ("postgresql://u@h/b.db", None),
@@ -139,6 +142,22 @@ def test_a_login_in_the_address_is_decoded_as_mlflows_client_does(host: str) -> 
 )
 def test_the_file_of_a_sqlite_address(uri: str, file: str | None) -> None:
     assert sqlite_file(uri) == (Path(file) if file else None)
+
+
+def test_an_encoded_name_of_a_sqlite_file_is_what_sqlalchemy_reads() -> None:
+    from sqlalchemy import make_url
+
+    uri = "sqlite:////a%20b/c.db?timeout=60"
+    assert str(sqlite_file(uri)) == make_url(uri).database
+
+
+def test_a_relative_uri_of_sqlite_means_the_same_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (("file:b.db", f"file:{tmp_path}/b.db"), ("file:/a/b.db", "file:/a/b.db")):
+        settings = settings_from_environment({"MLFLOW_TRACKING_URI": f"sqlite:///{given}?uri=true"})
+        assert settings.uri == f"sqlite:///{meant}?uri=true"
 
 
 def test_a_database_that_is_not_there_is_told_with_options_too(tmp_path: Path) -> None:

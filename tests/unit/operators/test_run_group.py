@@ -74,12 +74,7 @@ def test_default_args_count_for_the_start_and_the_end_as_for_the_steps() -> None
         "mlflow_conn_id": "team", "experiment_name": "nightly", "retries": 2, "queue": "gpu", "owner": "ada",
         "on_failure_callback": failed,
     }  # fmt: skip
-    of_steps = {
-        "execution_timeout": timedelta(seconds=5),
-        "pool": "gpus",
-        "pool_slots": 2,
-        "trigger_rule": "all_done",
-    }
+    of_steps = {"execution_timeout": timedelta(seconds=5), "pool": "gpus", "pool_slots": 2}
     with DAG("dag", schedule=None, default_args={**shared, **of_steps, "do_xcom_push": False}) as dag:
         with mlflow_run("pipeline"):
             project = MLflowProjectOperator(task_id="step", uri="/p")
@@ -97,6 +92,20 @@ def test_default_args_count_for_the_start_and_the_end_as_for_the_steps() -> None
     assert (project.execution_timeout, project.pool) == (of_steps["execution_timeout"], "gpus")
     inner: Any = dag.get_task("pipeline.inner.start_run")
     assert (inner.mlflow_conn_id, below.mlflow_conn_id) == ("other", "other")
+
+
+def test_a_trigger_rule_of_default_args_is_for_the_steps() -> None:
+    with DAG("dag", schedule=None, default_args={"trigger_rule": "all_done"}) as dag:
+        with mlflow_run("pipeline"):
+            BaseOperator(task_id="first", trigger_rule="all_success") >> step("second")
+        with pytest.raises(ProjectError, match=r"Task 'bad.first' has the trigger_rule 'all_done', but Airflow lets"):
+            with mlflow_run("bad"):
+                step("first")
+        dag.get_task("bad.first").trigger_rule = "all_success"
+    rules = {task.task_id: task.trigger_rule for task in dag.tasks}
+    assert (rules["pipeline.start_run"], rules["pipeline.second"]) == ("all_success", "all_done")
+    assert rules["pipeline.end_run"] == "all_done_setup_success"
+    dag.validate()
 
 
 def test_what_only_start_and_end_get_is_said_apart() -> None:
@@ -121,6 +130,23 @@ def test_a_tree_is_not_split_over_two_servers() -> None:
         else:
             with pytest.raises(ProjectError, match="give both the same mlflow_conn_id"):
                 parent_on(client, inside, context)
+
+
+def test_a_parent_that_is_given_is_on_the_tasks_own_server() -> None:
+    client = MemoryClient()
+    parent = client.create_run(client.create_experiment("e"), "pipeline", 0, {})
+    context: Any = {"ti": TaskInstance("step", map_index=-1, returned={})}
+
+    def below(given: Any) -> Any:
+        return parent_on(client, MLflowProjectOperator(task_id="step", uri="/p", parent_run_id=given), context)
+
+    assert below(parent.run_id)["experiment_id"] == parent.experiment_id, "a step's run is beside its parent's"
+    here = {"run_id": parent.run_id, "experiment_id": "7", "mlflow_conn_id": "the same server"}
+    assert below(here) == here
+    with pytest.raises(ProjectError, match=r"parent_run_id names the run '00', which .* does not have; correct it"):
+        below("00")
+    with pytest.raises(ProjectError, match="the parent run that parent_run_id names is on the server of 'there'"):
+        below({"run_id": "0" * 32, "experiment_id": "1", "mlflow_conn_id": "there"})
 
 
 def test_a_mistake_inside_is_what_the_reader_sees() -> None:

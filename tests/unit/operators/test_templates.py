@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mlflow_projects import MLflowProjectOperator, MLflowRegisterModelOperator, MLflowStartRunOperator
 from mlflow_projects.operators.model_base import as_version
@@ -97,6 +98,19 @@ def test_a_wrong_template_is_an_error(dag: DAG) -> None:
             rendered(dag, version=template)
     with pytest.raises(jinja2.TemplateSyntaxError):
         rendered(dag, version="{{ params.")
+
+
+@pytest.mark.parametrize("left", [None, [{"artifact_uri": "/a"}]])
+def test_what_another_task_did_not_leave_is_a_sentence(left: Any, dag: DAG) -> None:
+    first = MLflowProjectOperator(task_id="first", dag=dag, uri="project")
+    second = MLflowProjectOperator(
+        task_id="second", dag=dag, uri="project", parameters={"up": f"{first.artifact('x')}/y"}
+    )
+    context: Any = {"ti": SimpleNamespace(xcom_pull=lambda **_: left)}
+    with pytest.raises(
+        AirflowException, match=r"Task 'second': the text .* put that task upstream \(first >> second\)"
+    ):
+        second.render_template_fields(context)
 
 
 def test_other_operators_render_alike(dag: DAG) -> None:

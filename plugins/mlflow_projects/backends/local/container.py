@@ -22,7 +22,7 @@ from typing import Any
 from mlflow_projects.backends.contract import Job, JobStatus, Launch, OpenRun, Running
 from mlflow_projects.backends.local import engine
 from mlflow_projects.backends.local.command import status_of
-from mlflow_projects.backends.local.docker_env import declared_variables, volumes_of
+from mlflow_projects.backends.local.docker_env import Volumes, declared_variables, volumes_of
 from mlflow_projects.backends.local.path_download import downloader
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.settings import LocalSettings
@@ -69,11 +69,15 @@ class Mounts:
         if self.folders.get(target, ("", True))[1]:
             self.folders[target] = (str(path), read_only)
 
-    def as_list(self) -> list[dict[str, Any]]:
-        """Return the mounts as Docker's API takes them, outer folders first."""
+    def as_list(self, volumes: Volumes) -> list[dict[str, Any]]:
+        """Return the mounts as Docker's API takes them, outer folders first.
+
+        :param volumes: the project's own; where one of them is, an engine takes no other mount
+        """
         return [
             {"Type": "bind", "Target": target, "Source": source, "ReadOnly": read_only}
             for target, (source, read_only) in sorted(self.folders.items())
+            if not volumes.covers(target)
         ]
 
 
@@ -142,7 +146,11 @@ class ContainerLaunch(Launch):
                     **({} if settings.docker_workdir == "image" else {"working_dir": PROJECT_FOLDER}),
                     "stop_signal": "SIGTERM",
                 },
-                "host": {**_host_config(settings), "binds": self.volumes.binds, "mounts": mounts.as_list()},
+                "host": {
+                    **_host_config(settings),
+                    "binds": self.volumes.binds,
+                    "mounts": mounts.as_list(self.volumes),
+                },
             },
         )
         library = str(Path(__file__).resolve().parents[3])

@@ -82,6 +82,17 @@ def _search(
     client: TrackingClient, tags: Mapping[str, str], experiment_ids: Sequence[str] | None, limit: int
 ) -> list[Run]:
     query = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
+    return search_experiments(client, query, experiment_ids, limit)
+
+
+def search_experiments(
+    client: TrackingClient, query: str, experiment_ids: Sequence[str] | None = None, limit: int = _MOST_RUNS
+) -> list[Run]:
+    """Return the runs that match a filter in MLflow's search language, the oldest first in each experiment.
+
+    :param experiment_ids: where to look; default: everywhere
+    :param limit: how many at most of those experiments that are asked for at once
+    """
     ids = client.experiment_ids() if experiment_ids is None else experiment_ids
     found: list[Run] = []
     for start in range(0, len(ids), _EXPERIMENTS_AT_ONCE):

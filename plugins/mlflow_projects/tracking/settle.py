@@ -125,7 +125,7 @@ def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
     left = _End("KILLED", ended.reason)
     ends = [(run, left) for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
     ends += [
-        (run, _End("KILLED", "its task failed in Airflow before it could report the success"))
+        (run, _End("KILLED", "Airflow calls this try failed: it never heard of the success, or a person marked it"))
         for run in _refused(others, ended)
     ]
     for run in parents:

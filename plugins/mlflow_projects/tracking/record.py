@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.public_uri import public_text
+from mlflow_projects.tracking.answers import whole_characters
 from mlflow_projects.tracking.client import (
     Run,
     RunStatus,
@@ -24,7 +25,7 @@ from mlflow_projects.tracking.client import (
     now,
     quoted,
 )
-from mlflow_projects.tracking.closing import end_run
+from mlflow_projects.tracking.closing import end_run, is_gone
 from mlflow_projects.tracking.tags import (
     ATTEMPT_ID,
     DAG_ID,
@@ -46,7 +47,9 @@ from mlflow_projects.tracking.tags import (
 
 _MAX_TAG = 8000
 MAX_PARAM = 6000
-MAX_RUN_NAME = 250  # a column of MLflow's database
+# Columns of MLflow's database.
+MAX_RUN_NAME = MAX_TAG_NAME = 250
+MAX_EXPERIMENT_NAME = 256
 _CREATE_TRIES = 3
 
 
@@ -267,9 +270,15 @@ class RunRecord:
         tags = {**ours, **_present(outcome.tags())}
         if outcome.status == "FINISHED" and self.success_tags:
             tags |= self.success_tags(logged)
-        moment = end_run(
-            self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
-        )
+        try:
+            moment = end_run(
+                self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
+            )
+        except TrackingError as error:
+            if not is_gone(error):
+                raise
+            self.log(f"Run {logged.run_id} was deleted in MLflow; it stays as it is.")
+            moment = now()
         return replace(logged, status=outcome.status, end_time=moment)
 
     def _tags(self) -> dict[str, str]:
@@ -290,7 +299,14 @@ class RunRecord:
 
 
 def resolve_experiment(client: TrackingClient, name: str) -> str:
-    """Return the id of the experiment of that name; make it if need be, also when twenty tasks ask at once."""
+    """Return the id of the experiment of that name; make it if need be, also when twenty tasks ask at once.
+
+    :raises ProjectError: MLflow's database does not take the name, or the experiment was deleted
+    """
+    if len(name) > MAX_EXPERIMENT_NAME:
+        raise ProjectError(f"'experiment_name' has {len(name)} characters; MLflow takes {MAX_EXPERIMENT_NAME}.")
+    if "\0" in name or whole_characters(name) != name:
+        raise ProjectError(f"'experiment_name' is {name!r}, with a character that MLflow cannot store.")
     for _ in range(2):
         if found := client.experiment_id(name):
             return found

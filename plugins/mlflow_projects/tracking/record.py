@@ -283,7 +283,7 @@ class RunRecord:
 
     def _tags(self) -> dict[str, str]:
         tags = {
-            "mlflow.user": _user(),
+            "mlflow.user": user_name(),
             SUPERSEDES: self.supersedes or "",
             PARAMETERS: json.dumps(dict(self.parameters), ensure_ascii=False) if self.parameters else "",
             **self.source.tags(),
@@ -322,7 +322,8 @@ def _present(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: public_text(str(value))[:_MAX_TAG] for key, value in tags.items() if value not in ("", None)}
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return who runs this process, "" where its user has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user id without a name

@@ -277,6 +277,28 @@ def test_a_triggerer_that_is_away_gets_its_row_all_the_same(client: MemoryClient
     assert len(airflow.rows()) == 1
 
 
+@pytest.mark.parametrize(
+    ("trigger", "status"),
+    [
+        ({"minutes": 10}, "KILLED"),
+        ({"minutes": 1}, "RUNNING"),
+        ({"minutes": 10, "triggerer_id": 5}, "RUNNING"),
+        ({"minutes": 10, "queue": "of another"}, "RUNNING"),
+    ],
+)
+def test_a_triggerer_that_takes_no_callbacks_is_none(
+    client: MemoryClient, airflow: Airflow, trigger: dict[str, Any], status: str
+) -> None:
+    run = parent(client)
+    airflow.triggerer()
+    made = timezone.utcnow() - timedelta(minutes=trigger.pop("minutes"))
+    airflow.add(Trigger, id=1, classpath="of.somebody", kwargs="", created_date=made, **trigger)
+    airflow.end(dag_of(), "failed", "timed_out")
+    assert client.get_run(run.run_id).status == status
+    with airflow.session() as session:
+        assert len(session.scalars(select(TriggererCallback)).all()) == 1
+
+
 def test_an_airflow_without_such_callbacks_does_it_at_once(
     client: MemoryClient, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,26 @@ def test_a_flood_is_no_answer(body: bytes, headers: tuple[str, ...], words: str)
             client(uri, max_bytes=2**20).experiment_ids()
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.experiment_ids(),
+        lambda client: client.search_runs(["1"], ""),
+        lambda client: client.update_run("1", "KILLED", 1),
+    ],
+)
+def test_a_proxys_notice_in_json_is_no_answer(ask: Callable[[RestClient], object]) -> None:
+    body = answer_of(b'{"status": "maintenance"}')
+    with hostile_server(lambda connection: connection.sendall(body)) as uri:
+        with pytest.raises(TrackingError, match=r"an answer to .* that is not MLflow's"):
+            ask(client(uri))
+
+
+def test_an_empty_list_may_be_left_out() -> None:
+    with hostile_server(lambda connection: connection.sendall(answer_of(b"{}"))) as uri:
+        assert client(uri).search_runs(["1"], "") == []
+
+
 def test_a_packed_answer_is_read() -> None:
     body = gzip.compress(b'{"experiments": [{"experiment_id": "7"}]}')
     with hostile_server(lambda connection: connection.sendall(answer_of(body, "Content-Encoding: gzip"))) as uri:

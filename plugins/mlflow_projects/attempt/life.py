@@ -203,11 +203,12 @@ class Attempt:
             yield
         except OSError as error:
             said = error.strerror or str(error)  # shutil's own error has a list of many
-            if error.errno not in _NO_DISK and not re.search("No space left|Read-only file system", said):
+            # A lock that another user of the machine made, say; outside of the cache it is the project's.
+            is_closed = isinstance(error, PermissionError) and str(error.filename).startswith(f"{self.cache.root}/")
+            if not (is_closed or error.errno in _NO_DISK or re.search("No space left|Read-only file system", said)):
                 raise
-            raise ProjectError(
-                f"The cache folder {self.cache.root} cannot be written ({said[:200]}); make room, or set cache_dir."
-            ) from error
+            remedy = f"({said[:200]}); {'let this user write there' if is_closed else 'make room'}, or set cache_dir."
+            raise ProjectError(f"The cache folder {self.cache.root} cannot be written {remedy}") from error
 
     @contextlib.contextmanager
     def _kept_checkpoint(self, job: Job) -> Iterator[Path | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Close the run, after what is open below it, and print what was closed.
 
-    :raises ProjectError: it is closed, or its DAG run still runs
+    :raises ProjectError: it is closed, or its DAG run still runs; no reason is given
     """
     from mlflow_projects.backends.registry import stop_job_of
     from mlflow_projects.cli.airflow_side import dag_run_state, tracking_settings
@@ -33,12 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
     from mlflow_projects.tracking.client import OPEN_STATUSES
     from mlflow_projects.tracking.closing import close_open_descendants, end_if_there
     from mlflow_projects.tracking.connect import connect
+    from mlflow_projects.tracking.record import user_name
     from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID
 
     def stop(run: Run) -> None:
         stop_job_of(run, print)
 
-    reason = f"closed by {getpass.getuser()}: {arguments.reason}"
+    if not arguments.reason.strip():
+        raise ProjectError("--reason is empty; say in one sentence why the run is closed.")
+    reason = f"closed by {user_name() or 'hand'}: {arguments.reason}"
     client = connect(replace(tracking_settings(), access="change"))
     try:
         run = client.get_run(arguments.run_id)

@@ -50,7 +50,8 @@ class DagParts:
         ends = {end.task_id for end in self.ends}
         ended = [state == "success" for task_id, _, state in states if task_id in ends]
         groups = {id(start.task_group) for start in self._starts}
-        closed = {id(end.task_group) for end in self.ends}
+        # Those of an mlflow_run; another end task closes only what is below its own parent.
+        closed = {id(end.task_group) for end in self.ends if end.is_teardown and not end.task_group.is_root}
         covered = all(any(id(group) in groups for group in _around(step)) for step in self._steps)
         return all(ended) and covered and groups <= closed
 

@@ -35,6 +35,7 @@ _Try = tuple[str, int, "str | None", int]
 
 _LOOK_EVERY_SECONDS = 0.2
 _LOOKS_FOR_COMMIT = 50
+_UNTAKEN = timedelta(minutes=3)
 _MARKED = "manually set"  # in Airflow's message where a person set the state
 
 
@@ -160,16 +161,26 @@ def _rendered_conn_ids(dag_run: DagRun, task_id: str, many: bool, session: Sessi
 
 
 def _triggerers(session: Session) -> tuple[bool, bool]:
-    """Return whether this Airflow has had a triggerer, and whether one lives."""
+    """Return whether this Airflow has had a triggerer, and whether one lives that takes callbacks.
+
+    One with ``--queues``, or of a team, does not: then triggers without a queue wait for ever.
+    """
     from airflow.configuration import conf
     from airflow.jobs.job import Job
+    from airflow.models.trigger import Trigger
     from airflow.sdk import timezone
     from sqlalchemy import select
 
     of_triggerers = select(Job.latest_heartbeat).where(Job.job_type == "TriggererJob")
     latest = session.scalar(of_triggerers.order_by(Job.latest_heartbeat.desc()).limit(1))
+    if latest is None:
+        return False, False
     patience = timedelta(seconds=conf.getint("triggerer", "triggerer_health_check_threshold"))
-    return latest is not None, latest is not None and latest > timezone.utcnow() - patience
+    untaken = select(Trigger.id).where(
+        Trigger.triggerer_id.is_(None), Trigger.queue.is_(None), Trigger.created_date < timezone.utcnow() - _UNTAKEN
+    )
+    lives = latest > timezone.utcnow() - patience
+    return True, lives and session.scalar(untaken.limit(1)) is None
 
 
 def _later(ended: EndedDagRun, conn_ids: Sequence[str], *, may_load_mlflow: bool) -> None:

@@ -21,7 +21,7 @@ from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.operators.templates import render_text, text_or_none
 from mlflow_projects.public_uri import public_uri, secrets_in
 from mlflow_projects.tracking.client import json_metrics
-from mlflow_projects.tracking.record import TaskIdentity, resolve_experiment
+from mlflow_projects.tracking.record import MAX_TAG_NAME, TaskIdentity, resolve_experiment
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -173,9 +173,11 @@ def as_run_id(value: Any) -> str | None:
 def own_tags(values: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the tags that a DAG's author gives a run.
 
-    :raises ProjectError: one of them is the library's, which decides by it what happened
+    :raises ProjectError: one of them is the library's, which decides by it what happened; MLflow cannot store it
     """
     tags = texts(values)
+    if bad := [key for key in tags if not 0 < len(key) <= MAX_TAG_NAME or "\0" in key]:
+        raise ProjectError(f"'tags' sets {bad[0][:50]!r}; a tag's name has 1 to {MAX_TAG_NAME} characters, no NUL.")
     if taken := [key for key in tags if _OUR_TAGS.match(key)]:
         raise ProjectError(f"'tags' sets {taken[0]!r}, which this library writes itself; take another name.")
     return tags
@@ -183,7 +185,7 @@ def own_tags(values: Mapping[str, Any] | None) -> dict[str, str]:
 
 def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
     """Return tags as MLflow takes them, without those whose value is None."""
-    return {key: str(value) for key, value in (values or {}).items() if value is not None}
+    return {str(key): str(value) for key, value in (values or {}).items() if value is not None}
 
 
 def is_retry(previous: Mapping[str, Any], ti: Any) -> bool:

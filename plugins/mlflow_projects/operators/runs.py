@@ -21,12 +21,20 @@ from mlflow_projects.operators.base import (
     own_tags,
 )
 from mlflow_projects.operators.enclosing import RunGroup, enclosing_parent, parent_on
+from mlflow_projects.operators.task_states import task_state
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.closing import close_abandoned, end_if_there
-from mlflow_projects.tracking.lookup import open_below, parents_of_task, runs_of_dag_run
+from mlflow_projects.tracking.lookup import (
+    latest_tries,
+    of_parent,
+    open_below,
+    parents_of_task,
+    runs_of_dag_run,
+    task_of,
+)
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, indexed_name
 from mlflow_projects.tracking.settle import why_unsuccessful, work_of
 from mlflow_projects.tracking.tags import REASON, ROLE, TASK_ID
@@ -117,7 +125,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
 
 
 class MLflowEndRunOperator(MLflowRunOperator):
-    """Close a parent run, and before it whatever is still open below it.
+    """Close a parent run, and before it whatever is still open below it, unless Airflow still works on it.
 
     FAILED if a last task of the enclosing task group (without one: of the DAG) failed or could not run
     because of a failure upstream, else FINISHED: the rule by which Airflow judges a DAG run.
@@ -141,7 +149,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
         with self.tracking() as client:
             own = self._runs_of_group(context, client)
             run = self._run_to_close(context, client, own)
-            self._close_stragglers(client, run, own)
+            self._close_stragglers(context, client, run, own)
             is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
             if end_if_there(client, run, status, reason if is_told else None):
                 self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
@@ -170,10 +178,15 @@ class MLflowEndRunOperator(MLflowRunOperator):
             )
         return parents[0]
 
-    def _close_stragglers(self, client: TrackingClient, parent: Run, own: Sequence[Run]) -> None:
+    def _close_stragglers(self, context: Context, client: TrackingClient, parent: Run, own: Sequence[Run]) -> None:
+        if not isinstance(self.task_group, RunGroup):  # beside this pair of start and end there may be others
+            own = of_parent(own, parent)
         others = [run for run in own if run.run_id != parent.run_id]
+        # A last task need not wait for all before it (trigger_rule="one_failed"): what still works ends by itself.
+        alive = [run for run in latest_tries(others) if run.status in OPEN_STATUSES and _is_at_work(context, run)]
+        spared = {run.run_id for run in [*alive, *open_below(client, alive)]}
         for run in [*open_below(client, [parent, *others]), *reversed(others)]:
-            if run.status in OPEN_STATUSES:
+            if run.status in OPEN_STATUSES and run.run_id not in spared:
                 self.stop_job(run)
                 if end_if_there(client, run, "KILLED", f"still open when {self.task_id} ran"):
                     self.log.warning("Run %s (%s) was still open; now KILLED.", run.run_id, run.name)
@@ -192,6 +205,14 @@ class MLflowEndRunOperator(MLflowRunOperator):
             return reason
         is_marked = ti.get_dagrun_state(ti.dag_id, ti.run_id) == "failed"
         return "a person marked the DAG run failed" if is_marked else ""
+
+
+def _is_at_work(context: Context, run: Run) -> bool:
+    """Ask Airflow whether the task of a run still has something to do."""
+    ti: Any = context["ti"]
+    task_id, index = task_of(run)
+    state = task_state(ti, ti.dag_id, ti.run_id, task_id, int(index) if index.isdecimal() else -1)
+    return state in ("running", "deferred")
 
 
 def _dag_source(context: Context) -> SourceTags:

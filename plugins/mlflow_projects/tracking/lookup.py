@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, TrackingClient, quoted
-from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID, TASK_URL
+from mlflow_projects.tracking.tags import (
+    DAG_ID,
+    DAG_RUN_ID,
+    MAP_INDEX,
+    PARENT_RUN_ID,
+    ROLE,
+    TASK_ID,
+    TASK_URL,
+    TRY_NUMBER,
+)
 
 # A filter in MLflow's search language: runs that have not ended.
 NOT_CLOSED = " and ".join(f"attributes.status != '{status}'" for status in ("FINISHED", "FAILED", "KILLED"))
@@ -73,6 +82,17 @@ def _search(
     client: TrackingClient, tags: Mapping[str, str], experiment_ids: Sequence[str] | None, limit: int
 ) -> list[Run]:
     query = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
+    return search_experiments(client, query, experiment_ids, limit)
+
+
+def search_experiments(
+    client: TrackingClient, query: str, experiment_ids: Sequence[str] | None = None, limit: int = _MOST_RUNS
+) -> list[Run]:
+    """Return the runs that match a filter in MLflow's search language, the oldest first in each experiment.
+
+    :param experiment_ids: where to look; default: everywhere
+    :param limit: how many at most of those experiments that are asked for at once
+    """
     ids = client.experiment_ids() if experiment_ids is None else experiment_ids
     found: list[Run] = []
     for start in range(0, len(ids), _EXPERIMENTS_AT_ONCE):
@@ -105,6 +125,38 @@ def open_below(client: TrackingClient, roots: Collection[Run]) -> list[Run]:
     depths = ((_depth(run, known, own), run) for run in found if run.run_id not in own)
     below = [(depth, run) for depth, run in depths if depth and run.status in OPEN_STATUSES]
     return [run for _, run in sorted(below, key=lambda pair: -pair[0])]
+
+
+def task_of(run: Run) -> tuple[str, str]:
+    """Return id and map index of the task that a run belongs to."""
+    return run.tags.get(TASK_ID, ""), run.tags.get(MAP_INDEX, "-1")
+
+
+def of_parent(runs: Sequence[Run], parent: Run) -> list[Run]:
+    """Return those of a DAG run's runs that are below a parent run, or below another that its start task opened.
+
+    What the project of such a step opened elsewhere is among them.
+    """
+    ids, tasks = {parent.run_id}, {task_of(parent)}
+    while True:
+        more = [
+            run
+            for run in runs
+            if run.run_id not in ids and (run.tags.get(PARENT_RUN_ID) in ids or task_of(run) in tasks)
+        ]
+        if not more:
+            return [run for run in runs if run.run_id in ids]
+        ids |= {run.run_id for run in more}
+        tasks |= {task_of(run) for run in more}
+
+
+def latest_tries(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of the last try of each step, with what its project opened.
+
+    :param runs: the oldest first
+    """
+    last = {task_of(run): run.tags.get(TRY_NUMBER) for run in runs if run.tags.get(ROLE) == "step"}
+    return [run for run in runs if task_of(run) in last and run.tags.get(TRY_NUMBER) == last[task_of(run)]]
 
 
 def _read(client: TrackingClient, experiments: Sequence[str], run_ids: Sequence[str]) -> list[Run]:

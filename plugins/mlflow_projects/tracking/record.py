@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.public_uri import public_text
+from mlflow_projects.tracking.answers import whole_characters
 from mlflow_projects.tracking.client import (
     Run,
     RunStatus,
@@ -46,7 +47,9 @@ from mlflow_projects.tracking.tags import (
 
 _MAX_TAG = 8000
 MAX_PARAM = 6000
-MAX_RUN_NAME = 250  # a column of MLflow's database
+# Columns of MLflow's database.
+MAX_RUN_NAME = MAX_TAG_NAME = 250
+MAX_EXPERIMENT_NAME = 256
 _CREATE_TRIES = 3
 
 
@@ -274,14 +277,17 @@ class RunRecord:
                 self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
             )
         except TrackingError as error:
-            if is_gone(error) and logged.experiment_id not in self.client.experiment_ids():
+            if not is_gone(error):
+                raise
+            if logged.experiment_id not in self.client.experiment_ids():
                 raise deleted_experiment(logged.experiment_id, logged.experiment_id, outcome.status) from error
-            raise
+            self.log(f"Run {logged.run_id} was deleted in MLflow; it stays as it is.")
+            moment = now()
         return replace(logged, status=outcome.status, end_time=moment)
 
     def _tags(self) -> dict[str, str]:
         tags = {
-            "mlflow.user": _user(),
+            "mlflow.user": user_name(),
             SUPERSEDES: self.supersedes or "",
             PARAMETERS: json.dumps(dict(self.parameters), ensure_ascii=False) if self.parameters else "",
             **self.source.tags(),
@@ -297,7 +303,14 @@ class RunRecord:
 
 
 def resolve_experiment(client: TrackingClient, name: str) -> str:
-    """Return the id of the experiment of that name; make it if need be, also when twenty tasks ask at once."""
+    """Return the id of the experiment of that name; make it if need be, also when twenty tasks ask at once.
+
+    :raises ProjectError: MLflow's database does not take the name, or the experiment was deleted
+    """
+    if len(name) > MAX_EXPERIMENT_NAME:
+        raise ProjectError(f"'experiment_name' has {len(name)} characters; MLflow takes {MAX_EXPERIMENT_NAME}.")
+    if "\0" in name or whole_characters(name) != name:
+        raise ProjectError(f"'experiment_name' is {name!r}, with a character that MLflow cannot store.")
     for _ in range(2):
         if found := client.experiment_id(name):
             return found
@@ -313,7 +326,8 @@ def _present(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: public_text(str(value))[:_MAX_TAG] for key, value in tags.items() if value not in ("", None)}
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return who runs this process, "" where its user has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user id without a name

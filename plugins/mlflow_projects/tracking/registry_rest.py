@@ -52,6 +52,9 @@ class RestRegistry:
         for _ in range(_MOST_PAGES):
             request["max_results"] = min(page, limit - len(found))
             answer = self._call(method, path, request)
+            # An empty list may be left out; but a proxy that says something else in JSON would mean "nothing there".
+            if answer.content and not answer.content.keys() & {key, "next_page_token"}:
+                raise answer.error(key, None, "a list")
             found += answer.parts(key)
             size += answer.size
             token = answer.text("next_page_token", "")

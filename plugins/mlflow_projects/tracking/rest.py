@@ -157,7 +157,8 @@ class RestClient(RestRegistry):
         request: dict[str, Any] = {"run_id": run_id, "status": status}
         if end_time is not None:
             request["end_time"] = end_time
-        self._call("POST", "runs/update", request)
+        if (answer := self._call("POST", "runs/update", request)).content:
+            answer.part("run_info")  # else it is another's, and the run has not changed
 
     def list_artifacts(self, run_id: str, path: str = "") -> list[Artifact]:
         request = {"run_id": run_id, "path": path} if path else {"run_id": run_id}

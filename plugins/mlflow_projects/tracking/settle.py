@@ -47,11 +47,13 @@ class EndedDagRun:
 
 
 def work_of(tasks: Iterable[Any]) -> tuple[set[str], set[str]]:
-    """Return the ids of a group's tasks without setups and teardowns, and of those the last ones.
+    """Return the ids of a group's tasks that count for Airflow's verdict, and of those the last ones.
+
+    A teardown does not, unless its author wants it to.
 
     :param tasks: of the group, as a DAG file or the scheduler has them
     """
-    work = {task.task_id: task for task in tasks if not (task.is_setup or task.is_teardown)}
+    work = {task.task_id: task for task in tasks if not task.is_teardown or task.on_failure_fail_dagrun}
     return {*work}, {name for name, task in work.items() if not task.downstream_task_ids & work.keys()}
 
 
@@ -123,7 +125,7 @@ def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
     left = _End("KILLED", ended.reason)
     ends = [(run, left) for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
     ends += [
-        (run, _End("KILLED", "its task failed in Airflow before it could report the success"))
+        (run, _End("KILLED", "Airflow calls this try failed: it never heard of the success, or a person marked it"))
         for run in _refused(others, ended)
     ]
     for run in parents:
@@ -168,8 +170,9 @@ def _verdict(parent: Run, ended: EndedDagRun) -> _End:
         return _End(ended.status, "" if ended.status == "FINISHED" else ended.reason)
     if (reasons := ended.groups.get(parent.tags.get(TASK_ID, ""))) is None:
         return _End("KILLED", "its group is no longer in the DAG")
-    index = parent.tags.get(MAP_INDEX, "-1")
-    reason = next((reason for reason, indexes in reasons.items() if index in map(str, indexes)), "")
+    # -1: of the whole group, although its start task may be mapped.
+    index = "-1", parent.tags.get(MAP_INDEX, "-1")
+    reason = next((reason for reason, indexes in reasons.items() if {*index} & {*map(str, indexes)}), "")
     return _End("FAILED" if reason else "FINISHED", reason)
 
 

@@ -24,6 +24,8 @@ from mlflow_projects.tracking.settle import EndedDagRun
 _LONGEST_PAUSE_SECONDS = 60.0
 # A task process that was asked to end may just be opening its run, and be killed before it can close it.
 _LOOK_AGAIN_AFTER_SECONDS = (20.0, 60.0)
+# Airflow may have been off for longer than its patience with this, and be back before the tracking server is.
+_LEAST_PATIENCE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
 
 
@@ -32,10 +34,11 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
 
     :param ended: the fields of an :class:`~mlflow_projects.tracking.settle.EndedDagRun`
     :param conn_ids: Airflow connections to the tracking servers
-    :param until: epoch seconds at which it is given up
+    :param until: epoch seconds at which it is given up; an hour after a triggerer's start at the earliest
     :raises Exception: the last error, when it is given up
     """
     told = EndedDagRun(**ended)
+    until = max(until, time.time() + _LEAST_PATIENCE_SECONDS)
     # In threads of its own: a server that hangs must not keep the triggerer's others waiting.
     work = sync_to_async(settle_on_servers, thread_sensitive=False, executor=_threads())
     late_looks = list(_LOOK_AGAIN_AFTER_SECONDS[: 2 if told.groups is None else 1])

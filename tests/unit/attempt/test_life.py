@@ -641,3 +641,22 @@ def test_a_full_disk_is_a_sentence_and_no_retry(error: OSError, life: Life, monk
         life.attempt().run()
     assert life.only_run.status == "FAILED"
     assert "make room" in life.only_run.tags[REASON]
+
+
+def test_a_cache_of_another_user_is_a_sentence_and_a_closed_project_is_its_own(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = life.attempt()
+    closed = attempt.cache.root / "git" / "a.lock"
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(closed))
+
+    monkeypatch.setattr("mlflow_projects.attempt.life.fetch", refuse)
+    with pytest.raises(
+        ProjectError, match=r"The cache folder .* \(Permission denied\); let this user write there, or"
+    ):
+        attempt.run()
+    closed = Path("/project/MLproject")
+    with pytest.raises(PermissionError):
+        life.attempt().run()

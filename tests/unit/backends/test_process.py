@@ -217,12 +217,14 @@ def test_a_hidden_child_dies_with_either_watchdog(tmp_path: Path, which: int) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the group is all that is reached")
-@pytest.mark.parametrize("which", [0, 1], ids=["the upper", "the lower"])
-def test_a_watchdog_that_was_stopped_does_not_keep_the_command_alive(tmp_path: Path, which: int) -> None:
+@pytest.mark.parametrize("which", [[0], [1], [0, 1]], ids=["the upper", "the lower", "both"])
+def test_a_watchdog_that_was_stopped_does_not_keep_the_command_alive(tmp_path: Path, which: list[int]) -> None:
     with tree(HIDDEN, tmp_path, grace=0.2) as command:
         assert next(command.lines()) == "started"
         lives = hidden(tmp_path)
-        watchdogs(command)[which].send_signal(signal.SIGSTOP)
+        both = watchdogs(command)
+        for one in which:
+            both[one].send_signal(signal.SIGSTOP)
     wait_until(lambda: not lives(), tmp_path)
     wait_until_gone(tmp_path)
 

@@ -39,6 +39,28 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
+def test_without_a_reason_nothing_is_closed(client: MemoryClient, capsys: pytest.CaptureFixture[str]) -> None:
+    run = client.create_run("0", "train", now(), {})
+    assert main(["close", run.run_id, "--reason", " "]) == 1
+    assert capsys.readouterr().err == (
+        "mlflow-projects: --reason is empty; say in one sentence why the run is closed.\n"
+    )
+    assert client.get_run(run.run_id).status == "RUNNING"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyError])  # of Python 3.13, and before
+def test_a_user_without_a_name_closes_too(
+    client: MemoryClient, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def nobody() -> str:
+        raise error("getpwuid(): uid not found: 50000")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    run = client.create_run("0", "train", now(), {})
+    assert main(["close", run.run_id, "--reason", "why"]) == 0
+    assert client.get_run(run.run_id).tags[REASON] == "closed by hand: why"
+
+
 def test_a_closed_run_keeps_its_end(client: MemoryClient, capsys: pytest.CaptureFixture[str]) -> None:
     run = client.create_run("0", "train", now(), {})
     client.update_run(run.run_id, "FINISHED", 77)

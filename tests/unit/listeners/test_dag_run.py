@@ -25,7 +25,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from sqlalchemy import Column, MetaData, NullPool, Table, create_engine, insert, select
 from sqlalchemy.orm import Session
 
-from mlflow_projects import MLflowProjectOperator, MLflowStartRunOperator, mlflow_run
+from mlflow_projects import MLflowEndRunOperator, MLflowProjectOperator, MLflowStartRunOperator, mlflow_run
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.listeners import dag_run as listener
 from mlflow_projects.tracking.client import Run, now
@@ -277,6 +277,28 @@ def test_a_triggerer_that_is_away_gets_its_row_all_the_same(client: MemoryClient
     assert len(airflow.rows()) == 1
 
 
+@pytest.mark.parametrize(
+    ("trigger", "status"),
+    [
+        ({"minutes": 10}, "KILLED"),
+        ({"minutes": 1}, "RUNNING"),
+        ({"minutes": 10, "triggerer_id": 5}, "RUNNING"),
+        ({"minutes": 10, "queue": "of another"}, "RUNNING"),
+    ],
+)
+def test_a_triggerer_that_takes_no_callbacks_is_none(
+    client: MemoryClient, airflow: Airflow, trigger: dict[str, Any], status: str
+) -> None:
+    run = parent(client)
+    airflow.triggerer()
+    made = timezone.utcnow() - timedelta(minutes=trigger.pop("minutes"))
+    airflow.add(Trigger, id=1, classpath="of.somebody", kwargs="", created_date=made, **trigger)
+    airflow.end(dag_of(), "failed", "timed_out")
+    assert client.get_run(run.run_id).status == status
+    with airflow.session() as session:
+        assert len(session.scalars(select(TriggererCallback)).all()) == 1
+
+
 def test_an_airflow_without_such_callbacks_does_it_at_once(
     client: MemoryClient, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,3 +366,15 @@ def test_a_start_task_without_a_group_stands_for_the_dag(airflow: Airflow) -> No
     airflow.task("a", "failed")
     airflow.end(dag, "failed", FAILURE)
     assert airflow.rows()[0]["ended"]["groups"] == {"start": {"a failed": [-1]}}
+
+
+def test_an_end_task_without_a_group_does_not_speak_for_the_steps_beside_it(airflow: Airflow) -> None:
+    with DAG("dag", schedule=None) as dag:
+        start = MLflowStartRunOperator(task_id="start", mlflow_conn_id=CONNECTION)
+        step = MLflowProjectOperator(task_id="a", uri="/project", parent_run_id=start.output)
+        start >> step >> MLflowEndRunOperator(task_id="end", run_id=start.output, mlflow_conn_id=CONNECTION)
+        MLflowProjectOperator(task_id="lone", uri="/project", mlflow_conn_id=CONNECTION)
+    airflow.triggerer()
+    airflow.task("end", "success")
+    airflow.end(dag, "success", SUCCESS)
+    assert len(airflow.rows()) == 1

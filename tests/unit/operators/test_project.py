@@ -122,6 +122,18 @@ def test_tags_of_the_library_are_not_the_authors(tag: str, task: Task) -> None:
     assert task.runs == []
 
 
+@pytest.mark.parametrize("tag", ["", "k" * 251, "nul \0"])
+def test_a_tags_name_that_no_database_takes_is_one_sentence(tag: str, task: Task) -> None:
+    with pytest.raises(AirflowFailException, match=r"^'tags' sets '.{,60}'; a tag's name has 1 to 250 characters"):
+        task.run(tags={tag: "x"})
+    assert task.runs == []
+
+
+def test_a_tags_name_may_be_a_number(task: Task) -> None:
+    task.run(tags={1: 2})
+    assert task.runs[0].tags["1"] == "2"
+
+
 def test_a_run_name_that_no_database_takes_is_one_sentence(task: Task) -> None:
     with pytest.raises(AirflowFailException, match="'run_name' has 300 characters; MLflow takes 250"):
         task.run(run_name="n" * 300)

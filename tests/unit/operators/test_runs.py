@@ -279,6 +279,52 @@ def test_what_is_still_open_is_killed_before_its_parent_is_closed(client: Memory
     }  # fmt: skip
 
 
+def test_a_step_that_a_last_task_did_not_wait_for_goes_on(client: MemoryClient) -> None:
+    with DAG("dag", schedule=None) as dag, mlflow_run("pipeline", mlflow_conn_id=CONNECTION):
+        [step("a"), step("b"), step("c")] >> BaseOperator(task_id="alarm", trigger_rule="one_failed")
+    ending = Ending(client, dag)
+    lost, healthy = (
+        ending.step("pipeline.b", later=number, **{"airflow.try_number": f"{number}"}) for number in (1, 2)
+    )
+    nested = client.create_run("0", "nested", now(), {"mlflow.parentRunId": healthy.run_id})
+    killed = ending.step("pipeline.c")
+    states = {"a": "failed", "b": "running", "c": "failed", "alarm": "success"}
+    assert ending.end({f"pipeline.{name}": state for name, state in states.items()})["status"] == "FINISHED"
+    assert [client.get_run(run.run_id).status for run in (lost, healthy, nested, killed)] == [
+        "KILLED", "RUNNING", "RUNNING", "KILLED",
+    ]  # fmt: skip
+
+
+def test_an_end_without_a_group_closes_only_what_is_below_its_run(client: MemoryClient) -> None:
+    with DAG("dag", schedule=None) as dag:
+        for name in ("x", "y"):
+            first = MLflowStartRunOperator(task_id=f"{name}.start_run", run_name=name, mlflow_conn_id=CONNECTION)
+            end = MLflowEndRunOperator(task_id=f"{name}.end_run", run_id=first.output, mlflow_conn_id=CONNECTION)
+            first >> step(f"{name}.step") >> end
+        step("lone")
+    mine, other = (Ending(client, dag, end=f"{name}.end_run") for name in ("x", "y"))
+    # Of an earlier try of the same start task, whose answer was lost.
+    lost = mine.step("x.start_run", **{"mlflow.parentRunId": "", "mlflow_projects.role": "parent"})
+    below = mine.step("x.step")
+    elsewhere = mine.step("x.step", **{"mlflow.parentRunId": "", "mlflow_projects.role": "inner"})
+    mine.end({"x.step": "success"})
+    assert [client.get_run(run.run_id).status for run in (lost, below, elsewhere)] == ["KILLED"] * 3
+    theirs = [other.parent, other.step("y.step"), other.step("lone", **{"mlflow.parentRunId": ""})]
+    mine.end({"x.step": "success"})
+    assert [client.get_run(run.run_id).status for run in theirs] == ["RUNNING"] * 3
+
+
+def test_setups_and_teardowns_count_as_they_do_for_airflow(client: MemoryClient) -> None:
+    with DAG("dag", schedule=None) as dag, mlflow_run("pipeline", mlflow_conn_id=CONNECTION):
+        up, down = step("up").as_setup(), step("down")
+        up >> step("a") >> down.as_teardown(setups=up, on_failure_fail_dagrun=True)
+    ending = Ending(client, dag)
+    assert ending.end({"pipeline.a": "success", "pipeline.down": "failed"})["status"] == "FAILED"
+    assert ending.reason() == "pipeline.down failed"
+    ending.end({"pipeline.up": "failed", "pipeline.a": "upstream_failed", "pipeline.down": "upstream_failed"})
+    assert ending.reason() == "pipeline.up failed; pipeline.a, pipeline.down could not run"
+
+
 def test_a_reopened_run_loses_its_old_reason(client: MemoryClient) -> None:
     ending = Ending(client, dag_of())
     client.log_batch(ending.parent.run_id, tags={REASON: "of its first time"})

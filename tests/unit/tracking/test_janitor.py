@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from mlflow_projects.exceptions import TrackingRefusedError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.janitor import Closed, close_leftovers
 from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, resolve_experiment
@@ -96,6 +99,42 @@ def test_a_dag_run_that_is_gone_is_called_so_and_airflow_is_asked_once_for_each(
     ]  # fmt: skip
     reasons = {client.get_run(one.run_id).tags["mlflow_projects.reason"] for one in closed}
     assert reasons == {"closed by the janitor: the DAG run is gone"}
+
+
+def test_one_refusal_keeps_no_other_open_and_is_told() -> None:
+    client = MemoryClient()
+    runs = [step_of(client, name, start) for start, name in enumerate("abc", 1)]
+
+    def refuse(method: str, arguments: tuple[Any, ...]) -> None:
+        if method == "update_run" and arguments[0] == runs[1].run_id:
+            raise TrackingRefusedError("you may not")
+
+    client.before = refuse
+    with pytest.raises(TrackingRefusedError, match="you may not"):
+        close_leftovers(client, lambda *_: "failed", HERE, lambda _: None)
+    assert [client.get_run(run.run_id).status for run in runs] == ["KILLED", "RUNNING", "KILLED"]
+
+
+def test_a_server_that_is_away_is_asked_no_more() -> None:
+    client = MemoryClient()
+    runs = [step_of(client, name, start) for start, name in enumerate("abc", 1)]
+
+    def go_away(method: str, arguments: tuple[Any, ...]) -> None:
+        if method == "update_run":
+            raise TrackingUnavailableError("away")
+
+    client.before = go_away
+    with pytest.raises(TrackingUnavailableError):
+        close_leftovers(client, lambda *_: "failed", HERE, lambda _: None)
+    assert (client.calls.count("update_run"), len(runs)) == (1, 3)
+
+
+def test_ours_are_found_among_thousands_of_others() -> None:
+    client = MemoryClient()
+    for number in range(1001):  # older, left open by another Airflow
+        step_of(client, f"{number}", 1, **{"airflow.task_url": "http://another-airflow/dags/dag"})
+    ours = step_of(client, "ours", 2)
+    assert [one.run_id for one in close_leftovers(client, lambda *_: None, HERE, lambda _: None)] == [ours.run_id]
 
 
 def test_what_this_airflow_did_not_open_is_left_alone() -> None:

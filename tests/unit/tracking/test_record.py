@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
+from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.closing import close_abandoned, close_open_descendants, withdraw
 from mlflow_projects.tracking.lookup import parents_of_task
@@ -235,6 +235,16 @@ def test_a_run_that_was_given_up_stays_as_it_is(client: MemoryClient, outcome: O
     assert before.status == "KILLED"
 
 
+@pytest.mark.parametrize("outcome", [Outcome("FINISHED"), Outcome("FAILED", "exit status 3")])
+def test_the_outcome_counts_although_a_person_deleted_the_run(client: MemoryClient, outcome: Outcome) -> None:
+    lines: list[str] = []
+    opened = record(client, log=lines.append)
+    run = opened.open()
+    client.delete_run(run.run_id)
+    assert opened.close(outcome).status == outcome.status
+    assert lines == [f"Run {run.run_id} was deleted in MLflow; it stays as it is."]
+
+
 def test_an_open_run_with_an_old_reason_is_closed(client: MemoryClient) -> None:
     opened = record(client, more_tags={REASON: "of its last time"})
     run = opened.open()
@@ -260,6 +270,17 @@ def test_an_experiment_that_another_task_makes_meanwhile_is_taken(client: Memory
     found = resolve_experiment(client, "shared")
     assert found == client.experiment_id("shared") == resolve_experiment(client, "shared")
     assert client.calls.count("create_experiment") == 2, "once by us, once by the other"
+
+
+@pytest.mark.parametrize("name", ["e" * 257, "nul \0", "half \ud800"])
+def test_a_name_that_the_database_refuses_is_a_sentence_before_anybody_is_asked(
+    client: MemoryClient, name: str
+) -> None:
+    with pytest.raises(
+        ProjectError, match=r"^'experiment_name' (has 257 characters; MLflow takes 256|is '(nul|half) )"
+    ):
+        resolve_experiment(client, name)
+    assert client.calls == []
 
 
 def test_an_experiment_that_is_hidden_is_named() -> None:

@@ -77,6 +77,14 @@ def test_an_open_parent_gets_its_groups_verdict_or_that_of_who_ended_it(
     assert now_of(client, parent) == expected
 
 
+def test_each_of_a_mapped_start_tasks_parents_stands_for_the_whole_group(
+    client: MemoryClient, dag_run: DagRun
+) -> None:
+    parents = [dag_run.parent("start", airflow__map_index=str(index)) for index in range(2)]
+    dag_run.settle(groups={"start": {"a failed": [-1]}})
+    assert [now_of(client, parent) for parent in parents] == [("FAILED", "a failed", "failed")] * 2
+
+
 def test_a_closed_parent_keeps_its_end_and_learns_the_dag_runs(client: MemoryClient, dag_run: DagRun) -> None:
     parent = dag_run.parent()
     client.update_run(parent.run_id, "FINISHED", 77)
@@ -194,7 +202,8 @@ def test_a_success_that_airflow_never_took_is_withdrawn(client: MemoryClient, da
     for run in (older, last, other, inner):
         client.update_run(run.run_id, "FINISHED", 77)
     assert dag_run.settle(failed=[["a", 2, [-1]], ["b", 2, [0, 1]], ["b", 3, [-1]]]) == 1
-    assert now_of(client, last)[:2] == ("KILLED", "its task failed in Airflow before it could report the success")
+    why = "Airflow calls this try failed: it never heard of the success, or a person marked it"
+    assert now_of(client, last)[:2] == ("KILLED", why)
     assert client.get_run(last.run_id).end_time == 77
     assert {client.get_run(run.run_id).status for run in (older, other, inner)} == {"FINISHED"}
 

@@ -39,6 +39,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "_LEAST_PATIENCE_SECONDS", 0)
+
+
+@pytest.fixture
 def dag_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what Airflow says of the DAG run when a trigger asks."""
     told = {"count": 1, "state": "failed"}
@@ -104,7 +109,21 @@ def test_what_its_own_tasks_ended_needs_one_late_look(client: MemoryClient, paus
     assert pauses == LATE[:1]
 
 
-@pytest.mark.usefixtures("dag_run", "pauses")
+@pytest.mark.usefixtures("dag_run")
+def test_an_airflow_that_was_off_for_days_waits_for_its_server_too(client: MemoryClient, pauses: list[float]) -> None:
+    run = parent(client)
+
+    def away(*_: Any) -> None:
+        if len(pauses) < 3:
+            raise TrackingUnavailableError("not started yet")
+
+    client.before = away
+    close(until=time.time() - 48 * 3600)
+    assert pauses == [1, 2, 4, *LATE]
+    assert client.get_run(run.run_id).status == "KILLED"
+
+
+@pytest.mark.usefixtures("dag_run", "pauses", "no_patience")
 def test_it_is_given_up_at_last(client: MemoryClient) -> None:
     def away(*_: Any) -> None:
         raise TrackingUnavailableError("away for ever")
@@ -128,7 +147,7 @@ def test_a_dag_run_that_runs_again_is_left_alone(
     assert client.get_run(run.run_id).status == status
 
 
-@pytest.mark.usefixtures("dag_run", "pauses")
+@pytest.mark.usefixtures("dag_run", "pauses", "no_patience")
 def test_a_server_that_is_not_there_does_not_keep_anothers_runs_open(client: MemoryClient) -> None:
     run = parent(client)
     with pytest.raises(Exception, match="no_such_connection"):

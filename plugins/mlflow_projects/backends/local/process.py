@@ -92,6 +92,9 @@ class ProcessTree:
         if self._life >= 0:
             os.close(self._life)
             self._life = -1
+            if self._watchdog.returncode is None:  # both are in one group; somebody may have stopped it
+                with contextlib.suppress(OSError):
+                    os.killpg(self._watchdog.pid, signal.SIGCONT)
 
     def wait_stopped(self) -> None:
         """Wait for the end of a tree that was stopped; after the grace time and a little, force it."""

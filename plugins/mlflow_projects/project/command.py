@@ -28,7 +28,8 @@ _TOO_LONG = f"Linux takes at most {_MAX_ARGUMENT}. Put long values into a file a
 # Of a command with its values. A training job reads it from a file; elsewhere Linux takes less, see check_length().
 _MAX_FILLED = 16 * 2**20
 _MAX_PLACEHOLDERS = 1000
-_MAX_JUDGED_EXTRAS = 100
+_MAX_JUDGED = 10**6  # bytes of the command, as often as it is looked at for another undeclared parameter
+_LEAST_JUDGED = 1000
 _MAX_VALUE = 2**20  # characters
 _KEY_PATTERN = re.compile(r"^[/\w.\- :]*$")
 
@@ -277,14 +278,18 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
     words = [(name, f"--{mark} x", name) for name in extra]
     words += [(name, f"--{shlex.quote(str(name))} {mark}", value) for name, value in extra.items()]
     judged = [(name, end, str(word)) for name, end, word in words if not shell_syntax.is_plain(str(word))]
-    if len(judged) > _MAX_JUDGED_EXTRAS:
+    ends = {end for _, end, _ in judged}
+    if len(ends) * max(len(command), _LEAST_JUDGED) > _MAX_JUDGED:
         raise ProjectError(
-            f"{key}: more than {_MAX_JUDGED_EXTRAS} parameters that it does not declare have other characters than "
-            "letters, digits and @%+=:,./-_; declare them in the MLproject."
+            f"{key}: too many parameters that it does not declare ({len(ends)}) have other characters than letters, "
+            "digits and @%+=:,./-_; declare them in the MLproject."
         )
+    places: dict[str, quoting.Place] = {}  # names stand in the same one
     for name, end, word in judged:
         try:
-            quoting.places(f"{command} {end}", [mark])[0].write(word)
+            if end not in places:
+                places[end] = quoting.places(f"{command} {end}", [mark])[0]
+            places[end].write(word)
         except quoting.PlaceError as error:
             raise ProjectError(
                 f"{key}: the undeclared parameter {name!r} cannot be passed safely at its end, as it stands {error}; "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -134,6 +135,17 @@ def test_the_name_of_an_undeclared_parameter_never_becomes_shell(name, words, pr
     entry = found.entry_point("main")
     with pytest.raises(ProjectError, match=words):
         build_command(found, entry, check_parameters(found, entry, {name: "./evil"}), lambda *_: "")
+
+
+def test_many_undeclared_parameters_are_taken_up_to_a_size(project):
+    found = load_project(project("entry_points: {main: {command: python a.py}}"))
+    entry = found.entry_point("main")
+    given = {f"値{number}": f"a {number}" for number in range(400)}
+    built = build_command(found, entry, check_parameters(found, entry, given), lambda *_: "")
+    assert shlex.split(built)[2:6] == ["--値0", "a 0", "--値1", "a 1"]
+    more = {f"n{number}": "a b" for number in range(1001)}
+    with pytest.raises(ProjectError, match=r"too many parameters that it does not declare \(1001\)"):
+        build_command(found, entry, check_parameters(found, entry, more), lambda *_: "")
 
 
 def test_half_a_character_is_refused(project):

@@ -227,8 +227,7 @@ def reads_options(words: Words) -> bool:
 
 def starts_program(words: Words, at: int) -> bool:
     """Tell whether the words that a value is split into may be a program for a command's own program to run."""
-    is_starter = program_of(words) in _START or not takes_data(words)
-    return is_starter and not any(re.fullmatch(r".*\.py", word or "") for word in words[:at])
+    return program_of(words) in _START and not any(re.fullmatch(r".*\.py", word or "") for word in words[:at])
 
 
 def opens_program(words: Words, at: int) -> bool:

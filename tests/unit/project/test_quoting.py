@@ -361,7 +361,6 @@ GUARDED = {
     "words that become text": 'f() {{ hyperf "$*"; }}; f ./show "{x}"',
     "a function of a container": """run() {{ docker run i "$@"; }}; S=bash; run $S -c "./show '{x}'" """,
     "options of a container": 'A="-e A={x}"; docker run $A i',
-    "options of a container in a substitution": 'docker run $(echo "-e A={x}") i',
     "options of a starter": 'A="--nproc {x}"; torchrun $A t.py',
     "options of a starter in a substitution": 'torchrun $(echo "--nproc {x}") t.py',
     "options of a server": 'A="-w {x}"; gunicorn $A app:app',

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-SCRIPT_FILE = re.compile(r".*\.(pl|pm|rb|[cm]?js|ts|[rR]|jl|lua|php)", re.DOTALL)
+SCRIPT_FILE = re.compile(r".*\.(pl|pm|rb|[cm]?js|ts|[rR]|jl|lua|php|m|gp)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Interpreter:
 
 INTERPRETERS = {
     re.compile(r"(perl|ruby|node|nodejs|lua|luajit|julia|R|Rscript)[\d.]*"): Interpreter("eEp"),
-    re.compile(r"php[\d.]*"): Interpreter("rBRE"),
+    re.compile(r"php[\d.]*"): Interpreter("rBREd"),
+    re.compile(r"octave[\w.-]*|gnuplot|matlab"): Interpreter("erh"),  # matlab -r, -batch
+    re.compile(r"[jxy]q"): Interpreter("e", file="f", takes_first=True),
     re.compile(r"[gmn]?awk"): Interpreter("e", file="fE", other="Fvil", takes_first=True),
     re.compile(r"g?sed"): Interpreter("e", file="f", other="l", takes_first=True),
 }
@@ -36,6 +38,15 @@ INTERPRETERS = {
 def interpreter(name: str) -> Interpreter | None:
     """Return how a program of that name is told its code; None if it is none of these."""
     return next((found for pattern, found in INTERPRETERS.items() if pattern.fullmatch(name)), None)
+
+
+def is_loop(name: str, words: Sequence[str | None], start: int) -> bool:
+    """Tell whether a program is perl, and the words behind its own make it a loop over the files that they name."""
+    if not re.fullmatch(r"perl[\d.]*", name):
+        return False
+    texts = [word or "" for word in words[start + 1 :]]
+    is_code = any(re.match(r"-(?!-)\w*[np]", text) for text in texts)
+    return is_code and not any(map(SCRIPT_FILE.fullmatch, texts))
 
 
 def code_indexes(interpreter: Interpreter, words: Sequence[str | None]) -> Iterator[int]:

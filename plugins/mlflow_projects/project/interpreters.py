@@ -6,6 +6,7 @@ here may run any text that is more than a word, and all of its input.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Container, Iterator, Sequence
 
@@ -14,6 +15,7 @@ from mlflow_projects.project import code_options
 Words = Sequence[str | None]
 
 SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
+_SAME_SHELL = re.compile(r"(ba|rba|da|a)?sh")  # the others read numbers of "[" and printf as code
 PYTHON = re.compile(r"(i?python|pypy)[\d.]*")
 # Modules of Python that run the words after their name.
 _RUN_WORDS = ("timeit", "pdb", "IPython", "ptpython", "bpython")
@@ -32,28 +34,36 @@ READ_WORDS = frozenset(
         "eval", "ssh", "su", "runuser", "script", "watch", "parallel", "at", "batch", "tmux", "screen", "let",
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
         "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine", "csh", "tcsh", "fish",
-        "sg", "pwsh",
+        "sg", "pwsh", "powershell", "scp", "rsync", "dvc", "honcho", "just", "rake", "invoke", "npm", "snakemake",
+        "nextflow",
     )
 )  # fmt: skip
 # What they are given is data to them, apart from the options below.
 _TAKE_DATA = frozenset(
     (
-        ":", "[", "accelerate", "aws", "base64", "basename", "column", "dbt", "java", "jq", "nl", "pandoc",
-        "pytest", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl", "cut",
-        "date", "deepspeed", "df", "diff", "dirname", "du", "echo", "egrep", "envsubst", "exit", "export", "false",
-        "fgrep", "find", "grep", "gsutil", "gunicorn", "gunzip", "gzip", "head", "horovodrun", "jupyter", "kaggle",
-        "kedro", "kill", "ln", "local", "ls", "mkdir", "mlflow", "mv", "nvidia-smi", "papermill", "pip", "pip3",
-        "popd", "printf", "pushd", "pwd", "readlink", "readonly", "realpath", "return", "rm", "rmdir", "seq", "set",
-        "shift", "sleep", "sort", "spark-submit", "split", "stat", "streamlit", "tail", "tar", "tee", "test",
-        "torchrun", "touch", "tr", "true", "uniq", "unzip", "uvicorn", "wait", "wc", "wget", "zip",
+        ":", "[", "aws", "base64", "basename", "column", "dbt", "nl", "pandoc", "cat", "cd", "chmod", "chown",
+        "cmp", "cp", "curl", "cut", "date", "df", "diff", "dirname", "du", "echo", "egrep", "envsubst", "exit",
+        "export", "false", "fgrep", "find", "grep", "gsutil", "gunzip", "gzip", "head", "kaggle", "kill", "ln",
+        "local", "ls", "mkdir", "mv", "nvidia-smi", "papermill", "popd", "printf", "pushd", "pwd", "readlink",
+        "readonly", "realpath", "return", "rm", "rmdir", "seq", "set", "shift", "sleep", "sort", "stat",
+        "streamlit", "tail", "tar", "tee", "test", "touch", "tr", "true", "uniq", "unzip", "wait", "wc", "wget",
+        "zip",
     )
 )  # fmt: skip
 # They take what they read as data, though their words are names.
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
-_START = ("accelerate", "deepspeed", "horovodrun", "torchrun")  # Python, or what their words say
-_INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)")
+# They start Python, or what their words say; in front of a file of Python at least.
+_START = (
+    "accelerate", "accelerate.commands.launch", "deepspeed", "gunicorn", "horovodrun", "java", "kedro", "mlflow",
+    "pytest", "spark-submit", "torch.distributed.launch", "torch.distributed.run", "torchrun", "uvicorn",
+)  # fmt: skip
+# Modules of Python that are programs of this kind: "python -m torchrun" is "torchrun".
+_MODULES = (
+    *_START, *_LAUNCHERS, "coverage", "debugpy", "dotenv", "dvc", "honcho", "invoke", "jupyter", "pip", "pipx",
+)  # fmt: skip
+_INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)|(-f|--[\w-]+=)-")
 # They give what follows some of their options to a shell.
 _RUN_OPTIONS = {
     "find": r"-(exec|ok)(dir)?$",
@@ -64,7 +74,6 @@ _RUN_OPTIONS = {
     "split": r"--filter",
     "sort": r"--compress-program",
     "zip": r"-TT|--unzip-command",
-    "rsync": r"-[a-zA-Z]*e|--rsh",
 }
 
 
@@ -83,10 +92,12 @@ def program_index(words: Words) -> int:
         index += 1 + (name_of(words[index]) in _LAUNCHERS)
         while index < len(words) and re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or ""):
             index += 1
-    if index == 0 or index == len(words):
-        return min(index, len(words) - 1) if words else 0
+    if index == len(words):
+        return max(index - 1, 0)
     # What stands before a program that is known may be the value of a wrapper's option.
-    return next((later for later in range(index, len(words)) if _is_known(words[later])), index)
+    found = next((later for later in range(index, len(words)) if index and _is_known(words[later])), index)
+    ran = python_program(words[found + 1 :]) if PYTHON.fullmatch(name_of(words[found])) else None
+    return found + 1 + ran[1] if ran and ran[0] == "m" and words[found + 1 + ran[1]] in _MODULES else found
 
 
 def program_of(words: Words) -> str:
@@ -98,7 +109,7 @@ def program_of(words: Words) -> str:
 def _is_known(word: str | None) -> bool:
     name = name_of(word)
     is_path = bool(re.fullmatch(r"[\w.?-]*(/[\w.-]+)+", word or ""))
-    return is_path or name in (*READ_WORDS, *_TAKE_DATA, *_MAKE, *_RUN_OPTIONS) or is_interpreter(name)
+    return is_path or name in (*READ_WORDS, *_TAKE_DATA, *_START, *_MAKE, *_RUN_OPTIONS) or is_interpreter(name)
 
 
 def script_index(words: Words) -> int | None:
@@ -135,7 +146,7 @@ def python_program(words: Words) -> tuple[str, int] | None:
     index = 0
     while index < len(words):
         word = words[index]
-        if word is None or word in ("-V", "--version", "-h", "--help"):
+        if word is None or word in ("-V", "--version", "-h", "--help", "-i"):
             return None
         if option := re.match(r"-[a-zA-Z]*?([cmWX])(.?)", word, re.DOTALL):
             if option[1] in "cm":
@@ -165,7 +176,7 @@ def is_script(words: Words, at: int) -> bool:
     if at == first + 1 and (name == "trap" or (name == "eval" and len(words) == at + 1)):
         return True
     return any(
-        SHELL.fullmatch(name_of(words[start])) and script_index(words[start + 1 :]) == at - start - 1
+        _SAME_SHELL.fullmatch(name_of(words[start])) and script_index(words[start + 1 :]) == at - start - 1
         for start in _positions(words)
     )
 
@@ -176,14 +187,21 @@ def may_be_code(words: Words, at: int) -> bool:
         return True
     if program_of(words) == "find" and any("{}" in (word or "") and word != "{}" for word in words):
         return True  # the names that it finds come into a script
-    return any(
-        at - start - 1 in _code_indexes(name_of(words[start]), words[start + 1 :]) for start in _positions(words)
-    )
+    return any(at in _code_of(tuple(words), start) for start in _positions(words))
+
+
+def hands_on_code(words: Words, at: int) -> bool:
+    """Tell whether a word is code of a program that stands among the words of another (``./enter.sh bash -c …``)."""
+    return any(at in _code_of(tuple(words), start) for start in range(at))
 
 
 def may_be_made(words: Words) -> bool:
-    """Tell whether a command may be ``make``, whose targets and settings alike come into its recipes."""
-    return any(name_of(words[start]) in _MAKE for start in _positions(words))
+    """Tell whether a command may be ``make``, whose targets and settings alike come into its recipes.
+
+    Or a loop of perl over files, which runs the name ``x|``.
+    """
+    names = [(name_of(words[start]), start) for start in _positions(words)]
+    return any(name in _MAKE or code_options.is_loop(name, words, start) for name, start in names)
 
 
 def reads_words(words: Words, at: int) -> bool:
@@ -205,6 +223,11 @@ def runs_expressions(words: Words) -> bool:
 def reads_options(words: Words) -> bool:
     """Tell whether a command's program runs what some of its options say."""
     return program_of(words) in _RUN_OPTIONS
+
+
+def starts_program(words: Words, at: int) -> bool:
+    """Tell whether the words that a value is split into may be a program for a command's own program to run."""
+    return program_of(words) in _START and not any(re.fullmatch(r".*\.py", word or "") for word in words[:at])
 
 
 def opens_program(words: Words, at: int) -> bool:
@@ -235,7 +258,7 @@ def takes_data(words: Words, functions: Container[str] = ()) -> bool:
     first = program_index(words)
     word, rest = (words[first], words[first + 1 :]) if first < len(words) else (None, ())
     name = name_of(word)
-    if word is None or name in functions or name in _TAKE_DATA:
+    if word is None or name in functions or name in (*_TAKE_DATA, *_START):
         return word is not None
     if SHELL.fullmatch(name):
         return script_index(rest) is not None or first_argument(rest) not in (None, "-")
@@ -325,6 +348,12 @@ def is_interpreter(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (SHELL, PYTHON, *code_options.INTERPRETERS))
 
 
+@functools.lru_cache(maxsize=4096)  # asked for again by each place of a command
+def _code_of(words: tuple[str | None, ...], start: int) -> frozenset[int]:
+    """Return which of a command's words may be code of the program that one of them names."""
+    return frozenset(start + 1 + index for index in _code_indexes(name_of(words[start]), words[start + 1 :]))
+
+
 def _code_indexes(name: str, words: Words) -> Iterator[int]:
     """Yield which of the words after a program's name may be code."""
     if options := _RUN_OPTIONS.get(name):
@@ -334,6 +363,8 @@ def _code_indexes(name: str, words: Words) -> Iterator[int]:
                 yield index + (found.end() == len(word or ""))
     elif PYTHON.fullmatch(name):
         yield from _python_indexes(words)
+    elif SHELL.fullmatch(name) and (script := script_index(words)) is not None:
+        yield script
     elif interpreter := code_options.interpreter(name):
         yield from code_options.code_indexes(interpreter, words)
 

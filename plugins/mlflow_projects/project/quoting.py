@@ -112,7 +112,7 @@ def _place(root: Node, source: bytes, mark: str) -> Place:
         if not _ONLY_WORDS.fullmatch(source.decode()):
             raise PlaceError("in a command that cannot be parsed")
         return Place(shlex.quote, ("", ""), quoted=False)
-    if why := why_misread(root, node) or why_unsafe(root, node):
+    if why := why_misread(root, node) or why_unsafe(root, mark):
         raise PlaceError(why)
     if node.type not in ("heredoc_body", "heredoc_content") and is_in_document(source.decode(), mark):
         raise PlaceError("in a here-document that cannot be read")  # the grammar takes it for a command
@@ -218,12 +218,14 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return Place(functools.partial(_no_setting, place))
     if is_whole and not interpreters.may_be_made(words):
         return place
+    if interpreters.hands_on_code(words, at):
+        raise PlaceError("in words that another program may run")
     if inner.type == "concatenation" and re.search(r"(?<!\$)\{", "".join(map(_unquoted, inner.children))):
         raise PlaceError("beside braces that the shell makes words of")
     # A program that is not known may run any text in quotes that is more than a word.
     is_text = not is_substitution and not is_plain((own or "\0").replace(mark, "x"))
-    is_data = interpreters.takes_data(words, functions_in(command))
-    is_split = is_substitution and interpreters.reads_options(words)
+    is_data = interpreters.takes_data(words, functions_in(command)) and at != interpreters.program_index(words)
+    is_split = is_substitution and (interpreters.reads_options(words) or interpreters.starts_program(words, at))
     if (
         is_split
         or interpreters.may_be_code(words, at)

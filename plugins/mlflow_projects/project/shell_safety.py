@@ -9,8 +9,9 @@ nothing in it reads text as code, whatever text it is.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
@@ -50,7 +51,8 @@ _SPECIAL = re.compile(
     r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
     r"|OPT(ARG|ERR|IND)|PATH|PIPESTATUS|PROMPT_COMMAND|PS[0-4]|RANDOM|SECONDS|SHELLOPTS|SRANDOM|TMOUT|EPOCH\w+"
     r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON(STARTUP|INSPECT|BREAKPOINT)|PERL\w+|RUBY\w+"
-    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT"
+    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT|\w*FLAGS|CMAKE_ARGS|PYTEST_ADDOPTS|LESSOPEN|LUA_INIT|(PY)?SPARK_\w+"
+    r"|_?(JAVA|JDK|HADOOP|GUNICORN)_\w+"
 )
 _NAME_AND_VALUE = re.compile(r"(?s)(?:.*\W)?[\"']?(\w+)(%%)?[\"']?\+?=")
 _CODE_FILE = re.compile(
@@ -60,12 +62,12 @@ _RENAMES = ("cp", "install", "ln", "mv")
 _MAKE_NAMES = (*_RENAMES, "mkdir", "mktemp", "touch")
 
 
-def why_unsafe(root: Node, node: Node) -> str:
-    """Return why a value at a node of a script may be read as code although it is quoted; "" if it is not.
+def why_unsafe(root: Node, mark: str) -> str:
+    """Return why a value at a mark in a script may be read as code although it is quoted; "" if it is not.
 
     The text completes "it stands …".
     """
-    if _is_kept(root, node) and not _is_plain_script(root):
+    if _is_kept(root, mark) and not _is_plain_script(root):
         return "in a variable, or in a file, of a command that may read it as code"
     return ""
 
@@ -83,8 +85,10 @@ def is_misused(command: Node, at: int) -> bool:
     return program in BUILTINS
 
 
-def _is_kept(root: Node, node: Node) -> bool:
-    """Tell whether a script keeps what stands at a node: in a variable, a function's argument, or a file of text."""
+def _is_kept(root: Node, mark: str) -> bool:
+    """Tell whether a script keeps what stands at a mark: in a variable, a function's argument, or a file of text."""
+    start = root.start_byte + (root.text or b"").index(mark.encode())
+    node = root.descendant_for_byte_range(start, start + len(mark)) or root
     functions, inner = functions_in(node), node
     # "exec > file" sends all output of the script there.
     if any(found.type == "command" and statics(found)[-1:] == ["exec"] for found in walk(root)):
@@ -97,7 +101,7 @@ def _is_kept(root: Node, node: Node) -> bool:
         if outer.type == "array" or (outer.type == "binary_expression" and "=~" in map(text_of, outer.children)):
             return True
         if outer.type == "command" and inner in words_of(outer):
-            if _keeps_word(outer, words_of(outer).index(inner), functions):
+            if _keeps_word(outer, words_of(outer).index(inner), functions, mark):
                 return True
         elif outer.type == "pipeline":
             after = [child for child in outer.children if child.start_byte >= inner.end_byte]
@@ -116,16 +120,19 @@ def _is_kept(root: Node, node: Node) -> bool:
     return False
 
 
-def _keeps_word(command: Node, at: int, functions: Container[str]) -> bool:
+def _keeps_word(command: Node, at: int, functions: Container[str], mark: str) -> bool:
     words = statics(command)
+    script = words[at] if interpreters.is_script(words, at) else None
+    if script and script != mark and (functions or _is_kept(parse(script), mark)):
+        return True  # what it calls may be these functions, and what it keeps, the script around it may read
     program = interpreters.program_of(words)
     if program in functions or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
         return True
-    if any(interpreters.is_script(words, index) for index in range(1, at)):  # an argument of the script
+    # An argument of the script, or env A=…, docker run --env=A=…, of which a shell behind it reads A.
+    shells = [i for i, word in enumerate(words) if interpreters.SHELL.fullmatch(interpreters.name_of(word))]
+    if shells and ("=" in text_of(words_of(command)[at]) or interpreters.runs_input(words, functions)):
         return True
-    # env A=…, docker run --env=A=…, of which a shell behind it reads A
-    has_shell = any(interpreters.SHELL.fullmatch(interpreters.name_of(word)) for word in words)
-    return has_shell and "=" in text_of(words_of(command)[at])
+    return any(interpreters.script_index(words[i + 1 : at]) is not None for i in shells if i < at)
 
 
 def _keeps_input(node: Node, functions: Container[str]) -> bool:
@@ -223,7 +230,7 @@ def _is_plain_word(words: interpreters.Words, at: int, text: str, *, is_data: bo
     is_one = text.startswith('"')
     if interpreters.reads_words(words, at) or interpreters.may_be_code(words, at):
         return False
-    if not is_data and re.search(r"\s", re.sub(r"\$\([^()]*\)", "", text)):  # "show $A", not $(show a)
+    if not is_data or (not is_one and interpreters.starts_program(words, at)):
         return False
     if at <= interpreters.program_index(words):
         return is_one
@@ -256,15 +263,17 @@ def _has_input(command: Node) -> bool:
 
 def _runs_written(root: Node) -> bool:
     """Tell whether a script runs a file that it writes, or may do so."""
-    written = {file for found in walk(root) for file in _written_by(found)}
-    for found in commands_in(root):
+    scripts = list(_scripts(root))
+    written = {file for script in scripts for found in walk(script) for file in _written_by(found)}
+    for found in itertools.chain.from_iterable(map(commands_in, scripts)):
         if _program(found) in _RENAMES:
             *sources, target = (interpreters.name_of(word) or "?" for word in statics(found)[1:] or ["?"])
             written.update(sources if target in (".", "..") else [target])
     if not written:
         return False
-    commands = list(_all_commands(root))
-    readers = [text_of(found) for found in walk(root) if found.type in ("redirected_statement", "pipeline")
+    nodes = [found for script in scripts for found in walk(script)]
+    commands = [statics(found) for found in nodes if found.type == "command"]
+    readers = [text_of(found) for found in nodes if found.type in ("redirected_statement", "pipeline")
                and runs_input(found)]  # fmt: skip
     if "?" in written:
         return bool(readers) or any(map(_runs_any_file, commands))
@@ -277,15 +286,15 @@ def _runs_written(root: Node) -> bool:
     )
 
 
-def _all_commands(root: Node) -> Iterator[Sequence[str | None]]:
-    """Yield the words of each command of a script, and of the scripts in it."""
+def _scripts(root: Node) -> Iterator[Node]:
+    """Yield a script, and those in its words."""
+    yield root
     for found in walk(root):
         if found.type == "command":
             words = statics(found)
-            yield words
             for at, word in enumerate(words):
                 if at and word and interpreters.is_script(words, at):
-                    yield from _all_commands(parse(word))
+                    yield from _scripts(parse(word))
 
 
 def _runs_any_file(words: interpreters.Words) -> bool:
@@ -303,7 +312,7 @@ def _written_by(statement: Node) -> Iterator[str]:
                 name = interpreters.name_of(static(destination)) or "?"
                 if name != "null":  # /dev/null
                     yield name
-        elif found.type == "command" and _program(found) == "tee":
+        elif found.type == "command" and _program(found) in ("tee", "sort"):  # sort -o
             yield from (interpreters.name_of(word) or "?" for word in statics(found)[1:] if (word or "x")[0] != "-")
 
 

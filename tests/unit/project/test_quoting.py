@@ -75,7 +75,15 @@ UNCHANGED = {
         'echo 1 > l; i=0; while read -r f; do i=$((i + 1)); ./show "$i$f" --x {x}; done < l', ["11", "--x", "V"],
     ),
     "a count of lines": ('N=$(cat < /dev/null | wc -l); ./show $((N + 1)) {x}', ["1", "V"]),
-    "options of a project's program": ('./show --lang sh -c "cfg {x}"', ["--lang", "sh", "-c", "cfg V"]),
+    "options of a project's program": ('./show --lang s -c "cfg {x}"', ["--lang", "s", "-c", "cfg V"]),
+    "a starter's file and its options": (
+        'torchrun() {{ shift; ./show "$@"; }}; torchrun t.py $(printf %s a) --t "a {x}"', ["a", "--t", "a V"],
+    ),
+    "a module that starts a file": (
+        'python() {{ shift 3; ./show "$@"; }}; python -m torch.distributed.run t.py --t "a {x}"', ["--t", "a V"],
+    ),
+    "a script that keeps it, in plain surroundings": ("""eval "A='{x}'"; bash -c 'B="{x}"'; ./show "$A" """, ["V"]),
+    "files of perl without a loop": ('perl() {{ ./show "$@"; }}; perl -w a.pl -np {x}', ["-w", "a.pl", "-np", "V"]),
     "behind uv": ('uv() {{ shift 2; ./show "$@"; }}; uv run python t.py --t "run {x}"', ["t.py", "--t", "run V"]),
     "a script behind a redirection": ("""bash 2>log -c "./show '{x}'" """, ["V"]),
     "find with a wrapper": ("""find . -maxdepth 0 -exec nice bash -c "./show '{x}'" ';'""", ["V"]),
@@ -339,6 +347,46 @@ GUARDED = {
     "an option of split that is cut": 'echo a | split --filt="{x} #" -',
     "a command of zip": 'zip -q -T -TT "true {x}" a.zip show',
     "a test that cannot be parsed": "[ a b ]; [[ {x} -eq 1 ]] || ./show a",
+    # What the script of a word keeps, or hands on, comes to the script around it.
+    "a file that a script in a word writes": """bash -c 'echo "./show {x}" > run.txt'; bash run.txt""",
+    "a variable in a file that a script in a word writes": (
+        """export A="{x}"; bash -c 'echo "$A" > run.txt'; bash run.txt"""
+    ),
+    "a variable that eval sets": 'eval "A={x}"; bash -c "./show $A"',
+    "a variable that eval sets, in a test": 'eval "export A={x}"; [[ $A -gt 1 ]]',
+    "a function of the script around": """f() {{ (( $1 > 5 )); }}; eval "f '{x}'" """,
+    "a function that is exported": """f() {{ (( $1 > 5 )); }}; export -f f; bash -c "f '{x}'" """,
+    "a function that trap calls": """f() {{ bash -c "echo $1"; }}; trap "f {x}" EXIT""",
+    "an argument of a script that is read": """bash -s -- "{x}" <<'END'\neval "$1"\nEND\n""",
+    # A program that is not known gets text, or more words than one, through the shell.
+    "a variable of text for a program that is not known": 'A="./show {x}"; hyperf "$A"',
+    "a function of a program that is not known": 'f() {{ hyperf "$1"; }}; f "./show {x}"',
+    "words that become text": 'f() {{ hyperf "$*"; }}; f ./show "{x}"',
+    "a function of a container": """run() {{ docker run i "$@"; }}; S=bash; run $S -c "./show '{x}'" """,
+    "options of a container": 'A="-e A={x}"; docker run $A i',
+    "options of a starter": 'A="--nproc {x}"; torchrun $A t.py',
+    "options of a starter in a substitution": 'torchrun $(echo "--nproc {x}") t.py',
+    "options of a server": 'A="-w {x}"; gunicorn $A app:app',
+    "text for a module that is a program": """python3 -m dotenv run "./show {x}" """,
+    "a shell behind a program of the project": """./show bash -c "./show '{x}'" """,
+    "a shell among options": './show --lang sh -c "cfg {x}"',
+    "text as a program behind a launcher": "pixi run './show {x}'",
+    "a file of requirements": 'echo "a=={x}" > r.txt; pip install -r r.txt; python3 -m pip install -r r.txt',
+    # Programs with ways of their own to be told code.
+    "names of files for a loop of perl": "perl -ne print {x}; perl -pe s/a/b/ d/{x}; perl -wnE say a{x}",
+    "a setting of PHP": "php -d memory_limit={x} a.php",
+    "numbers of other shells": """zsh -c '[ "{x}" -gt 3 ]'; ksh -c 'printf %d "{x}"'""",
+    "arguments of other shells": """zsh -c '[ "$1" -gt 3 ]' name "{x}" """,
+    "a folder elsewhere": "scp a host:d/{x}; rsync -a b host:d/{x}",
+    "a step of dvc": "dvc stage add -n a ./show {x}",
+    "a program of honcho": "python3 -m honcho run ./show {x}",
+    "code of matlab": 'matlab -batch "lr={x},train"; gnuplot -e lr={x} a.gp',
+    "code of jq": 'jq ".a = \\"{x}\\"" a.json',
+    "code of sed in one word": 'echo "s/a/{x}/" | sed -f- show; echo "s/a/{x}/" | sed --file=- show',
+    "a file that sort writes": 'echo "./show {x}" | sort -o run.txt; bash run.txt',
+    "files that split writes": 'echo "./show {x}" | split - run; bash runaa',
+    "input behind a program of Python": 'python3 -i show <<< "{x}"',
+    "options in the environment": 'MAKEFLAGS="-j {x}" ./show a',
 }  # fmt: skip
 
 EVIL = [

@@ -203,7 +203,7 @@ PROJECTS: dict[str, tuple[str, list[str]]] = {
         """,
         [
             "MLproject:4: warning: {a} stands inside of quotes",
-            "MLproject:4: warning: {b} stands inside of a program's code",
+            "MLproject:4: warning: {b} stands in words that another program may run",
         ],
     ),
     "a merged mapping": (

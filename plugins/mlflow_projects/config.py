@@ -55,6 +55,21 @@ OPTIONS = {
         "other user's repository only the commit is read, without git.",
         example="/opt/airflow/dags:/srv/projects",
     ),
+    "conda_env_manager": Option(
+        "The env manager of projects that declare a conda_env, if a step asks for no other: conda (all packages as "
+        "declared) or uv (pip's packages of the same names; faster).",
+        default="conda",
+    ),
+    "conda_channels": Option(
+        "Channels that count instead of those that a conda.yaml names, for example of a mirror; name=address says "
+        "where the channel of one name is. Separated by blanks. conda's own settings (~/.condarc) are read too.",
+        example="conda-forge=https://mirror.example.com/conda-forge",
+    ),
+    "conda_program": Option(
+        "A program that makes conda environments instead of the library's own way: conda, mamba or micromamba, or "
+        "the path of one.",
+        example="micromamba",
+    ),
     # A backend's defaults are the option of its name.
     "sagemaker": Option(
         "Defaults for backend_config of the SageMaker backend, as a JSON object.",
@@ -90,6 +105,9 @@ def backend_defaults(backend: str) -> Mapping[str, Any]:
 
     :raises ProjectError: the option is no JSON object
     """
+    if backend == "local":
+        names = ("conda_env_manager", "conda_channels", "conda_program")
+        return {name: value for name in names if (value := _text(name)) not in ("", OPTIONS[name].default)}
     text = _text(backend)
     if not text:
         return {}

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from mlflow_projects import __version__
-from mlflow_projects.cli import check, close, janitor, new, tree
-from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.cli import check, close, environments, janitor, new, tree
+from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    named = (("new", new), ("check", check), ("tree", tree), ("close", close), ("janitor", janitor))
-    for name, module in named:
+    for module in (new, check, environments, tree, close, janitor):
+        name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(
             name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}."
         )
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has enough, as in `mlflow-projects check | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there a complaint at the exit
         return 1
-    except (ProjectError, TrackingError) as error:
+    except (ProjectError, StepFailedError, TrackingError) as error:
         print(f"mlflow-projects: {error}", file=sys.stderr)
         return 1
     return status

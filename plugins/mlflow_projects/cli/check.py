@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     reports = [lint_project(root) for root in found if not is_template(root)]
     levels: list[Level] = []
     if not arguments.lint_only:
+        from mlflow_projects.cli.check_worker import inspect_environment
         from mlflow_projects.cli.connection import inspect_closing_queue, inspect_connections
-        from mlflow_projects.cli.environment import inspect_environment
 
         levels += _print("Environment", inspect_environment({report.environment for report in reports}))
         levels += _print("Tracking server", chain(inspect_connections(), inspect_closing_queue()))

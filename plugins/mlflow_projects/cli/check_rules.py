@@ -309,6 +309,7 @@ class _Linter:
             self._warn(key, f"{{{name}}} stands {problem}; write {{{name}}} as a word of its own, without quotes.")
 
     def _environment(self) -> None:
+        from mlflow_projects.project.conda_file import read_conda_file
         from mlflow_projects.project.python_environment import read_python_environment
 
         try:
@@ -323,18 +324,32 @@ class _Linter:
         if self.environment == "docker_env" and isinstance(docker_env, dict):
             self._unknown_keys(("docker_env",), docker_env, _DOCKER_KEYS)
             self._docker_env(docker_env)
-        if self.environment != "python_env" or file is None:
+        if file is None:
             return
         project = Project(self.root, self.file, None, {}, self.environment, file)
+        is_conda = self.environment == "conda_env"
         try:
-            wanted = read_python_environment(project).requirements
+            if is_conda:
+                read_conda_file(project)
         except ProjectError as error:
-            line = getattr(error, "line", None) or 1
-            self.findings.append(Finding(file, line, _without_place(error, file)))
+            self._environment_error(file, error)
             return
+        try:
+            declared = read_python_environment(project)
+        except ProjectError as error:
+            self._environment_error(file, error, is_error=not is_conda)  # env_manager conda may well take it
+            return
+        if declared.warning:
+            message = f"With env_manager 'uv': {declared.warning[0].lower()}{declared.warning[1:]}"
+            self.findings.append(Finding(file, 1, message, is_error=False))
+        wanted = declared.requirements
         if not any(line.lower().startswith("mlflow") for line in wanted) and self._imports_mlflow():
             message = "'mlflow' is missing in 'dependencies', but a script of the project imports it."
             self.findings.append(Finding(file, 1, message, is_error=False))
+
+    def _environment_error(self, file: Path, error: ProjectError, *, is_error: bool = True) -> None:
+        line = getattr(error, "line", None) or 1
+        self.findings.append(Finding(file, line, _without_place(error, file), is_error=is_error))
 
     def _docker_env(self, docker_env: Mapping[str, Any]) -> None:
         from mlflow_projects.backends.local.docker_env import declared_variables, volumes_of

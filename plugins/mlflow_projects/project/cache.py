@@ -22,8 +22,23 @@ from pathlib import Path
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.file_lock import file_lock
 
+ABOUT = ".about"  # a file in an entry: what it is, in a line for people
 DEFAULT_MAX_BYTES = 20 * 10**9
 _KEEP_UNUSED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry as a person is shown it.
+
+    :param last_use: seconds since 1970
+    :param about: what its maker wrote into its ``.about`` file
+    """
+
+    folder: Path
+    bytes: int
+    last_use: float
+    about: str
 
 
 @dataclass(frozen=True)
@@ -40,31 +55,39 @@ class Cache:
     group_reads: bool = False
 
     @contextlib.contextmanager
-    def entry(self, kind: str, key: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    def entry(
+        self, kind: str, key: str, make: Callable[[Path], None], is_whole: Callable[[Path], bool] | None = None
+    ) -> Iterator[Path]:
         """Yield an entry's folder, made if it is not there yet; nobody removes it during the block.
 
         :param kind: the kind of entry, a folder's name
         :param key: what the entry is made from, safe as a file name
         :param make: fills the (absent) folder; whatever it raises leaves no entry behind
-        :raises ProjectError: the cache folder cannot be written
+        :param is_whole: whether an entry that was made may be used still; else it is made again
+        :raises ProjectError: the cache folder cannot be written, or what was made is not whole
         """
         folder, lock, marker = self._paths(kind, key)
         while True:
             with file_lock(lock, shared=True):
-                if marker.exists():
+                if marker.exists() and (is_whole is None or is_whole(folder)):
                     os.utime(marker)
                     yield folder
                     return
-            self._make(kind, key, make)
+            self._make(kind, key, make, is_whole)
 
-    def _make(self, kind: str, key: str, make: Callable[[Path], None]) -> None:
+    def _make(
+        self, kind: str, key: str, make: Callable[[Path], None], is_whole: Callable[[Path], bool] | None
+    ) -> None:
         folder, lock, marker = self._paths(kind, key)
         with file_lock(lock):
-            if marker.exists():
+            if marker.exists() and (is_whole is None or is_whole(folder)):
                 return
+            marker.unlink(missing_ok=True)
             remove(folder)
             try:
                 make(folder)
+                if is_whole is not None and not is_whole(folder):
+                    raise ProjectError(f"{folder} was made, but something of it is missing, such as its Python.")
             except BaseException:
                 remove(folder)
                 raise
@@ -93,20 +116,39 @@ class Cache:
                 remove(folder)
                 folder.with_suffix(".lock").unlink(missing_ok=True)
 
+    def entries(self, kind: str = "*") -> list[Entry]:
+        """Return what is in the cache, of one kind or of all."""
+        found = []
+        for marker in self.root.glob(f"{kind}/*.ready"):
+            with contextlib.suppress(FileNotFoundError):  # another process trims as well
+                size, folder = int(marker.read_text(encoding="ascii") or 0), marker.with_suffix("")
+                about = folder / ABOUT
+                text = about.read_text(encoding="utf-8", errors="replace").strip() if about.is_file() else ""
+                found.append(Entry(folder, size, marker.stat().st_mtime, text))
+        return found
+
     def trim(self) -> None:
         """Remove entries, those unused for longest first, until the rest fits into ``max_bytes``."""
-        entries = []
-        for marker in self.root.glob("*/*.ready"):
-            with contextlib.suppress(FileNotFoundError):  # another process trims as well
-                size = int(marker.read_text(encoding="ascii") or 0)
-                entries.append((marker.stat().st_mtime, marker, size))
-        total = sum(size for _, _, size in entries)
-        for last_use, marker, size in sorted(entries):
-            if total <= self.max_bytes or time.time() - last_use < _KEEP_UNUSED_SECONDS:
+        entries = sorted(self.entries(), key=lambda entry: entry.last_use)
+        total = sum(entry.bytes for entry in entries)
+        for entry in entries:
+            if total <= self.max_bytes or time.time() - entry.last_use < _KEEP_UNUSED_SECONDS:
                 return
-            with contextlib.suppress(OSError):
-                self._remove_unlocked(marker.with_suffix(".lock"), marker.with_suffix(""), marker)
-                total -= size
+            total -= entry.bytes if self._remove(entry) else 0
+
+    def prune(self, kind: str, unused: float) -> list[Path]:
+        """Remove entries of a kind that nobody used for so many seconds; return their folders."""
+        old = (entry for entry in self.entries(kind) if time.time() - entry.last_use >= unused)
+        return [entry.folder for entry in old if self._remove(entry)]
+
+    def _remove(self, entry: Entry) -> bool:
+        """Remove an entry unless somebody uses it or it cannot be removed; tell whether it is gone."""
+        folder = entry.folder
+        try:
+            self._remove_unlocked(folder.with_suffix(".lock"), folder, folder.with_suffix(".ready"))
+        except OSError:
+            return False
+        return True
 
     @staticmethod
     def _remove_unlocked(lock: Path, folder: Path, marker: Path | None = None) -> None:
@@ -177,4 +219,6 @@ def remove(folder: Path) -> None:
 
 
 def _size(folder: Path) -> int:
-    return sum((Path(base) / name).lstat().st_size for base, _, names in os.walk(folder) for name in names)
+    """Return the bytes of all files; those of a hard link are shared by all its names."""
+    states = ((Path(base) / name).lstat() for base, _, names in os.walk(folder) for name in names)
+    return sum(state.st_size // state.st_nlink for state in states)

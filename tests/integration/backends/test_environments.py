@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,7 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.python_environment import choose_env_manager, read_python_environment
 from mlflow_projects.project.spec import Project, load_project
+from tests.support.own_package import write_package
 
 
 @pytest.fixture
@@ -79,6 +82,58 @@ def test_an_environment_is_built_once_and_holds_its_packages(manager: str, tmp_p
     assert prefixes[0] == prefixes[1]
     assert prefixes[0] != sys.prefix
     assert sum("Building the" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(("line", "manager"), [
+    ("./pkg", "uv"), ("-e ./pkg", "uv"), ("own-package @ file:./pkg", "uv"), ("-e ../outside", "uv"),
+    ("-e ./pkg", "virtualenv"),
+])  # fmt: skip
+def test_packages_of_the_project_count_by_their_content(line: str, manager: str, tmp_path: Path) -> None:
+    """uv takes a folder that it has built once as built; and a remote project's folder is gone with its attempt."""
+    folders = set()
+    for value in (3, 4):
+        wanted = project(tmp_path / "project", f"dependencies: ['{line}', '--no-index']\n")
+        for package in (wanted.root / "pkg", tmp_path / "outside"):
+            write_package(package, value)
+        for is_there in (True, False):
+            with builder(tmp_path, []).activation(wanted, manager) as activation:
+                folders.add(activation.folder)
+                if not is_there:
+                    (tmp_path / "outside").rename(tmp_path / "away")
+                    wanted.root.rename(tmp_path / "gone")
+                environment = {**os.environ, **activation.variables}
+                command = ["python", "-c", "import own_package; print(own_package.VALUE)"]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+                assert done.stdout.strip() == str(value), done.stderr
+        shutil.rmtree(tmp_path / "away")
+        shutil.rmtree(tmp_path / "gone")
+    assert len(folders) == 2
+
+
+def test_an_environment_whose_python_was_removed_is_made_again(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", f"dependencies: ['{wheel}']\n")
+    with builder(tmp_path, []).activation(wanted, "uv") as activation:
+        assert activation.folder
+        (activation.folder / "bin" / "python").unlink()
+    with builder(tmp_path, []).activation(wanted, "uv") as activation:
+        assert answer(activation).startswith("42 ")
+
+
+def test_files_that_requirements_name_are_found_from_where_they_are_named(tmp_path: Path, wheel: Path) -> None:
+    root = project(tmp_path / "project", "dependencies: ['-rmore/list.txt', '--no-index']\n").root
+    (root / "more").mkdir()
+    (root / "more" / "list.txt").write_text(f"tiny \\\n  ==1.0  # pinned\n-c limits/one.txt\n-f {wheel.parent}\n")
+    (root / "more" / "limits").mkdir()
+    (root / "more" / "limits" / "one.txt").write_text("-c two.txt\n")
+    for limit in ("tiny==1.0", "tiny<1"):
+        (root / "more" / "limits" / "two.txt").write_text(f"{limit}\n")
+        for manager in ("uv", "virtualenv"):
+            refused = pytest.raises(StepFailedError, match=r"env\.yaml cannot be built")
+            with (
+                refused if limit == "tiny<1" else contextlib.nullcontext(),
+                builder(tmp_path, []).activation(load_project(root), manager) as activation,
+            ):
+                assert answer(activation).startswith("42 ")
 
 
 def test_two_steps_that_need_a_new_environment_at_once_share_one(tmp_path: Path, wheel: Path) -> None:

@@ -481,6 +481,12 @@ def test_packages_are_installed_above_those_of_the_image(box: Box) -> None:
     assert status == 0, box.out
     assert lines[-2:] == ["42 True", "42 False"]
 
+    hashed = f"no-such ; python_version < '3' --hash=sha256:{'0' * 64}"
+    box.spec("ls -A", install=[hashed])
+    status, lines = box.run("-B")
+    assert status == 0, box.out
+    assert not [line for line in lines if line.endswith("-requirements.txt")]
+
     box.spec("echo started", install=["-r missing.txt"])
     status, lines = box.run("-B")
     assert status == errors.NO_PACKAGES

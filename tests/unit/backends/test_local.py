@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,12 +187,27 @@ def test_what_cannot_run_here_is_refused(step: dict[str, Any], said: str, tmp_pa
     assert str(caught.value).startswith(said)
 
 
-def test_conda_is_looked_for_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_conda_needs_is_looked_for_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for name in ("MLFLOW_CONDA_HOME", "CONDA_EXE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CONDARC", str(tmp_path / "condarc"))
     made = job(tmp_path, head="conda_env: MLproject", env_manager=None)
-    with pytest.raises(ProjectError, match="conda"):
+    assert prepared(made).manager == "conda"
+    assert prepared(replace(made, config={"conda_env_manager": "uv"})).manager == "uv"
+    for key, value, why in (
+        ("conda_program", "micromamba", "conda_program names 'micromamba', which this worker does not have"),
+        ("conda_program", "/bin/sh", "conda_program is '/bin/sh'; name conda, mamba or micromamba"),
+        ("conda_env_manager", "pixi", "'conda_env_manager' must be one of local, uv, virtualenv, conda, not 'pixi'"),
+    ):
+        with pytest.raises(ProjectError, match=why):
+            prepared(replace(made, config={key: value}))
+    (tmp_path / "condarc").write_text("channels: {a: b}\n")
+    with pytest.raises(ProjectError, match="condarc: 'channels' must be a list of channels"):
+        prepared(made)
+    (tmp_path / "condarc").unlink()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ProjectError, match="needs py-rattler, which this worker does not have"):
         prepared(made)
 
 

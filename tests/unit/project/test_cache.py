@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.cache import Cache, remove
+from mlflow_projects.project.cache import ABOUT, Cache, remove
 
 OLD = time.time() - 100_000
 
@@ -245,3 +245,103 @@ def test_removing_follows_no_link(tmp_path):
     remove(tmp_path / "link")
     remove(tmp_path / "never was")
     assert [file.name for file in tmp_path.rglob("*")] == ["kept", "file"]
+
+
+def test_entries_are_shown_with_size_use_and_what_they_are(cache):
+    assert cache.entries() == []
+    one = fill(cache, "a", 100, age=5000)
+    (one / ABOUT).write_bytes("uv for caf\xe9\n".encode("latin-1"))
+    with cache.entry("others", "b", maker(7)) as other:
+        pass
+    (one.parent / "half-made").mkdir()
+    (found,) = cache.entries("things")
+    assert (found.folder, found.bytes, found.about) == (one, 100, "uv for caf\ufffd")
+    assert found.last_use == (one.parent / "a.ready").stat().st_mtime
+    assert {(entry.folder, entry.bytes, entry.about) for entry in cache.entries()} == {
+        (one, 100, "uv for caf\ufffd"),
+        (other, 7, ""),
+    }
+
+
+def test_what_nobody_used_for_so_long_is_pruned_of_one_kind(cache):
+    old, new = fill(cache, "old", age=5000), fill(cache, "new", age=3000)
+    with cache.entry("others", "kept", maker()) as kept:
+        pass
+    os.utime(kept.with_suffix(".ready"), (OLD, OLD))
+    assert cache.prune("things", 4000) == [old]
+    assert (old.exists(), new.exists(), kept.exists()) == (False, True, True)
+    assert [entry.folder for entry in cache.entries("things")] == [new]
+    assert cache.prune("things", 4000) == []
+    assert cache.prune("nothing", 0) == []
+    assert fill(cache, "old").exists()
+
+
+def test_one_in_use_is_not_pruned_also_where_another_process_uses_it(cache):
+    mine, others = fill(cache, "mine"), fill(cache, "others")
+    user = process('with cache.entry("things", "others", None): print("in", flush=True); time.sleep(600)', cache.root)
+    assert user.stdout.readline() == "in\n"
+    with cache.entry("things", "mine", maker()):
+        assert cache.prune("things", 0) == []
+        assert [(folder / "data").exists() for folder in (mine, others)] == [True, True]
+    user.kill()
+    user.wait()
+    assert sorted(cache.prune("things", 0)) == [mine, others]
+
+
+def test_an_entry_that_is_whole_no_longer_is_made_again(cache):
+    calls: list[Path] = []
+
+    def use() -> None:
+        with cache.entry("things", "key", maker(calls=calls), lambda folder: (folder / "data").exists()) as folder:
+            assert sorted(path.name for path in folder.iterdir()) == ["data"]
+
+    use()
+    use()
+    assert len(calls) == 1
+    (cache.root / "things" / "key" / "data").rename(cache.root / "things" / "key" / "half")
+    use()
+    assert len(calls) == 2
+
+
+def test_one_that_was_made_and_is_not_whole_is_an_error_and_no_circle(cache):
+    calls: list[Path] = []
+
+    def is_whole(_: Path) -> bool:
+        assert len(calls) < 3, "it is made again and again"
+        return False
+
+    with (
+        pytest.raises(ProjectError, match=r"things/key was made, but something of it is missing"),
+        cache.entry("things", "key", maker(calls=calls), is_whole),
+    ):
+        pass
+    assert len(calls) == 1
+    assert [path.name for path in (cache.root / "things").iterdir()] == ["key.lock"]
+
+
+def test_the_names_of_one_file_share_its_size(cache):
+    shared = cache.root.parent / "shared"
+    shared.write_bytes(bytes(900))
+
+    def make(folder: Path) -> None:
+        (folder / "deep").mkdir(parents=True)
+        os.link(shared, folder / "one")
+        os.link(shared, folder / "deep" / "two")
+        (folder / "own").write_bytes(bytes(10))
+        (folder / "link").symlink_to("own")
+
+    with cache.entry("things", "a", make):
+        pass
+    assert cache.entries()[0].bytes == 900 * 2 // 3 + 10 + len("own")
+    shared.unlink()
+    cache.measure("things", "a")
+    assert cache.entries()[0].bytes == 900 + 10 + len("own")
+
+    def make_link(folder: Path) -> None:
+        folder.mkdir()
+        os.link(cache.root / "things" / "a" / "one", folder / "one")
+
+    with cache.entry("things", "b", make_link):
+        pass
+    cache.measure("things", "a")
+    assert sum(entry.bytes for entry in cache.entries()) == 900 + 10 + len("own"), "together, it counts once"

@@ -6,8 +6,8 @@ import os
 from typing import ClassVar
 
 from mlflow_projects.backends.contract import Backend, Job, Launch
+from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.command import ProcessLaunch
-from mlflow_projects.backends.local.environments import find_conda
 from mlflow_projects.backends.local.settings import CONFIG_KEYS, LocalSettings
 from mlflow_projects.backends.local.withheld_variables import worker_variables
 from mlflow_projects.exceptions import ProjectError
@@ -28,7 +28,7 @@ class LocalBackend(Backend):
             return ContainerLaunch(job, settings, worker_variables(os.environ), self.host.log)
         if job.env_manager is not None and job.env_manager not in ENV_MANAGERS:
             raise ProjectError(f"There is no env_manager {job.env_manager!r}; use one of: {', '.join(ENV_MANAGERS)}.")
-        manager = choose_env_manager(job.project, job.env_manager)
+        manager = choose_env_manager(job.project, job.env_manager, settings.conda_env_manager)
         if manager == "conda":
-            find_conda(os.environ.get("PATH"))
+            conda_environment.check(job.project, settings.conda_channels, settings.conda_program, os.environ)
         return ProcessLaunch(job, settings, manager, self.host.log)

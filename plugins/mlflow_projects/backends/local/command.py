@@ -38,7 +38,7 @@ class ProcessLaunch(Launch):
         job = self.job
         # Unbuffered, else output arrives in blocks, at the end.
         variables = {"PYTHONUNBUFFERED": "1", **worker_variables(os.environ), **job.variables, **run.variables}
-        builder = EnvironmentBuilder(job.cache, variables, self.log)
+        builder = EnvironmentBuilder(job.cache, variables, self.log, self.settings)
         with contextlib.ExitStack() as in_use:
             activation = in_use.enter_context(builder.activation(job.project, self.manager))
             variables.update(activation.variables)

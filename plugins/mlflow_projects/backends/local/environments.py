@@ -11,23 +11,32 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier
+
+from mlflow_projects.backends.local import conda_environment
+from mlflow_projects.backends.local.conda_channels import CondaSettings
 from mlflow_projects.backends.local.process import ProcessTree
+from mlflow_projects.backends.local.python_versions import find_python, specifier
+from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
-from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.cache import ABOUT, Cache, remove
+from mlflow_projects.project.conda_file import read_conda_file
 from mlflow_projects.project.identity import tree_hash
-from mlflow_projects.project.python_environment import names_files, read_python_environment
+from mlflow_projects.project.paths import exists
+from mlflow_projects.project.python_environment import base_of, read_python_environment
+from mlflow_projects.project.requirements_files import local_package, names_files
 from mlflow_projects.project.spec import Project
-from mlflow_projects.project.yaml_files import read_text
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
 _UV_NAMES = {
@@ -37,6 +46,9 @@ _UV_NAMES = {
     "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
+_NAMED_PATH = re.compile(r"(?P<option>-[cf]|--find-links|--constraint)[\s=]*(?P<path>[^\s].*)")
+NO_SOLUTION = 3  # of the conda builder: an exit status that no retry changes
+_NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter found|Invalid version request")
 
 
 @dataclass(frozen=True)
@@ -45,23 +57,12 @@ class Activation:
 
     :param variables: set for the command
     :param prefix: shell text before the command
+    :param folder: of the environment; None for the worker's own
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
-
-
-def find_conda(path: str | None) -> str:
-    """Return the conda executable on a PATH.
-
-    :raises ProjectError: there is none
-    """
-    if conda := shutil.which("conda", path=path):
-        return conda
-    raise ProjectError(
-        "env_manager 'conda' needs the program conda, which this worker does not have; install it, or use "
-        "env_manager 'uv', which takes the pip packages of a conda.yaml."
-    )
+    folder: Path | None = None
 
 
 def environment_identity(project: Project, manager: str) -> dict[str, Any]:
@@ -73,13 +74,29 @@ def environment_identity(project: Project, manager: str) -> dict[str, Any]:
     """
     identity: dict[str, Any] = {"manager": manager, "machine": platform.machine()}
     if manager == "conda":
-        assert project.environment_file is not None
-        return {**identity, "definition": read_text(project.environment_file)}
+        declared = read_conda_file(project)
+        return {
+            **identity,
+            "definition": asdict(declared),
+            "files": _hashes(declared.pip, declared.constraints, project),
+        }
     if manager == "local":
         return {**identity, "python": _worker_python(), "packages": _worker_packages()}
     wanted = read_python_environment(project)
     requirements = [list(wanted.build_requirements), list(wanted.requirements)]
-    return {**identity, "python": wanted.python or _worker_python(), "requirements": requirements}
+    files = _hashes([*wanted.build_requirements, *wanted.requirements], wanted.constraints, project)
+    return {**identity, "python": wanted.python or _worker_python(), "requirements": requirements, "files": files}
+
+
+def _hashes(requirements: Sequence[str], constraints: str, project: Project) -> list[str]:
+    """Return hashes of the files that lines of requirements name: two projects may each have a ``./pkg``."""
+    base = base_of(project)
+    packages = filter(None, (local_package(line, base) for line in requirements))
+    hashes = {package.path.resolve(): package.hash() for package in packages}
+    rest = [line for line in requirements if names_files([line]) and not local_package(line, base)]
+    rest = [line for line in rest if not line.startswith("-c ")]
+    # A folder of archives (-f), or what only the installer can find: all files of the project count.
+    return [constraints, *hashes.values(), *([tree_hash(project.root)] if rest else [])]
 
 
 def _worker_python() -> str:
@@ -102,11 +119,13 @@ class EnvironmentBuilder:
 
     :param variables: for the tools that build, for example a package index
     :param log: takes the tools' output, line by line
+    :param settings: how conda environments are made
     """
 
     cache: Cache
     variables: Mapping[str, str] = field(repr=False)
     log: Callable[[str], None]
+    settings: LocalSettings = field(default_factory=LocalSettings)
 
     @contextlib.contextmanager
     def activation(self, project: Project, manager: str) -> Iterator[Activation]:
@@ -118,59 +137,156 @@ class EnvironmentBuilder:
         if manager == "local":
             # The worker's own Python, also where Airflow was started without activating its environment.
             yield Activation({"PATH": self._path(Path(sys.executable).parent)})
-            return
-        if manager == "conda":
+        elif manager == "conda":
             with self._conda(project) as activation:
                 yield activation
-            return
+        else:
+            with self._pip(project, manager) as folder:
+                yield Activation({"PATH": self._path(folder / "bin"), "VIRTUAL_ENV": str(folder)}, folder=folder)
+
+    @contextlib.contextmanager
+    def _pip(self, project: Project, manager: str) -> Iterator[Path]:
         wanted = read_python_environment(project)
-        requirements = [*wanted.build_requirements, *wanted.requirements]
-        # Two projects may each have a "./pkg" of their own.
-        files = [tree_hash(project.root)] if names_files(requirements) else []
-        key = _key(manager, wanted.python or sys.version, requirements, *files)
+        if wanted.warning:
+            self.log(f"{project.environment_file}: {wanted.warning}")
+        every = [*wanted.build_requirements, *wanted.requirements]
+        key = _key(manager, wanted.python or sys.version, every, _hashes(every, wanted.constraints, project))
 
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")
-            creation, install = _python_tools(manager, wanted.python, folder)
+            creation, install = _python_tools(manager, self._python(wanted.python, manager, project), folder)
             self._run(project, creation)
             for requirements in filter(None, (wanted.build_requirements, wanted.requirements)):
-                with _requirements_file(folder, requirements) as file:
-                    self._run(project, [*install, "-r", str(file)], cwd=project.root)
+                self._install(project, folder, install, requirements)
+            _describe(folder, project, manager)
 
-        with self.cache.entry("environments", key, make) as folder:
-            yield Activation({"PATH": self._path(folder / "bin"), "VIRTUAL_ENV": str(folder)})
+        with self.cache.entry("environments", key, make, _has_python) as folder:
+            yield folder
+
+    def _python(self, wanted: str, manager: str, project: Project) -> str:
+        """Return the interpreter to build with, or the versions that uv is to find (it may have some of its own)."""
+        try:
+            specifier(wanted or "3")
+        except InvalidSpecifier as error:
+            raise ProjectError(
+                f"{project.environment_file}: {wanted[:80]!r} is no version of Python; write one such as '3.11'."
+            ) from error
+        if found := find_python(wanted, self.variables):
+            return found
+        if manager == "uv":
+            return wanted
+        raise ProjectError(
+            f"{project.environment_file}: env_manager 'virtualenv' finds no Python {wanted} on this worker; install "
+            f"it (pyenv install {wanted}), change the version, or use env_manager 'uv'."
+        )
 
     def _path(self, first: Path) -> str:
         return os.pathsep.join([str(first), self.variables.get("PATH", os.defpath)])
 
     @contextlib.contextmanager
     def _conda(self, project: Project) -> Iterator[Activation]:
-        conda = find_conda(self.variables.get("PATH"))
         file = project.environment_file
         assert file is not None
-        key = _key("conda", "", [read_text(file)])
+        declared = read_conda_file(project)
+        settings = CondaSettings.of(self.settings.conda_channels, self.variables)
+        program = self.settings.conda_program
+        if program:
+            program = conda_environment.find_program(program, self.variables.get("PATH"))
+        recipe = conda_environment.Recipe(declared, settings, program)
+        key = _key("conda", recipe.identity(), _hashes(declared.pip, declared.constraints, project))
+
+        def run(argv: Sequence[str], variables: Mapping[str, str]) -> None:
+            self._run(project, argv, file.parent, variables, recipe.secrets())
 
         def make(folder: Path) -> None:
             self.log(f"Building the conda environment {folder} (once; later steps share it).")
-            self._run(project, [conda, "env", "create", "--quiet", "--prefix", str(folder), "--file", str(file)])
+            if not recipe.packages:
+                folder.mkdir()
+            elif program:
+                with self.cache.workspace() as workspace:
+                    recipe.create_by_program(folder, workspace, run)
+            else:
+                # Kept from being tidied away meanwhile; its size is known when it has grown.
+                with self.cache.entry("conda_packages", "shared", Path.mkdir) as packages:
+                    recipe.create(folder, packages, run)
+                self.cache.measure("conda_packages", "shared")
+            if declared.pip:
+                self._install(project, folder, _installer(folder), declared.pip)
+            _describe(folder, project, "conda")
 
         with self.cache.entry("environments", key, make) as folder:
-            profile = Path(conda).resolve().parents[1] / "etc" / "profile.d" / "conda.sh"
-            quoted = shlex.quote(str(folder))
-            yield Activation(prefix=f"source {shlex.quote(str(profile))} && conda activate {quoted} 1>&2 && ")
+            path = self.variables.get("PATH", os.defpath)
+            yield Activation(*conda_environment.activation_of(folder, declared, path), folder)
 
-    def _run(self, project: Project, argv: Sequence[str], cwd: Path | None = None) -> None:
-        last = ""
-        environment = {**uv_settings_from_pip(self.variables), **self.variables, "PIP_NO_INPUT": "1"}
+    def _install(self, project: Project, folder: Path, install: Sequence[str], requirements: Sequence[str]) -> None:
+        """Install lines of requirements, the project's own packages from copies.
+
+        One to be edited lives as long as its environment, also if the project is the copy of one attempt. And uv
+        takes a folder that it has built once as built, whatever is in it now.
+        """
+        base = base_of(project)
+        lines = []
+        for number, line in enumerate(requirements):
+            if package := local_package(line, base):
+                to = folder / ("editable" if package.is_editable else "sources") / str(number)
+                line = package.line_for(_copy(package.path, to))
+            elif found := _NAMED_PATH.fullmatch(line):  # installers take it relative to the file, which is ours
+                path = base / found["path"].strip("'\"")
+                line = f"{found['option']} {shlex.quote(str(path))}" if exists(path) else line
+            lines.append(line)
+        file = folder / "requirements.mlflow-projects.txt"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self._run(project, [*install, "-r", str(file)], base)
+        file.unlink()
+        remove(folder / "sources")
+
+    def _uv_cache(self) -> dict[str, str]:
+        """Return where uv keeps packages if its own folder is on another file system, whence it could only copy."""
+        base = self.variables.get("XDG_CACHE_HOME") or Path(self.variables.get("HOME") or Path.home(), ".cache")
+        folder = next(path for path in (Path(base, "uv"), *Path(base, "uv").parents) if path.exists())
+        if folder.stat().st_dev == self.cache.root.stat().st_dev:
+            return {}
+        with self.cache.entry("uv_packages", "shared", Path.mkdir) as packages:
+            return {"UV_CACHE_DIR": str(packages)}
+
+    def _run(
+        self,
+        project: Project,
+        argv: Sequence[str],
+        cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        last = no_python = ""
+        environment = {
+            **uv_settings_from_pip(self.variables),
+            **self._uv_cache(),
+            **self.variables,
+            "PIP_NO_INPUT": "1",
+            **(variables or {}),
+        }
         with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
             for line in tree.lines():
+                for secret in secrets:
+                    line = line.replace(secret, "***")
                 self.log(line)
                 last = line.strip() or last
-            if tree.returncode != 0:
-                raise StepFailedError(
-                    f"The environment of {project.environment_file or project.root} cannot be built: "
-                    f"{' '.join(argv[:3])} … failed with {last!r}; its output is in the log above."
-                )
+                no_python = line.strip() if _NO_PYTHON.search(line) else no_python
+            status = tree.returncode
+        if "UV_CACHE_DIR" in environment and (self.cache.root / "uv_packages").is_dir():
+            self.cache.measure("uv_packages", "shared")
+        if status == 0:
+            return
+        name = project.environment_file or project.root
+        if status == NO_SOLUTION and variables and "MLFLOW_PROJECTS_CONDA" in variables:
+            raise ProjectError(f"{name}: {last}")
+        if no_python:
+            raise ProjectError(f"{name}: {no_python.strip(' .')}; install that Python, or change the version.")
+        tool = "py-rattler" if "MLFLOW_PROJECTS_CONDA" in environment else " ".join(argv[:3])
+        raise StepFailedError(
+            f"The environment of {name} cannot be built: {tool} … failed with {last!r}; its output is "
+            "in the log above."
+        )
 
 
 def uv_settings_from_pip(environment: Mapping[str, str]) -> dict[str, str]:
@@ -191,17 +307,50 @@ def uv_settings_from_pip(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], list[str]]:
-    """Return the commands that create an environment and that install into it."""
+    """Return the commands that create an environment and that install into it.
+
+    :param python: an interpreter, or for uv the versions wanted
+    """
     if manager == "uv":
-        uv = _uv()
-        version = python or sys.executable
-        return (
-            [uv, "venv", "--quiet", "--no-project", "--python", version, str(folder)],
-            [uv, "pip", "install", "--no-progress", "--compile-bytecode", "--python", str(folder / "bin" / "python")],
-        )
-    interpreter = _interpreter(python)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
-    return [interpreter, "-m", "venv", str(folder)], pip
+        return [_uv(), "venv", "--quiet", "--no-project", "--python", python, str(folder)], _uv_install(folder)
+    return [python, "-m", "venv", str(folder)], _pip_install(folder)
+
+
+def _installer(folder: Path) -> list[str]:
+    """Return the command that installs pip's packages into a conda environment."""
+    # uv knows no Python that is older.
+    is_old = any((folder / "lib" / f"python{old}").exists() for old in ("2.7", "3.5", "3.6", "3.7"))
+    return _pip_install(folder) if is_old else _uv_install(folder)
+
+
+def _copy(package: Path, to: Path) -> Path:
+    copy = to / package.resolve().name
+    if package.is_dir():
+        shutil.copytree(package, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "mlruns"))
+    else:
+        to.mkdir(parents=True)
+        shutil.copy2(package, copy)
+    return copy
+
+
+def _describe(folder: Path, project: Project, manager: str) -> None:
+    """Write down for people what an environment is."""
+    name = "".join(letter if letter.isprintable() else " " for letter in project.name or project.root.name)
+    (folder / ABOUT).write_text(f"{manager} for {name[:200]}\n", encoding="utf-8")
+
+
+def _has_python(folder: Path) -> bool:
+    """Tell whether an environment has its interpreter; one that was removed leaves a link to nowhere."""
+    return (folder / "bin" / "python").exists()
+
+
+def _uv_install(folder: Path) -> list[str]:
+    python = str(folder / "bin" / "python")
+    return [_uv(), "pip", "install", "--no-progress", "--compile-bytecode", "--python", python]
+
+
+def _pip_install(folder: Path) -> list[str]:
+    return [str(folder / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
 
 
 def _uv() -> str:
@@ -210,29 +359,6 @@ def _uv() -> str:
     if not found:
         raise ProjectError("env_manager 'uv' needs the program uv, which this worker does not have; pip install uv.")
     return found
-
-
-def _interpreter(python: str) -> str:
-    """Return a Python of the wanted version for virtualenv: this one, or one on the PATH or in pyenv."""
-    if not python or platform.python_version() == python or platform.python_version().startswith(f"{python}."):
-        return sys.executable
-    minor = ".".join(python.split(".")[:2])
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for candidate in (pyenv / python / "bin" / "python", shutil.which(f"python{minor}")):
-        if candidate and Path(candidate).exists():
-            return str(candidate)
-    raise ProjectError(
-        f"env_manager 'virtualenv' finds no Python {python} on this worker; install it (pyenv install {python}), "
-        "change 'python' in the python_env file, or use env_manager 'uv'."
-    )
-
-
-@contextlib.contextmanager
-def _requirements_file(folder: Path, requirements: Sequence[str]) -> Iterator[Path]:
-    file = folder / "requirements.mlflow-projects.txt"
-    file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    yield file
-    file.unlink()
 
 
 def _key(*content: Any) -> str:

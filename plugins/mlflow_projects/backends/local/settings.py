@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mlflow_projects.backends.local.process import DEFAULT_GRACE
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.python_environment import ENV_MANAGERS
 from mlflow_projects.project.spec import Project
 
 _SIZE = re.compile(r"[1-9]\d*[bkmg]?", re.IGNORECASE)
@@ -25,6 +26,9 @@ class LocalSettings:
     :param docker_memory: a limit such as ``4g``; "" for none
     :param docker_shm_size: PyTorch's data loaders pass batches through shared memory; Docker's 64 MB are too little
     :param docker_gpus: a number, or ``all``; "" for none
+    :param conda_env_manager: the env manager of a project with ``conda_env`` if no other is asked for
+    :param conda_channels: channels instead of those that a file names, and ``name=address`` for where a channel is
+    :param conda_program: conda, mamba or micromamba, to make environments with instead of py-rattler
     """
 
     grace_seconds: float = DEFAULT_GRACE
@@ -34,6 +38,9 @@ class LocalSettings:
     docker_memory: str = ""
     docker_shm_size: str = "1g"
     docker_gpus: str = ""
+    conda_env_manager: str = "conda"
+    conda_channels: str = field(default="", repr=False)  # may hold a password
+    conda_program: str = ""
 
     @classmethod
     def of(cls, config: Mapping[str, Any], project: Project) -> LocalSettings:
@@ -44,6 +51,10 @@ class LocalSettings:
         declared = {"docker_image": str((project.docker_env or {}).get("image") or "")}
         given = {name: str(config[name]) for name in CONFIG_KEYS[1:] if config.get(name)}
         settings = cls(_grace(config.get("grace_seconds", DEFAULT_GRACE)), **{**declared, **given})
+        if settings.conda_env_manager not in ENV_MANAGERS:
+            raise ProjectError(
+                f"'conda_env_manager' must be one of {', '.join(ENV_MANAGERS)}, not {settings.conda_env_manager!r}."
+            )
         if not settings.docker_image:
             return settings
         for key in ("docker_memory", "docker_shm_size"):

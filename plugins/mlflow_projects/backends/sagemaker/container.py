@@ -9,7 +9,8 @@ from mlflow_projects.backends.sagemaker.settings import SageMakerSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.command import FilledLater, build_command
 from mlflow_projects.project.paths import local_path_of
-from mlflow_projects.project.python_environment import ENV_MANAGERS, read_python_environment
+from mlflow_projects.project.python_environment import ENV_MANAGERS, base_of, read_python_environment
+from mlflow_projects.project.requirements_files import names_files
 from mlflow_projects.public_uri import public_uri
 
 # What of the tracking settings a job may know; passwords and tokens come from Secrets Manager.
@@ -51,7 +52,7 @@ def check_environment(job: Job, settings: SageMakerSettings) -> None:
     if job.env_manager not in (None, *ENV_MANAGERS) or job.env_manager == "conda":
         raise ProjectError(
             f"The SageMaker backend has no env_manager {job.env_manager!r}; use 'local' (what is in the image), or "
-            "'virtualenv' or 'uv' to install the project's python_env in the container."
+            "'virtualenv' or 'uv' to install what the project declares in the container."
         )
     if job.env_manager in ("virtualenv", "uv"):
         packages_of(job, settings)
@@ -96,5 +97,16 @@ def packages_of(job: Job, settings: SageMakerSettings) -> list[str]:
         )
     if job.env_manager in ("virtualenv", "uv") and job.project.environment_kind:
         declared = read_python_environment(job.project)
+        if declared.dropped:
+            raise ProjectError(
+                f"{job.project.environment_file}: a training job installs with pip, which has no package that is "
+                f"known to be the same as {', '.join(declared.dropped)}; name what the project needs of them in the "
+                "'pip' section, or use an image that has them and env_manager 'local'."
+            )
+        if base_of(job.project) != job.project.root and names_files(declared.requirements):
+            raise ProjectError(
+                f"{job.project.environment_file}: for a training job, a conda file whose 'pip' section names files "
+                "must stand in the project's own folder; move it there."
+            )
         wanted += [*declared.build_requirements, *declared.requirements]
     return wanted

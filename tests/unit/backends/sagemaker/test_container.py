@@ -128,6 +128,63 @@ def test_packages(root: Path) -> None:
     assert wanted == ["-r requirements.txt", *lines]
 
 
+def conda(root: Path, *dependencies: Any, file: str = "conda.yaml", **files: str) -> None:
+    """Give the project a conda_env, and files with the ending ".txt"."""
+    (root / "MLproject").write_text(f"{MLPROJECT}conda_env: {file}\n")
+    (root / file).parent.mkdir(exist_ok=True)
+    (root / file).write_text(json.dumps({"channels": ["conda-forge"], "dependencies": dependencies}))
+    for name, text in files.items():
+        (root / f"{name.replace('__', '/')}.txt").write_text(text)
+
+
+@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+def test_conda_packages_that_pip_knows_are_lines_for_it(root: Path, manager: str) -> None:
+    pip = ["mlflow>=2", "-r more.txt", "./pkg"]
+    conda(root, "python=3.10", "pytorch=2.1=*cuda*", "conda-forge::numpy>=1.20,<2", {"pip": pip}, more="six  # why\n")
+    lines = ["torch==2.1.*", "numpy>=1.20,<2", "mlflow>=2", "six", "./pkg"]
+    step = job(root, env_manager=manager)
+    assert packages_of(step, settings()) == lines
+    check_environment(step, settings())
+    assert packages_of(job(root), settings()) == [], "the image has what it has"
+
+
+@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+def test_conda_packages_that_pip_does_not_know_are_refused_before_the_start(root: Path, manager: str) -> None:
+    conda(root, "python=3.10", "cudatoolkit=11.3", "numpy", "gcc", {"pip": ["six"]})
+    step = replace(job(root, env_manager=manager), config={**NEEDED, "image_uri": "image:1"}, attempt_id="a")
+    with pytest.raises(ProjectError) as caught:
+        check_environment(step, settings())
+    said = str(caught.value)
+    assert said == (
+        f"{root / 'conda.yaml'}: a training job installs with pip, which has no package that is known to be the same "
+        "as cudatoolkit, gcc; name what the project needs of them in the 'pip' section, or use an image that has "
+        "them and env_manager 'local'."
+    )
+    with pytest.raises(ProjectError, match="cudatoolkit, gcc"):
+        SageMakerBackend(Host(print, "none_such")).prepare(step)
+    check_environment(job(root), settings())
+
+
+def test_a_conda_file_that_pip_cannot_read_is_refused_before_the_start(root: Path) -> None:
+    conda(root, "numpy=1.b.c")
+    with pytest.raises(ProjectError, match=r"conda\.yaml: pip has no such version as that of 'numpy=1\.b\.c'"):
+        check_environment(job(root, env_manager="uv"), settings())
+
+
+@pytest.mark.parametrize("line", ["./pkg", "-e .", "-c limits.txt", "-f wheels"])
+def test_files_of_a_conda_file_in_a_folder_are_refused(root: Path, line: str) -> None:
+    """pip in the job starts in the project's folder."""
+    conda(root, "numpy", {"pip": [line]}, file="env/conda.yaml", env__limits="six\n")
+    with pytest.raises(ProjectError, match=r"env/conda\.yaml: for a training job, a conda file whose 'pip' section"):
+        check_environment(job(root, env_manager="uv"), settings())
+
+
+@pytest.mark.parametrize("line", ["six", "-f https://h.example/x.html", "git+https://h.example/x"])
+def test_what_such_a_file_has_from_elsewhere_is_taken(root: Path, line: str) -> None:
+    conda(root, "numpy", {"pip": [line]}, file="env/conda.yaml")
+    assert packages_of(job(root, env_manager="uv"), settings()) == ["numpy", line]
+
+
 @pytest.mark.parametrize("manager", ["conda", "poetry"])
 def test_other_env_managers_are_refused(root: Path, manager: str) -> None:
     with pytest.raises(ProjectError, match=f"no env_manager '{manager}'; use 'local'"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import site
 import subprocess
@@ -36,9 +35,10 @@ def install(
     if sys.prefix != sys.base_prefix:  # the image's python3 is one of a virtual environment itself
         lines = (f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
         (packages / "_image.pth").write_text("".join(lines))
-    arguments: list[str] = []
-    for requirement in requirements:  # an option such as "-r requirements.txt" is two words, a requirement is one
-        arguments += shlex.split(requirement) if requirement.startswith("-") else [requirement]
+    # Hashes and options count in a file only; beside the files that the lines name.
+    file = project / ".mlflow-projects-requirements.txt"
+    file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    arguments = ["-r", str(file)]
     if _has_pip(python):
         command = [python, "-I", "-m", "pip", "install", *arguments]  # -I: no module of the project's stands in
     elif shutil.which("uv", path=environment.get("PATH")):
@@ -46,6 +46,7 @@ def install(
     else:
         raise _no_packages("the image has neither pip nor uv")
     status = processes.run(command, project, setting_up)
+    file.unlink()
     if status:
         raise _no_packages(f"the installer ended with exit status {status}")
     return {

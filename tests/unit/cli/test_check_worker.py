@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import sys
 import types
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from mlflow_projects import plugin_entry
+from mlflow_projects.cli import check_worker
 from mlflow_projects.cli.check_result import CheckResult, Level
-from mlflow_projects.cli.environment import inspect_environment
+from mlflow_projects.cli.check_worker import inspect_environment
 from mlflow_projects.plugin import MLflowProjectsPlugin
 
 
@@ -25,10 +27,16 @@ def test_a_missing_program_is_an_error_only_where_a_project_needs_it(
     results = list(inspect_environment({None, "python_env"}))
     assert {result.level for result in results} == {Level.OK, Level.NOTE}
     assert about(results, "uv (").level is Level.OK, "beside this Python, as tasks find it"
-    assert about(results, "conda is not here").level is Level.NOTE
+    assert about(results, "py-rattler").level is Level.OK
     assert about(results, "The container engine at").level is Level.NOTE
+
+    def gone(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(check_worker.metadata, "version", lambda name: gone(name) if "rattler" in name else "99.9")
+    assert about(list(inspect_environment({None})), "py-rattler is not here").level is Level.NOTE
     results = list(inspect_environment({"conda_env", "docker_env"}))
-    assert about(results, "conda is not here").level is Level.ERROR
+    assert about(results, "py-rattler is not here").level is Level.ERROR
     assert about(results, "The container engine at").level is Level.ERROR
 
 

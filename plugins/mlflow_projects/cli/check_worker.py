@@ -35,7 +35,7 @@ def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterato
         yield _plugin()
     yield _program("git", "projects in git need it", needed=False)
     yield _program("uv", "python_env needs it", needed="python_env" in declared)
-    yield _program("conda", "only projects with conda_env need it", needed="conda_env" in declared)
+    yield _conda_library(needed="conda_env" in declared)
     yield _container_engine(needed="docker_env" in declared)
 
 
@@ -119,6 +119,18 @@ def _program(name: str, why: str, *, needed: bool) -> CheckResult:
     if found:
         return CheckResult(Level.OK, f"{name} ({found})")
     return CheckResult(Level.ERROR if needed else Level.NOTE, f"{name} is not here; {why}.")
+
+
+def _conda_library(*, needed: bool) -> CheckResult:
+    """Look for what makes conda environments; nothing of it is loaded."""
+    try:
+        return CheckResult(Level.OK, f"py-rattler {metadata.version('py-rattler')}")
+    except metadata.PackageNotFoundError:
+        return CheckResult(
+            Level.ERROR if needed else Level.NOTE,
+            "py-rattler is not here; only projects with conda_env need it: pip install py-rattler, or name a program "
+            "such as micromamba in [mlflow_projects] conda_program.",
+        )
 
 
 def _container_engine(*, needed: bool) -> CheckResult:

@@ -1,0 +1,179 @@
+"""Conda environments without conda: py-rattler solves and installs them, in a helper process.
+
+``[mlflow_projects] conda_program`` names a conda, mamba or micromamba to build with instead. Either way the
+environment is activated by us, as conda does it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_projects.backends.local import conda_builder
+from mlflow_projects.backends.local.conda_channels import DEFAULTS, Channel, CondaSettings
+from mlflow_projects.backends.local.withheld_variables import is_withheld
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.conda_file import CondaFile, read_conda_file
+from mlflow_projects.project.spec import Project
+
+# How this module starts a program: argv, and variables on top of the builder's own.
+Run = Callable[[Sequence[str], Mapping[str, str]], None]
+_PROGRAMS = ("conda", "mamba", "micromamba")
+_TERMS = (
+    "Channel 'defaults' is Anaconda's: its terms of service apply, which ask larger companies for a licence; "
+    "'conda-forge' and [mlflow_projects] conda_channels are ways around it."
+)
+
+
+def find_program(name: str, path: str | None) -> str:
+    """Return the path of the program that ``conda_program`` names.
+
+    :raises ProjectError: it is not here, or is none of those that we know
+    """
+    if Path(name).name not in _PROGRAMS:
+        raise ProjectError(
+            f"[mlflow_projects] conda_program is {name!r}; name conda, mamba or micromamba, or the path of one."
+        )
+    if found := shutil.which(name, path=path):
+        return found
+    raise ProjectError(
+        f"[mlflow_projects] conda_program names {name!r}, which this worker does not have; install it, or remove the "
+        "option: environments are made without it."
+    )
+
+
+def check(project: Project, channels: str, program: str, environment: Mapping[str, str]) -> None:
+    """Look for all that an environment is made from, before anything is started.
+
+    :param channels: the option ``conda_channels``
+    :param program: the option ``conda_program``
+    :raises ProjectError: it is not here, or the project's file or conda's settings cannot be used
+    """
+    read_conda_file(project)
+    CondaSettings.of(channels, environment)
+    if program:
+        find_program(program, environment.get("PATH"))
+    elif importlib.util.find_spec("rattler") is None:  # not loaded: a helper process does that
+        raise ProjectError(
+            "env_manager 'conda' needs py-rattler, which this worker does not have; pip install py-rattler, name a "
+            "program such as micromamba in [mlflow_projects] conda_program, or use env_manager 'uv'."
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a conda environment is made from, on this worker.
+
+    :param program: conda, mamba or micromamba, or "" for py-rattler
+    """
+
+    declared: CondaFile
+    settings: CondaSettings
+    program: str = ""
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages, with Python for those of pip, as conda adds it too."""
+        names = {
+            re.split(r"[\s=<>!~\[]", package.rpartition("::")[2], maxsplit=1)[0] for package in self.declared.packages
+        }
+        return [*self.declared.packages, *(["python"] if self.declared.pip and "python" not in names else [])]
+
+    @property
+    def tries(self) -> list[list[Channel]]:
+        """Lists of channels, one after the other; those of single packages are the last in each."""
+        more = [package.partition("::")[0] for package in self.declared.packages if "::" in package]
+        return self.settings.tries(self.declared.channels, more)
+
+    def identity(self) -> list[Any]:
+        """Return all that an environment is told by, but the files that lines of pip name."""
+        addresses = [[channel.address for channel in channels] for channels in self.tries]
+        return [self.program, self.settings.priority, addresses, self.packages, self.declared.pip]
+
+    def secrets(self) -> list[str]:
+        """Return the passwords and tokens of all channels that may be asked, which a program may print."""
+        return [secret for channels in self.tries for channel in channels for secret in channel.secrets]
+
+    def create(self, folder: Path, packages: Path, run: Run) -> None:
+        """Make the environment with py-rattler.
+
+        :param packages: the folder of all packages, which environments share
+        :param run: starts the helper
+        :raises ProjectError: no packages fit together
+        """
+        specs = []
+        for package in self.packages:
+            channel, separator, rest = package.partition("::")
+            specs.append(f"{self.settings.address(channel)}::{rest}" if separator else package)
+        wanted = {
+            "packages": specs,
+            "prefix": str(folder),
+            "cache": str(packages),
+            "verify_tls": self.settings.verify is not False,
+            "priority": self.settings.priority,
+            "tries": [
+                [{"name": channel.shown, "address": channel.address} for channel in channels]
+                for channels in self.tries
+            ],
+            "terms": {"of": DEFAULTS, "say": _TERMS},
+        }
+        variables = {"MLFLOW_PROJECTS_CONDA": json.dumps(wanted), "PYTHONUNBUFFERED": "1"}
+        if isinstance(self.settings.verify, str):
+            variables["SSL_CERT_FILE"] = self.settings.verify
+        for scheme, address in self.settings.proxies.items():
+            variables.setdefault(f"{scheme.partition(':')[0]}_proxy".upper(), address)
+        run([sys.executable, str(Path(conda_builder.__file__).parent)], variables)
+
+    def create_by_program(self, folder: Path, workspace: Path, run: Run) -> None:
+        """Make the environment with the program, from a file without pip's packages, which are installed after it."""
+        channels = list(self.declared.channels)
+        if self.settings.is_told:
+            channels = [channel.address for channel in self.tries[0]]
+        file = workspace / "environment.yaml"
+        file.write_text(json.dumps({"channels": channels, "dependencies": self.packages}), encoding="utf-8")
+        create = ["create", "--yes"] if Path(self.program).name == "micromamba" else ["env", "create"]
+        run([self.program, *create, "--quiet", "--prefix", str(folder), "--file", str(file)], {})
+
+
+def activation_of(folder: Path, declared: CondaFile, path: str) -> tuple[dict[str, str], str]:
+    """Return variables, and shell text before the command, that activate an environment as conda does.
+
+    A variable that says where to track is the attempt's to set, not the project's.
+
+    :param path: the worker's PATH
+    """
+    variables = {
+        **_variables_of_packages(folder),
+        **{name: value for name, value in declared.variables.items() if not is_withheld(name)},
+        "PATH": os.pathsep.join([str(folder / "bin"), path]),
+        "CONDA_PREFIX": str(folder),
+        "CONDA_DEFAULT_ENV": str(folder),
+        "CONDA_SHLVL": "1",
+    }
+    scripts = sorted((folder / "etc" / "conda" / "activate.d").glob("*.sh"))
+    lines = "".join(f". {shlex.quote(str(script))}; " for script in scripts)
+    return variables, f"{{ {lines}}} 1>&2; " if lines else ""
+
+
+def _variables_of_packages(folder: Path) -> dict[str, str]:
+    """Return the variables that packages set by a file of theirs (``etc/conda/env_vars.d/*.json``)."""
+    variables: dict[str, str] = {}
+    for file in sorted((folder / "etc" / "conda" / "env_vars.d").glob("*.json")):
+        try:
+            content: Any = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            variables.update(
+                {str(name): str(value) for name, value in content.items() if re.fullmatch(r"\w+", str(name))}
+            )
+    return {name: value for name, value in variables.items() if not is_withheld(name)}

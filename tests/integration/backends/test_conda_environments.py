@@ -1,0 +1,219 @@
+"""Conda environments of a real channel, by py-rattler: without conda, and without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlflow_projects.backends.local.environments import Activation, EnvironmentBuilder
+from mlflow_projects.backends.local.settings import LocalSettings
+from mlflow_projects.exceptions import ProjectError, StepFailedError
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.spec import Project, load_project
+from tests.support.conda_channel import MINOR, PYTHON, Channel, make_channel
+from tests.support.own_package import write_package
+
+
+@pytest.fixture(scope="module")
+def channel(tmp_path_factory: pytest.TempPathFactory) -> Channel:
+    return make_channel(tmp_path_factory.mktemp("conda"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """One for all tests: each environment is of another content, and Python is unpacked once."""
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+def project(folder: Path, **content: object) -> Project:
+    folder.mkdir(exist_ok=True)
+    (folder / "MLproject").write_text("conda_env: conda.yaml\nentry_points: {main: {command: python -V}}")
+    (folder / "conda.yaml").write_text(yaml.safe_dump({"channels": [], **content}))
+    return load_project(folder)
+
+
+def builder(cache: Cache, home: Path, lines: list[str] | None = None, **settings: str) -> EnvironmentBuilder:
+    variables = {**os.environ, "HOME": str(home)}
+    variables.pop("CONDARC", None)
+    take = print if lines is None else lines.append
+    return EnvironmentBuilder(cache, variables, take, LocalSettings(**settings))
+
+
+def run(activation: Activation, code: str) -> str:
+    """Run Python in the environment and return what it says."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
+    environment = {**own, **activation.variables, "CODE": code}
+    command = f'{activation.prefix}python -c "$CODE"'
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    lines: list[str] = []
+    wanted = project(
+        tmp_path / "project",
+        name="x",
+        prefix="/not/ours",
+        channels=[channel.address, "nodefaults"],
+        dependencies=[f"python={MINOR}", "tiny", "hooks"],
+        variables={"A_NUMBER": 1, "MLFLOW_TRACKING_URI": "http://elsewhere"},
+    )
+    with builder(cache, tmp_path, lines).activation(wanted, "conda") as activation:
+        said = run(
+            activation,
+            "import os, sys, tiny, platform; print(tiny.ANSWER, sys.prefix == os.environ['CONDA_PREFIX'], "
+            "os.environ['ACTIVATED'] == sys.prefix + '-b', os.environ['OWN'], os.environ['A_NUMBER'], "
+            "os.environ.get('AIRFLOW__CORE__FERNET_KEY'), os.environ.get('MLFLOW_TRACKING_URI'), "
+            "platform.python_version())",
+        )
+        assert said == f"2.0=b True True from the package 1 None None {PYTHON}"
+        assert activation.folder
+        assert (activation.folder / "bin" / f"python{MINOR}").stat().st_nlink > 1
+    with builder(cache, tmp_path, lines).activation(wanted, "conda"):
+        pass
+    assert sum("Building the conda" in line for line in lines) == 1
+    assert [line for line in lines if line.startswith("Solving 3 conda packages from file:")]
+    assert "Installed 3 of 3." in lines
+
+
+@pytest.mark.parametrize(("package", "expected"), [
+    ("tiny=1", "1.0=0"), ("tiny=2.0=a", "2.0=a"), ("tiny >=1,<2", "1.0=0"), ("needs-tiny", "1.0=0"),
+    ("tiny[version='<2']", "1.0=0"), ("chan::tiny", "2.0=b"),
+])  # fmt: skip
+def test_versions_builds_and_channels_of_packages_count(
+    package: str, expected: str, cache: Cache, channel: Channel, tmp_path: Path
+) -> None:
+    wanted = project(tmp_path / "project", channels=["chan"], dependencies=["python", package])
+    settings = {"conda_channels": f"chan={channel.address}"}
+    with builder(cache, tmp_path, **settings).activation(wanted, "conda") as activation:
+        assert run(activation, "import tiny; print(tiny.ANSWER)") == expected
+
+
+def test_packages_of_pip_are_installed_too(cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    """As conda does it: relative to the folder of the file, with files that its lines name."""
+    root = tmp_path / "project"
+    write_package(root / "env" / "pkg", 3)
+    (root / "env" / "more").mkdir()
+    (root / "env" / "more" / "list.txt").write_text("-c limits.txt  # a comment\n./pkg\n")
+    (root / "env" / "more" / "limits.txt").write_text("own-package < 4\n")
+    (root / "MLproject").write_text("conda_env: env/conda.yaml\nentry_points: {main: {command: python -V}}")
+    content = {"channels": [channel.address], "dependencies": ["python", {"pip": ["-r more/list.txt"]}]}
+    (root / "env" / "conda.yaml").write_text(yaml.safe_dump(content))
+    with builder(cache, tmp_path).activation(load_project(root), "conda") as activation:
+        first = activation.folder
+        assert run(activation, "import own_package; print(own_package.VALUE)") == "3"
+    write_package(root / "env" / "pkg", 4)
+    with builder(cache, tmp_path).activation(load_project(root), "conda") as activation:
+        assert activation.folder != first
+        assert run(activation, "import own_package; print(own_package.VALUE)") == "4"
+    (root / "env" / "more" / "limits.txt").write_text("own-package < 3\n")
+    with (
+        pytest.raises(StepFailedError, match="cannot be built"),
+        builder(cache, tmp_path).activation(load_project(root), "conda"),
+    ):
+        pass
+
+
+def test_what_does_not_fit_together_is_one_sentence_and_no_environment(
+    cache: Cache, channel: Channel, tmp_path: Path
+) -> None:
+    for package, why in (
+        ("tiny>=3", "no packages fit together: .*tiny >=3"),
+        ("no-such", "no packages fit together: .*no-such"),
+        ("needs-tiny", "no packages fit together: .*needs-tiny"),
+        ("!!", r"'!!' is no conda package such as 'numpy=1\.26'"),
+    ):
+        wanted = project(tmp_path / "project", channels=[channel.address], dependencies=["python", "tiny=2", package])
+        with (
+            pytest.raises(ProjectError, match=rf"conda\.yaml: {why}"),
+            builder(cache, tmp_path).activation(wanted, "conda"),
+        ):
+            pass
+    left = [path.name for path in (cache.root / "environments").iterdir() if path.is_dir()]
+    assert not [name for name in left if not (cache.root / "environments" / f"{name}.ready").exists()]
+
+
+def test_two_steps_that_need_a_new_environment_at_once_share_one(
+    cache: Cache, channel: Channel, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    wanted = project(tmp_path / "project", channels=[channel.address], dependencies=["tiny=1.0", "python", "hooks"])
+
+    def step(_: int) -> str:
+        with builder(cache, tmp_path, lines).activation(wanted, "conda") as activation:
+            return run(activation, "import sys; print(sys.prefix)")
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(step, range(3)))) == 1
+    assert sum("Building the" in line for line in lines) == 1
+
+
+def test_conda_s_own_settings_say_where_channels_are(cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    """A password in a channel's address is used, and shown nowhere."""
+    with served(channel.folder, "/t/tok3n/mirror", "me", "p4ss") as address:
+        with_password = address.replace("http://", "http://me:p4ss@")
+        (tmp_path / ".condarc").write_text(f"channel_alias: {with_password}/t/${{TOKEN}}\nchannel_priority: strict\n")
+        wanted = project(tmp_path / "project", channels=["mirror", "nodefaults"], dependencies=["python", "tiny=1.0"])
+        lines: list[str] = []
+        making = builder(cache, tmp_path, lines)
+        making = EnvironmentBuilder(cache, {**making.variables, "TOKEN": "tok3n"}, lines.append)
+        with making.activation(wanted, "conda") as activation:
+            assert run(activation, "import tiny; print(tiny.ANSWER)") == "1.0=0"
+        gone = project(tmp_path / "gone", channels=["missing", "nodefaults"], dependencies=["python", "tiny=2.0"])
+        with pytest.raises(StepFailedError, match="cannot be built") as failed, making.activation(gone, "conda"):
+            pass
+    said = "\n".join([*lines, str(failed.value)])
+    assert "p4ss" not in said
+    assert "tok3n" not in said
+
+
+@contextlib.contextmanager
+def served(folder: Path, path: str, user: str, password: str):
+    """Serve a channel below a path, to who logs in."""
+    import base64
+
+    login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") != login:
+                self.send_error(401)
+            elif not self.path.startswith(path + "/"):
+                self.send_error(404)
+            else:
+                self.path = self.path[len(path) :]
+                super().do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_corrupt_package_is_no_environment(cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(channel.folder, broken)
+    package = next(broken.glob("noarch/tiny-1.0-*.conda"))
+    content = package.read_bytes()
+    package.write_bytes(content[:150] + bytes(300) + content[450:])
+    wanted = project(tmp_path / "project", channels=[broken.as_uri()], dependencies=["python", "tiny=1.0"])
+    own = Cache(tmp_path / "cache")
+    with pytest.raises(StepFailedError, match="tiny"), builder(own, tmp_path).activation(wanted, "conda"):
+        pass
+    assert not list((own.root / "environments").glob("*.ready"))
+    shutil.copy2(next(channel.folder.glob("noarch/tiny-1.0-*.conda")), package)
+    with builder(own, tmp_path).activation(wanted, "conda") as activation:
+        assert run(activation, "import tiny; print(tiny.ANSWER)") == "1.0=0"

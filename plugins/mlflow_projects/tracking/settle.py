@@ -88,7 +88,13 @@ def settle(
     :raises ProjectError, StepFailedError, TrackingError: a run could not be closed; the others were
     """
     changed, trouble, unanswered = 0, None, 0
-    for run, end in _ends(client, ended):
+    found = runs_of_dag_run(client, ended.dag_id, ended.run_id, airflow_url=ended.airflow_url)
+    if not found:
+        log(
+            f"DAG run {ended.run_id} of {ended.dag_id} has no MLflow run to close: none was opened, or a person "
+            "deleted its experiment."
+        )
+    for run, end in _ends(client, ended, found):
         if not is_over():
             log(f"DAG run {ended.run_id} of {ended.dag_id} runs again; its runs are left alone.")
             return changed
@@ -114,9 +120,11 @@ class _End:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def _ends(client: TrackingClient, ended: EndedDagRun) -> list[tuple[Run, _End]]:
-    """Return what is to be written to which run, children before parents."""
-    found = runs_of_dag_run(client, ended.dag_id, ended.run_id, airflow_url=ended.airflow_url)
+def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> list[tuple[Run, _End]]:
+    """Return what is to be written to which run, children before parents.
+
+    :param found: the runs of the DAG run
+    """
     runs = found[::-1]  # an inner parent starts after the outer one
     parents = [run for run in runs if run.tags.get(ROLE) == "parent"]
     others = [run for run in runs if run.tags.get(ROLE) != "parent"]

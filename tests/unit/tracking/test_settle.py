@@ -229,6 +229,14 @@ def test_what_a_person_deleted_hides_nothing_else(client: MemoryClient, dag_run:
     assert dag_run.log == [f"Run {step.run_id} (g.a) was deleted in MLflow; it stays as it is."]
 
 
+def test_a_deleted_experiment_is_told(client: MemoryClient, dag_run: DagRun) -> None:
+    parent = dag_run.parent()
+    client.delete_experiment(parent.experiment_id)
+    assert dag_run.settle() == 0
+    said = "DAG run r1 of dag has no MLflow run to close: none was opened, or a person deleted its experiment."
+    assert dag_run.log == [said]
+
+
 def test_one_refusal_keeps_no_other_open_and_is_told(client: MemoryClient, dag_run: DagRun) -> None:
     parent, step = dag_run.parent(), dag_run.open("g.a")
 

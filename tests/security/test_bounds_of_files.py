@@ -351,6 +351,14 @@ def test_lint_says_what_it_does_not_judge(root: Path, capsys: pytest.CaptureFixt
     )
 
 
+def test_lint_looks_into_so_many_commands_of_a_file(root: Path) -> None:
+    """Each of them is small, and could take half a second."""
+    body = "".join(f"  e{n:02}: {{command: '{'a | ' * 4000}(', parameters: {{x: string}}}}\n" for n in range(20))
+    (root / "MLproject").write_text(f"entry_points:\n{body}")
+    said = [found for found in lint_project(root).findings if "it is not looked into" in found.message]
+    assert [found.line for found in said] == [*range(10, 22)]
+
+
 def test_lint_reads_the_beginning_of_a_script_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "MLproject").write_text("name: x\npython_env: e.yaml\n")
     (root / "e.yaml").write_text("python: '3.11'\n")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlflow_projects.cli.script_names import scripts_of
+from mlflow_projects.cli.yaml_lines import Lines
 from mlflow_projects.exceptions import ProjectError, one_line
 from mlflow_projects.project import quoting, shell_syntax
 from mlflow_projects.project.command import check_type, is_recordable, placeholders
@@ -33,7 +32,7 @@ from mlflow_projects.project.spec import (
     parse_entry_point,
     parse_parameter,
 )
-from mlflow_projects.project.yaml_files import MAX_BYTES, SpecError, compose_yaml, read_yaml
+from mlflow_projects.project.yaml_files import MAX_BYTES, SpecError, read_yaml
 from mlflow_projects.public_uri import public_text
 
 Key = tuple[str, ...]
@@ -44,6 +43,7 @@ _PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
 _MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}
 _MAX_JUDGED = 100  # parameters of an entry point, and unknown keys of a mapping
+_MAX_COMMANDS = 2**17  # bytes of all commands of a file that are looked into; people write a hundredth of it
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
 
@@ -115,50 +115,6 @@ def lint_project(root: Path) -> Report:
     return Report(root, sorted(linter.findings, key=lambda finding: (finding.file, finding.line)), linter.environment)
 
 
-class _Lines:
-    """The line of each key of a YAML file."""
-
-    def __init__(self, file: Path) -> None:
-        self._top = compose_yaml(file)
-        self._pairs: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}  # of each mapping, by its id
-
-    def of(self, key: Key) -> int:
-        """Return the line of a key, or of the nearest one above it that the file spells out."""
-        node, line = self._top, 1
-        for part in key:
-            found = self._pairs_of(node).get(part)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        return line
-
-    def _pairs_of(self, node: yaml.Node | None) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        if not isinstance(node, yaml.MappingNode):
-            return {}
-        if id(node) not in self._pairs:
-            pairs = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
-            self._pairs[id(node)] = {key.value: (key, value) for key, value in reversed(pairs)}  # the first counts
-        return self._pairs[id(node)]
-
-    def repeated(self) -> Iterator[tuple[int, str, int]]:
-        """Yield (line, key, line of the first) of every key that its mapping has twice."""
-        todo, seen = [self._top], set()
-        while todo:
-            node = todo.pop()
-            if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-                continue
-            seen.add(id(node))
-            if isinstance(node, yaml.SequenceNode):
-                todo += node.value
-                continue
-            first: dict[str, int] = {}
-            for key, value in node.value:
-                todo.append(value)
-                line = key.start_mark.line + 1
-                if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
-                    yield line, key.value, first[key.value]
-
-
 class _AnyVariable(dict[str, str]):
     """The variables of a worker that is not this one: it may have any that a command can get."""
 
@@ -175,7 +131,8 @@ class _AnyVariable(dict[str, str]):
 class _Linter:
     def __init__(self, root: Path, file: Path, content: Mapping[str, Any]) -> None:
         self.root, self.file, self.content = root, file, content
-        self.lines = _Lines(file)
+        self.lines = Lines(file)
+        self._left = _MAX_COMMANDS
         self.findings: list[Finding] = []
         self.environment: EnvironmentKind | None = None
 
@@ -267,6 +224,10 @@ class _Linter:
                     f"the command of '{entry_point.name}' does not use the parameter '{name}', so its value has no "
                     f"effect; write {{{name}}} into the command, or remove it.",
                 )
+        if len(command) > self._left:
+            self._warn(key, f"the file's commands before this one are {_MAX_COMMANDS} bytes; it is not looked into.")
+            return
+        self._left -= len(command)
         self._quoted_places(key, command, names, sorted(declared))
         try:
             scripts = list(scripts_of(command))

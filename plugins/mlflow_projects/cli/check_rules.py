@@ -43,7 +43,7 @@ _PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
 _MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}
 _MAX_JUDGED = 100  # parameters of an entry point, and unknown keys of a mapping
-_MAX_COMMANDS = 2**17  # bytes of all commands of a file that are looked into; people write a hundredth of it
+_MAX_COMMANDS = 2**15  # characters of all commands of a file that are looked into
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "__pycache__", "build", "dist")
 
 
@@ -225,7 +225,10 @@ class _Linter:
                     f"effect; write {{{name}}} into the command, or remove it.",
                 )
         if len(command) > self._left:
-            self._warn(key, f"the file's commands before this one are {_MAX_COMMANDS} bytes; it is not looked into.")
+            self._warn(
+                key,
+                f"the file's commands have more than {_MAX_COMMANDS} characters up to here; it is not looked into.",
+            )
             return
         self._left -= len(command)
         self._quoted_places(key, command, names, sorted(declared))

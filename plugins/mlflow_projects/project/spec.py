@@ -169,7 +169,9 @@ def parse_entry_point(file: Path | None, name: str, value: Any) -> EntryPoint:
     command = content.get("command")
     if not isinstance(command, (str, type(None))):
         kind = type(command).__name__
-        raise SpecError(f"{file}: {_named((*key, 'command'))} is a {kind}; write the command line as one text.", key)
+        raise SpecError(
+            f"{file}: {_named((*key, 'command'))} is no text ({kind}); write the command line as one.", key
+        )
     if not command or not command.strip():
         raise SpecError(f"{file}: {_named((*key, 'command'))} is missing; give the command line to run.", key)
     parameters = {

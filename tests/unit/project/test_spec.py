@@ -59,7 +59,7 @@ BROKEN = {
     "command a list": (
         "entry_points: {main: {command: [python, x.py]}}",
         "FILE: 'entry_points.main.command' is a list",
-        "write the command line as one text",
+        "write the command line as one",
     ),
     "parameters": (
         "entry_points: {main: {command: x, parameters: [a]}}",

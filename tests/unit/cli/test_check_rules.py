@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.cli import check_rules, main
+from mlflow_projects.cli import check_rules, main, yaml_lines
 from mlflow_projects.cli.check_rules import find_projects, lint_project
 from tests.conftest import ROOT
 
@@ -322,14 +322,14 @@ def test_many_unknown_keys_are_looked_for_once(write: Write, monkeypatch: pytest
             walked.append(self)
             return super().__iter__()
 
-    compose = check_rules.compose_yaml
+    compose = yaml_lines.compose_yaml
 
     def watched(file: Path) -> Any:
         node = compose(file)
         node.value = Pairs(node.value)
         return node
 
-    monkeypatch.setattr(check_rules, "compose_yaml", watched)
+    monkeypatch.setattr(yaml_lines, "compose_yaml", watched)
     findings = told(root)
     assert findings[100] == "MLproject:103: warning: and 900 more unknown keys, which MLflow ignores."
     assert (len(findings), len(compared), len(walked)) == (101, 100, 2)

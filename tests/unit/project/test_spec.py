@@ -58,7 +58,7 @@ BROKEN = {
     "command": ("entry_points: {main: {}}", "FILE: 'entry_points.main.command' is missing", "give the command"),
     "command a list": (
         "entry_points: {main: {command: [python, x.py]}}",
-        "FILE: 'entry_points.main.command' is a list",
+        "FILE: 'entry_points.main.command' is no text (list)",
         "write the command line as one",
     ),
     "parameters": (

@@ -6,12 +6,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -22,6 +24,7 @@ from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.spec import Project, load_project
 from tests.support.conda_channel import MINOR, PYTHON, Channel, make_channel
 from tests.support.own_package import write_package
+from tests.support.waiting import wait
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +204,59 @@ def served(folder: Path, path: str, user: str, password: str):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+_BUILD = """
+import os, sys
+from pathlib import Path
+from mlflow_projects.backends.local.environments import EnvironmentBuilder
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.spec import load_project
+
+builder = EnvironmentBuilder(Cache(Path(sys.argv[1])), dict(os.environ), print)
+with builder.activation(load_project(Path(sys.argv[2])), "conda"):
+    pass
+"""
+
+
+def test_a_killed_build_leaves_no_environment_and_nobody_at_work(channel: Channel, tmp_path: Path) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith(".conda"):
+                begun.set()
+                may_go_on.wait(300)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=str(channel.folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        wanted = project(tmp_path / "project", channels=[address, "nodefaults"], dependencies=["tiny=1.0", "python"])
+        own = Cache(tmp_path / "cache")
+        environment = {**os.environ, "HOME": str(tmp_path), "KILLED_BUILD": str(tmp_path)}
+        working = subprocess.Popen([sys.executable, "-c", _BUILD, str(own.root), str(wanted.root)], env=environment)
+        assert begun.wait(120)
+        working.kill()
+        working.wait()
+        wait(lambda: not _with_variable("KILLED_BUILD", str(tmp_path)), "the end of the helper")
+        assert not list((own.root / "environments").glob("*.ready"))
+        may_go_on.set()
+        with builder(own, tmp_path).activation(wanted, "conda") as activation:
+            assert run(activation, "import tiny; print(tiny.ANSWER)") == "1.0=0"
+        server.shutdown()
+
+
+def _with_variable(name: str, value: str) -> list[int]:
+    """Return the ids of the processes that have a variable."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def test_a_corrupt_package_is_no_environment(cache: Cache, channel: Channel, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def main() -> int:
     try:
         import rattler
         import rattler.exceptions
+        import rattler.repo_data.gateway
     except ImportError as error:
         return _fail(
             f"py-rattler, which makes conda environments, cannot be loaded here ({error}); pip install it, name a "
@@ -44,14 +45,20 @@ async def _build(rattler: Any, wanted: dict[str, Any]) -> int:
     cache = Path(wanted["cache"])
     config = rattler.Config.from_toml("" if wanted["verify_tls"] else "tls-no-verify = true")
     client = rattler.Client.from_config(config)
-    gateway = rattler.Gateway(cache_dir=cache / "repodata", client=client)
     specs = []
     for package in wanted["packages"]:
         try:
             specs.append(rattler.MatchSpec(package))
         except rattler.exceptions.InvalidMatchSpecError as error:
             return _fail(f"{package!r} is no conda package such as 'numpy=1.26': {_one_line(error)}.", NO_SOLUTION)
-    records = await _solve(rattler, gateway, specs, wanted)
+    try:
+        records = await _solve(rattler, rattler.Gateway(cache_dir=cache / "repodata", client=client), specs, wanted)
+    except rattler.exceptions.GatewayError:
+        # py-rattler 0.28 takes "304 Not Modified", which mirrors answer, for an error where a channel's list is in
+        # parts; the list as one file is read by other code.
+        whole = rattler.repo_data.gateway.SourceConfig(sharded_enabled=False)
+        gateway = rattler.Gateway(cache_dir=cache / "repodata", client=client, default_config=whole)
+        records = await _solve(rattler, gateway, specs, wanted)
     _say(f"Installing {len(records)} conda packages.")
     await rattler.install(
         records,

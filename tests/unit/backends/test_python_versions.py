@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import InvalidSpecifier
 
-from mlflow_projects.backends.local.python_versions import find_python, specifier
+from mlflow_projects.backends.local.python_versions import find_python, found_version, specifier
 
 Fake = Callable[..., str]
 
@@ -143,3 +143,15 @@ def test_the_interpreter_gets_no_secret_of_the_worker(
     assert find_python("3.8", variables) == str(path)
     assert "PATH=" in (tmp_path / "seen").read_text()
     assert "s3cret" not in (tmp_path / "seen").read_text()
+
+
+def test_an_interpreter_counts_by_its_version(variables: dict[str, str], fake: Fake) -> None:
+    assert found_version("", variables) == platform.python_version()
+    assert found_version("3.8", variables) == "3.8", "uv may have one"
+    fake("pyenv/versions/3.8.2/bin/python", "3.8.2")
+    assert found_version("3.8", variables) == "3.8.2"
+    fake("pyenv/versions/3.8.18/bin/python", "3.8.18+")
+    assert found_version("3.8", variables) == "3.8.18"
+    asked = fake("path/python3.9", "3.9.1")
+    assert found_version(">=3.9,<3.10", variables) == "3.9.1"
+    assert find_python("3.9.*", variables) == asked

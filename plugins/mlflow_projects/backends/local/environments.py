@@ -27,7 +27,7 @@ from packaging.specifiers import InvalidSpecifier
 from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.conda_channels import CondaSettings
 from mlflow_projects.backends.local.process import ProcessTree
-from mlflow_projects.backends.local.python_versions import find_python, specifier
+from mlflow_projects.backends.local.python_versions import find_python, found_version, specifier
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
@@ -85,7 +85,8 @@ def environment_identity(project: Project, manager: str) -> dict[str, Any]:
     wanted = read_python_environment(project)
     requirements = [list(wanted.build_requirements), list(wanted.requirements)]
     files = _hashes([*wanted.build_requirements, *wanted.requirements], wanted.constraints, project)
-    return {**identity, "python": wanted.python or _worker_python(), "requirements": requirements, "files": files}
+    python = found_version(wanted.python, os.environ) if wanted.python else _worker_python()
+    return {**identity, "python": python, "requirements": requirements, "files": files}
 
 
 def _hashes(requirements: Sequence[str], constraints: str, project: Project) -> list[str]:
@@ -150,7 +151,8 @@ class EnvironmentBuilder:
         if wanted.warning:
             self.log(f"{project.environment_file}: {wanted.warning}")
         every = [*wanted.build_requirements, *wanted.requirements]
-        key = _key(manager, wanted.python or sys.version, every, _hashes(every, wanted.constraints, project))
+        python = found_version(wanted.python, self.variables)
+        key = _key(manager, python, every, _hashes(every, wanted.constraints, project))
 
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")

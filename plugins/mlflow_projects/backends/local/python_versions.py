@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 _NEWEST = 20  # of 3.x that are looked for on the PATH
 _SECONDS = 20
+_OWN = Version(platform.python_version().rstrip("+"))  # a build between two releases has a plus
 
 
 def specifier(wanted: str) -> SpecifierSet:
@@ -42,26 +43,40 @@ def find_python(wanted: str, environment: Mapping[str, str]) -> str | None:
         versions = specifier(wanted)
     except InvalidSpecifier:
         return None
-    if platform.python_version() in versions:
+    if _OWN in versions:
         return sys.executable
     found = [
         (version, path)
-        for path in _candidates(environment)
+        for path in _candidates(wanted, environment)
         if (version := _version_of(str(path))) is not None and version in versions
     ]
     return str(max(found, key=lambda item: item[0])[1]) if found else None
 
 
-def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Yield interpreters; a shim of pyenv is none, since it may know no version, and hides what is behind it."""
+def found_version(wanted: str, environment: Mapping[str, str]) -> str:
+    """Return the version of the Python that :func:`find_python` finds; what is wanted, if it finds none."""
+    found = find_python(wanted, environment)
+    if found == sys.executable:
+        return str(_OWN)
+    return str(_version_of(found) if found else wanted)
+
+
+def _candidates(wanted: str, environment: Mapping[str, str]) -> Iterator[Path]:
+    """Yield interpreters; a shim of pyenv is none, since it may know no version, and hides what is behind it.
+
+    Each is asked for its version, so that those whose names say that they do not fit are left out.
+    """
+    named = re.match(r"(?:==)?\s*(\d+\.\d+)", wanted.strip())
+    minors = [named[1]] if named else [f"3.{minor}" for minor in range(_NEWEST)]
     pyenv = Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME", "~"), ".pyenv")).expanduser()
-    names = ["python3", *(f"python3.{minor}" for minor in range(_NEWEST))]
+    names = ["python3", *(f"python{minor}" for minor in minors)]
     folders = environment.get("PATH", os.defpath).split(os.pathsep)
     path = os.pathsep.join(folder for folder in folders if Path(folder) != pyenv / "shims")
     for name in names:
         if found := shutil.which(name, path=path):
             yield Path(found)
-    yield from sorted((pyenv / "versions").glob("*/bin/python"))
+    folder = f"{named[1]}*" if named else "*"
+    yield from sorted((pyenv / "versions").glob(f"{folder}/bin/python"))
 
 
 @cache
@@ -72,6 +87,6 @@ def _version_of(path: str) -> Version | None:
         done = subprocess.run(
             [path, "-I", "-c", line], capture_output=True, text=True, timeout=_SECONDS, env=environment, check=False
         )
-        return Version(done.stdout.strip())
+        return Version(done.stdout.strip().rstrip("+"))
     except (OSError, InvalidVersion, subprocess.TimeoutExpired):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -247,6 +248,36 @@ def test_a_killed_build_leaves_no_environment_and_nobody_at_work(channel: Channe
         with builder(own, tmp_path).activation(wanted, "conda") as activation:
             assert run(activation, "import tiny; print(tiny.ANSWER)") == "1.0=0"
         server.shutdown()
+
+
+def test_without_room_there_is_no_environment(channel: Channel, tmp_path: Path) -> None:
+    """Files may not grow beyond some kilobytes, as on a full disk."""
+    wanted = project(tmp_path / "project", channels=[channel.address, "nodefaults"], dependencies=["python"])
+    cache = tmp_path / "cache"
+    limited = f"ulimit -f 2000; exec {shlex.join([sys.executable, '-c', _BUILD, str(cache), str(wanted.root)])}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "StepFailedError: The environment of" in done.stderr
+    assert [path for path in (cache / "environments").iterdir() if path.is_dir() or path.suffix == ".ready"] == []
+
+
+@pytest.mark.parametrize("name", ["micromamba", "mamba"])
+def test_a_program_of_conda_makes_the_environment(name: str, cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    """None of them is here: a script in its place keeps what it was asked for, and copies an environment of ours."""
+    wanted = project(tmp_path / "project", channels=["chan"], dependencies=["python", {"pip": ["./pkg"]}])
+    write_package(wanted.root / "pkg", 3)
+    ready = project(tmp_path / "ready", channels=[channel.address, "nodefaults"], dependencies=["python"])
+    with builder(cache, tmp_path).activation(ready, "conda") as activation:
+        script = f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncp "$7" {tmp_path}/file\ncp -a {activation.folder} "$5"\n'
+    (tmp_path / name).write_text(script)
+    (tmp_path / name).chmod(0o755)
+    told = {"conda_program": str(tmp_path / name), "conda_channels": f"chan={channel.address}"}
+    with builder(cache, tmp_path, **told).activation(wanted, "conda") as activation:
+        assert run(activation, "import own_package; print(own_package.VALUE)") == "3"
+    beginning = "create --yes --quiet" if name == "micromamba" else "env create --quiet"
+    assert (tmp_path / "asked").read_text().startswith(f"{beginning} --prefix {activation.folder} --file ")
+    asked = yaml.safe_load((tmp_path / "file").read_text())
+    assert asked == {"channels": [channel.address], "dependencies": ["python"]}
 
 
 def _with_variable(name: str, value: str) -> list[int]:

@@ -211,10 +211,15 @@ def test_the_project_decides_when_no_env_manager_is_asked_for(tmp_path: Path) ->
     assert (environment.python, environment.requirements) == ("3.11", ("tiny",))
 
 
-def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:
-    wanted = project(tmp_path, "python: '3.5.1'\n")
-    with (
-        pytest.raises(ProjectError, match=r"no Python 3\.5\.1 on this worker"),
-        builder(tmp_path, []).activation(wanted, "virtualenv"),
-    ):
+@pytest.mark.parametrize(("manager", "version", "words"), [
+    ("virtualenv", "3.5.1", r"finds no Python 3\.5\.1 on this worker; install it"),
+    ("uv", "3.12.99", r"No interpreter found for Python 3\.12\.99 .*; install that Python, or change the version"),
+    ("uv", ">=9", "No interpreter found for Python >=9 .*; install that Python, or change the version"),
+    ("uv", "latest", "'latest' is no version of Python; write one such as '3.11'"),
+])  # fmt: skip
+def test_a_python_that_is_not_there_is_named(manager: str, version: str, words: str, tmp_path: Path) -> None:
+    wanted = project(tmp_path, f"python: '{version}'\n")
+    told = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    making = EnvironmentBuilder(Cache(tmp_path / "cache"), told, [].append)
+    with pytest.raises(ProjectError, match=rf"env\.yaml: .*{words}"), making.activation(wanted, manager):
         pass

@@ -27,7 +27,7 @@ from packaging.specifiers import InvalidSpecifier
 from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.conda_channels import CondaSettings
 from mlflow_projects.backends.local.process import ProcessTree
-from mlflow_projects.backends.local.python_versions import find_python, found_version, specifier
+from mlflow_projects.backends.local.python_versions import find_python, found_version, path_without_shims, specifier
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
@@ -157,7 +157,7 @@ class EnvironmentBuilder:
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")
             creation, install = _python_tools(manager, self._python(wanted.python, manager, project), folder)
-            self._run(project, creation)
+            self._run(project, creation, variables={"PATH": path_without_shims(self.variables)})
             for requirements in filter(None, (wanted.build_requirements, wanted.requirements)):
                 self._install(project, folder, install, requirements)
             _describe(folder, project, manager)

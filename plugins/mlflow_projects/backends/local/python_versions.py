@@ -61,6 +61,16 @@ def found_version(wanted: str, environment: Mapping[str, str]) -> str:
     return str(_version_of(found) if found else wanted)
 
 
+def path_without_shims(environment: Mapping[str, str]) -> str:
+    """Return the PATH without pyenv's programs that only say which versions there are; uv ends at the first of them."""
+    folders = environment.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if Path(folder) != _pyenv(environment) / "shims")
+
+
+def _pyenv(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME", "~"), ".pyenv")).expanduser()
+
+
 def _candidates(wanted: str, environment: Mapping[str, str]) -> Iterator[Path]:
     """Yield interpreters; a shim of pyenv is none, since it may know no version, and hides what is behind it.
 
@@ -68,15 +78,12 @@ def _candidates(wanted: str, environment: Mapping[str, str]) -> Iterator[Path]:
     """
     named = re.match(r"(?:==)?\s*(\d+\.\d+)", wanted.strip())
     minors = [named[1]] if named else [f"3.{minor}" for minor in range(_NEWEST)]
-    pyenv = Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME", "~"), ".pyenv")).expanduser()
     names = ["python3", *(f"python{minor}" for minor in minors)]
-    folders = environment.get("PATH", os.defpath).split(os.pathsep)
-    path = os.pathsep.join(folder for folder in folders if Path(folder) != pyenv / "shims")
     for name in names:
-        if found := shutil.which(name, path=path):
+        if found := shutil.which(name, path=path_without_shims(environment)):
             yield Path(found)
     folder = f"{named[1]}*" if named else "*"
-    yield from sorted((pyenv / "versions").glob(f"{folder}/bin/python"))
+    yield from sorted((_pyenv(environment) / "versions").glob(f"{folder}/bin/python"))
 
 
 @cache

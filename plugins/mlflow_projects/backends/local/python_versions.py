@@ -62,7 +62,7 @@ def found_version(wanted: str, environment: Mapping[str, str]) -> str:
 
 
 def path_without_shims(environment: Mapping[str, str]) -> str:
-    """Return the PATH without pyenv's programs that only say which versions there are; uv ends at the first of them."""
+    """Return the PATH without pyenv's shims, which may know no version: uv ends at the first of them."""
     folders = environment.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(folder for folder in folders if Path(folder) != _pyenv(environment) / "shims")
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import trustme
 import yaml
 
 from mlflow_projects.backends.local.environments import Activation, EnvironmentBuilder
@@ -182,6 +184,31 @@ def test_conda_s_own_settings_say_where_channels_are(cache: Cache, channel: Chan
     assert "tok3n" not in said
 
 
+def test_certificates_are_checked_against_what_conda_s_settings_name(channel: Channel, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    encryption = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(encryption)
+    own = Cache(tmp_path / "cache")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(channel.folder))) as server:
+        server.socket = encryption.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        channels = [f"https://localhost:{server.server_port}", "nodefaults"]
+        for verify, package in (("true", None), (tmp_path / "ca.pem", "python"), ("false", "tiny=1.0")):
+            (tmp_path / ".condarc").write_text(f"ssl_verify: {verify}\n")
+            wanted = project(tmp_path / "project", channels=channels, dependencies=[package or "hooks"])
+            refused = pytest.raises(StepFailedError, match="invalid peer certificate: UnknownIssuer")
+            with contextlib.nullcontext() if package else refused:
+                with builder(own, tmp_path).activation(wanted, "conda") as activation:
+                    assert activation.folder
+                    assert (activation.folder / "bin" / "python").exists()
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
 @contextlib.contextmanager
 def served(folder: Path, path: str, user: str, password: str):
     """Serve a channel below a path, to who logs in."""
@@ -189,7 +216,7 @@ def served(folder: Path, path: str, user: str, password: str):
 
     login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
-    class Handler(SimpleHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             if self.headers.get("Authorization") != login:
                 self.send_error(401)
@@ -198,8 +225,6 @@ def served(folder: Path, path: str, user: str, password: str):
             else:
                 self.path = self.path[len(path) :]
                 super().do_GET()
-
-        def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -223,14 +248,12 @@ with builder.activation(load_project(Path(sys.argv[2])), "conda"):
 def test_a_killed_build_leaves_no_environment_and_nobody_at_work(channel: Channel, tmp_path: Path) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
 
-    class Slow(SimpleHTTPRequestHandler):
+    class Slow(Quiet):
         def do_GET(self) -> None:
             if self.path.endswith(".conda"):
                 begun.set()
                 may_go_on.wait(300)
             super().do_GET()
-
-        def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=str(channel.folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -54,7 +54,8 @@ class CondaSettings:
     """What this worker says of channels.
 
     :param channels: where a file names none, and behind those that it names unless it says ``nodefaults``
-    :param named: address by name; :param lists: several channels by name, such as ``defaults``
+    :param named: address by name
+    :param lists: several channels by name, such as ``defaults``
     :param alias: what stands before a name, "" for py-rattler's own
     :param instead: channels that count whatever a file says
     :param told: whether ``conda_channels`` says where single channels are

@@ -79,7 +79,9 @@ class Planted:
         for folder in (RUN / "mlflow-server", self.folder / "cache", HOME / "logs", *new - {RUN}):
             if folder.name.startswith("mlflow-projects-engine"):  # it keeps what its containers get, for root alone
                 continue
-            for file in folder.rglob("*") if folder.is_dir() else [folder]:
+            # Unlike rglob, os.walk passes over folders that another test's engine removes meanwhile.
+            below = [Path(base) / name for base, _, names in os.walk(folder) for name in names]
+            for file in below if folder.is_dir() else [folder]:
                 with contextlib.suppress(OSError):  # another engine's, which comes and goes
                     if file.is_file():
                         self.seen[str(file)] = file.read_bytes().decode("utf-8", "replace")

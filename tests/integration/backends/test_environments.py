@@ -85,8 +85,8 @@ def test_an_environment_is_built_once_and_holds_its_packages(manager: str, tmp_p
 
 
 @pytest.mark.parametrize(("line", "manager"), [
-    ("./pkg", "uv"), ("-e ./pkg", "uv"), ("own-package @ file:./pkg", "uv"), ("-e ../outside", "uv"),
-    ("-e ./pkg", "virtualenv"),
+    ("./pkg", "uv"), ("-e ./pkg", "uv"), ("own-package @ file:./pkg", "uv"), ("own-package @ ./pkg", "uv"),
+    ("-e ../outside", "uv"), ("-e ./pkg", "virtualenv"),
 ])  # fmt: skip
 def test_packages_of_the_project_count_by_their_content(line: str, manager: str, tmp_path: Path) -> None:
     """uv takes a folder that it has built once as built; and a remote project's folder is gone with its attempt."""
@@ -223,3 +223,20 @@ def test_a_python_that_is_not_there_is_named(manager: str, version: str, words: 
     making = EnvironmentBuilder(Cache(tmp_path / "cache"), told, [].append)
     with pytest.raises(ProjectError, match=rf"env\.yaml: .*{words}"), making.activation(wanted, manager):
         pass
+
+
+def test_a_project_cannot_say_beside_its_definition_whence_packages_come(tmp_path: Path, wheel: Path) -> None:
+    """Its settings of uv are no part of the key: another project with the same lines would get its packages."""
+    wanted = project(tmp_path / "project", "dependencies: [--no-index, tiny]")
+    (wanted.root / "uv.toml").write_text(f'[pip]\nfind-links = ["{tmp_path}"]\n')
+    with pytest.raises(StepFailedError), builder(tmp_path, []).activation(wanted, "uv"):
+        pass
+
+
+def test_no_module_of_the_project_runs_while_an_environment_is_built(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", f"dependencies: [--no-index, '{wheel}']")
+    for module in ("venv", "pip", "colorsys"):
+        (wanted.root / f"{module}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
+    with builder(tmp_path, []).activation(wanted, "virtualenv") as activation:
+        assert answer(activation).startswith("42")
+    assert not (tmp_path / "was-run").exists()

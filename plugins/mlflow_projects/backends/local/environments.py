@@ -265,6 +265,8 @@ class EnvironmentBuilder:
             **self._uv_cache(),
             **self.variables,
             "PIP_NO_INPUT": "1",
+            # uv reads no uv.toml of the project, which the key does not hold: it says whence packages come.
+            "UV_PROJECT": str(self.cache.root),
             **(variables or {}),
         }
         with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
@@ -315,7 +317,8 @@ def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], l
     """
     if manager == "uv":
         return [_uv(), "venv", "--quiet", "--no-project", "--python", python, str(folder)], _uv_install(folder)
-    return [python, "-m", "venv", str(folder)], _pip_install(folder)
+    # Isolated, here and below: no module of the project's folder stands in for one of Python's.
+    return [python, "-I", "-m", "venv", str(folder)], _pip_install(folder)
 
 
 def _installer(folder: Path) -> list[str]:
@@ -352,7 +355,8 @@ def _uv_install(folder: Path) -> list[str]:
 
 
 def _pip_install(folder: Path) -> list[str]:
-    return [str(folder / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
+    isolated = [] if (folder / "lib" / "python2.7").exists() else ["-I"]  # Python 2 has no such option
+    return [str(folder / "bin" / "python"), *isolated, "-m", "pip", "install", "--progress-bar", "off"]
 
 
 def _uv() -> str:

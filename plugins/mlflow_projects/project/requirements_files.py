@@ -31,7 +31,7 @@ _NAMED_FILE = re.compile(
 )
 # A path of this machine in a line, without the extras and the marker behind it.
 _LOCAL = re.compile(
-    r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(?=file:))?"
+    r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*)?"
     r"(?:file:(?://(?=/))?)?(?P<path>[^\[;#]+?)(?:\[[^\]]*\])?\s*(?:[;#].*)?"
 )
 # As people write it for a shell: -e ".[dev]".
@@ -208,7 +208,7 @@ class LocalPackage:
         before, behind = self._line
         before, scheme, _ = before.partition("file:")
         # Behind an option pip takes a blank in quotes only, uv none in quotes; both take an address.
-        is_plain = not scheme and (not before or re.fullmatch(r"[\w./+-]+", str(path)))
+        is_plain = not scheme and "@" not in before and (not before or re.fullmatch(r"[\w./+-]+", str(path)))
         return f"{before}{path if is_plain else path.as_uri()}{behind}"
 
 
@@ -233,8 +233,10 @@ def _is_package(path: Path) -> bool:
 def names_files(requirements: Sequence[str]) -> bool:
     """Tell whether requirements name files or folders of the project, such as ``-e .``, ``./pkg`` or ``-c x.txt``."""
     option = r"(?:-[ecf]|--(?:editable|constraint|find-links)\b)"
-    path = r"(?:\.|/|file:|[^\s@]*/[^\s@]*$|[^\s:]+\.(?:whl|zip|tar\.\w+)$|.*@\s*file:)"
     remote = r"(?!file:)[a-z][\w+.-]*://"
+    # uv takes a path behind "@" as well as an address.
+    named = rf"[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(?!{remote}|\$)"
+    path = rf"(?:\.|/|file:|[^\s@]*/[^\s@]*$|[^\s:]+\.(?:whl|zip|tar\.\w+)$|{named})"
     form = re.compile(rf"(?i){option}(?![\s=]*['\"]?{remote})|(?!-|{remote}){path}")
     return any(form.match(line.strip()) for line in requirements)
 

@@ -235,7 +235,7 @@ def names_files(requirements: Sequence[str]) -> bool:
     option = r"(?:-[ecf]|--(?:editable|constraint|find-links)\b)"
     remote = r"(?!file:)[a-z][\w+.-]*://"
     # uv takes a path behind "@" as well as an address.
-    named = rf"[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(?!{remote}|\$)"
+    named = rf"[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(?!\s|{remote}|\$)"
     path = rf"(?:\.|/|file:|[^\s@]*/[^\s@]*$|[^\s:]+\.(?:whl|zip|tar\.\w+)$|{named})"
     form = re.compile(rf"(?i){option}(?![\s=]*['\"]?{remote})|(?!-|{remote}){path}")
     return any(form.match(line.strip()) for line in requirements)

@@ -240,3 +240,20 @@ def test_no_module_of_the_project_runs_while_an_environment_is_built(tmp_path: P
     with builder(tmp_path, []).activation(wanted, "virtualenv") as activation:
         assert answer(activation).startswith("42")
     assert not (tmp_path / "was-run").exists()
+
+
+def test_a_package_is_copied_as_far_as_it_counts(tmp_path: Path) -> None:
+    """Else a file that git ignores would be installed, and two projects that differ in it share an environment."""
+    wanted = project(tmp_path / "project", "dependencies: [-e ./pkg, --no-index]")
+    package = wanted.root / "pkg"
+    write_package(package, 3)
+    (package / ".gitignore").write_text("ignored.py\n")
+    (package / "editable" / "ignored.py").touch()
+    (package / "empty-of-all-that-counts").mkdir()
+    os.mkfifo(package / "empty-of-all-that-counts" / "pipe")
+    with builder(tmp_path, []).activation(wanted, "uv") as activation:
+        assert activation.folder is not None
+        (copy,) = (activation.folder / "editable").glob("*/pkg")
+    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*")} - {"__pycache__"} == {
+        ".gitignore", "pyproject.toml", "backend.py", "source.py", "editable", "editable/own_package.py"
+    }  # fmt: skip

@@ -32,7 +32,7 @@ from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
 from mlflow_projects.project.conda_file import read_conda_file
-from mlflow_projects.project.identity import tree_hash
+from mlflow_projects.project.identity import copy_tree, tree_hash
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
 from mlflow_projects.project.requirements_files import local_package, names_files
@@ -331,7 +331,7 @@ def _installer(folder: Path) -> list[str]:
 def _copy(package: Path, to: Path) -> Path:
     copy = to / package.resolve().name
     if package.is_dir():
-        shutil.copytree(package, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "mlruns"))
+        copy_tree(package, copy)
     else:
         to.mkdir(parents=True)
         shutil.copy2(package, copy)

@@ -257,3 +257,17 @@ def test_a_package_is_copied_as_far_as_it_counts(tmp_path: Path) -> None:
     assert {path.relative_to(copy).as_posix() for path in copy.rglob("*")} - {"__pycache__"} == {
         ".gitignore", "pyproject.toml", "backend.py", "source.py", "editable", "editable/own_package.py"
     }  # fmt: skip
+
+
+def test_packages_of_uv_stay_while_an_environment_is_built(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", f"dependencies: ['{wheel}', --no-index]")
+    cache = Cache(tmp_path / "cache")
+    removed: list[Path] = []
+    elsewhere = {"XDG_CACHE_HOME": "/proc"}  # another file system
+    variables = {name: value for name, value in os.environ.items() if name != "UV_CACHE_DIR"}
+    during = EnvironmentBuilder(
+        cache, {**variables, **elsewhere}, lambda line: removed.extend(cache.prune("uv_packages", 0))
+    )
+    with during.activation(wanted, "uv"):
+        assert removed == []
+        assert [entry.folder.name for entry in cache.entries("uv_packages")] == ["shared"]

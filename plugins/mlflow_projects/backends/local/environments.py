@@ -211,7 +211,7 @@ class EnvironmentBuilder:
                 # Kept from being tidied away meanwhile; its size is known when it has grown.
                 with self.cache.entry("conda_packages", "shared", Path.mkdir) as packages:
                     recipe.create(folder, packages, run)
-                self.cache.measure("conda_packages", "shared")
+                    self.cache.measure("conda_packages", "shared")
             if declared.pip:
                 self._install(project, folder, _installer(folder), declared.pip)
             _describe(folder, project, "conda")
@@ -242,14 +242,23 @@ class EnvironmentBuilder:
         file.unlink()
         remove(folder / "sources")
 
-    def _uv_cache(self) -> dict[str, str]:
-        """Return where uv keeps packages if its own folder is on another file system, whence it could only copy."""
+    @contextlib.contextmanager
+    def _uv_cache(self) -> Iterator[dict[str, str]]:
+        """Yield where uv keeps packages if its own folder is on another file system, whence it could only copy.
+
+        Nobody removes the packages during the block.
+        """
+        if self.variables.get("UV_CACHE_DIR"):
+            yield {}
+            return
         base = self.variables.get("XDG_CACHE_HOME") or Path(self.variables.get("HOME") or Path.home(), ".cache")
         folder = next(path for path in (Path(base, "uv"), *Path(base, "uv").parents) if path.exists())
         if folder.stat().st_dev == self.cache.root.stat().st_dev:
-            return {}
+            yield {}
+            return
         with self.cache.entry("uv_packages", "shared", Path.mkdir) as packages:
-            return {"UV_CACHE_DIR": str(packages)}
+            yield {"UV_CACHE_DIR": str(packages)}
+            self.cache.measure("uv_packages", "shared")
 
     def _run(
         self,
@@ -259,15 +268,25 @@ class EnvironmentBuilder:
         variables: Mapping[str, str] | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
+        with self._uv_cache() as uv_cache:
+            self._run_with(project, argv, cwd, {**uv_cache, **(variables or {})}, secrets)
+
+    def _run_with(
+        self,
+        project: Project,
+        argv: Sequence[str],
+        cwd: Path | None,
+        variables: Mapping[str, str],
+        secrets: Sequence[str],
+    ) -> None:
         last = no_python = ""
         environment = {
             **uv_settings_from_pip(self.variables),
-            **self._uv_cache(),
             **self.variables,
             "PIP_NO_INPUT": "1",
             # uv reads no uv.toml of the project, which the key does not hold: it says whence packages come.
             "UV_PROJECT": str(self.cache.root),
-            **(variables or {}),
+            **variables,
         }
         with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
             for line in tree.lines():
@@ -277,12 +296,10 @@ class EnvironmentBuilder:
                 last = line.strip() or last
                 no_python = line.strip() if _NO_PYTHON.search(line) else no_python
             status = tree.returncode
-        if "UV_CACHE_DIR" in environment and (self.cache.root / "uv_packages").is_dir():
-            self.cache.measure("uv_packages", "shared")
         if status == 0:
             return
         name = project.environment_file or project.root
-        if status == NO_SOLUTION and variables and "MLFLOW_PROJECTS_CONDA" in variables:
+        if status == NO_SOLUTION and "MLFLOW_PROJECTS_CONDA" in variables:
             raise ProjectError(f"{name}: {last}")
         if no_python:
             raise ProjectError(f"{name}: {no_python.strip(' .')}; install that Python, or change the version.")

@@ -271,3 +271,28 @@ def test_packages_of_uv_stay_while_an_environment_is_built(tmp_path: Path, wheel
     with during.activation(wanted, "uv"):
         assert removed == []
         assert [entry.folder.name for entry in cache.entries("uv_packages")] == ["shared"]
+
+
+def test_an_option_counts_for_the_packages_that_it_is_for(tmp_path: Path, wheel: Path) -> None:
+    """Those of ``build_dependencies`` are installed by themselves."""
+    folders = set()
+    for content in (f"build_dependencies: [--no-index]\ndependencies: ['{wheel}']",
+                    f"build_dependencies: [--no-index, '{wheel}']"):  # fmt: skip
+        with builder(tmp_path, []).activation(project(tmp_path / "project", content), "uv") as activation:
+            folders.add(activation.folder)
+    assert len(folders) == 2
+
+
+def test_a_package_that_changes_during_the_build_makes_no_environment(tmp_path: Path) -> None:
+    """It would be found by the key of the files that were there before."""
+    wanted = project(tmp_path / "project", "dependencies: [./pkg, --no-index]")
+    write_package(wanted.root / "pkg", 3)
+    changing = EnvironmentBuilder(
+        Cache(tmp_path / "cache"), dict(os.environ), lambda _: write_package(wanted.root / "pkg", 4)
+    )
+    with pytest.raises(StepFailedError, match=r"pkg changed while .*env\.yaml was built from it; run again\."):
+        with changing.activation(wanted, "uv"):
+            pass
+    assert changing.cache.entries("environments") == []
+    with changing.activation(wanted, "uv"):
+        pass

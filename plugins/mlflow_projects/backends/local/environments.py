@@ -100,6 +100,19 @@ def _hashes(requirements: Sequence[str], constraints: str, project: Project) -> 
     return [constraints, *hashes.values(), *([tree_hash(project.root)] if rest else [])]
 
 
+def _check_unchanged(requirements: Sequence[str], hashes: Sequence[str], project: Project) -> None:
+    """Refuse an environment whose packages of the project are not those that its key names any more.
+
+    :raises StepFailedError: somebody changed them meanwhile (git-sync, say)
+    """
+    base = base_of(project)
+    packages = filter(None, (local_package(line, base) for line in requirements))
+    if changed := [package.path for package in packages if package.hash() not in hashes]:
+        raise StepFailedError(
+            f"{changed[0]} changed while the environment of {project.environment_file} was built from it; run again."
+        )
+
+
 def _worker_python() -> str:
     return f"{platform.python_implementation()} {platform.python_version()}"
 
@@ -150,16 +163,19 @@ class EnvironmentBuilder:
         wanted = read_python_environment(project)
         if wanted.warning:
             self.log(f"{project.environment_file}: {wanted.warning}")
-        every = [*wanted.build_requirements, *wanted.requirements]
+        both = [wanted.build_requirements, wanted.requirements]  # of which an option counts for its own only
+        every = [line for lines in both for line in lines]
         python = found_version(wanted.python, self.variables)
-        key = _key(manager, python, every, _hashes(every, wanted.constraints, project))
+        hashes = _hashes(every, wanted.constraints, project)
+        key = _key(manager, python, both, hashes)
 
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")
             creation, install = _python_tools(manager, self._python(wanted.python, manager, project), folder)
             self._run(project, creation, variables={"PATH": path_without_shims(self.variables)})
-            for requirements in filter(None, (wanted.build_requirements, wanted.requirements)):
+            for requirements in filter(None, both):
                 self._install(project, folder, install, requirements)
+            _check_unchanged(every, hashes, project)
             _describe(folder, project, manager)
 
         with self.cache.entry("environments", key, make, _has_python) as folder:
@@ -195,7 +211,8 @@ class EnvironmentBuilder:
         if program:
             program = conda_environment.find_program(program, self.variables.get("PATH"))
         recipe = conda_environment.Recipe(declared, settings, program)
-        key = _key("conda", recipe.identity(), _hashes(declared.pip, declared.constraints, project))
+        hashes = _hashes(declared.pip, declared.constraints, project)
+        key = _key("conda", recipe.identity(), hashes)
 
         def run(argv: Sequence[str], variables: Mapping[str, str]) -> None:
             self._run(project, argv, file.parent, variables, recipe.secrets())
@@ -214,6 +231,7 @@ class EnvironmentBuilder:
                     self.cache.measure("conda_packages", "shared")
             if declared.pip:
                 self._install(project, folder, _installer(folder), declared.pip)
+                _check_unchanged(declared.pip, hashes, project)
             _describe(folder, project, "conda")
 
         with self.cache.entry("environments", key, make) as folder:

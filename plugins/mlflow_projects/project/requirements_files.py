@@ -34,6 +34,7 @@ _LOCAL = re.compile(
     r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*)?"
     r"(?:file:(?://(?=/))?)?(?P<path>[^\[;#]+?)(?:\[[^\]]*\])?\s*(?:[;#].*)?"
 )
+_LINKS = re.compile(r"(?:-f|--find-links)[\s=]*(.+)")
 # As people write it for a shell: -e ".[dev]".
 _QUOTED = re.compile(r"^(-e\s*|--editable(?:\s+|=))(['\"])(.*?)\2")
 
@@ -77,7 +78,7 @@ class Expansion:
                 named = None  # what only the installer can read stays as it is
             self._check_options(folder, file, text, is_read=named is not None)
             if named is None:
-                found += [text] if text else []
+                found += [_with_path_of(folder, self._base, text)] if text else []
                 continue
             name = _unquoted(named["name"])
             other = folder / name
@@ -143,6 +144,13 @@ class Expansion:
                 f"or {_MAX_INCLUDED} within each other; put them into one."
             )
         return _decoded(content)
+
+
+def _with_path_of(folder: Path, base: Path, text: str) -> str:
+    """Return a line whose folder of archives (``-f``) is relative to ``base``, as installers find it by its file."""
+    links = _LINKS.fullmatch(text) if folder != base else None
+    path = folder / _unquoted(links[1]) if links else folder
+    return f"--find-links {shlex.quote(os.path.relpath(path, base))}" if links and is_folder(path) else text
 
 
 def _unquoted(text: str) -> str:

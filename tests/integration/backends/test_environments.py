@@ -296,3 +296,33 @@ def test_a_package_that_changes_during_the_build_makes_no_environment(tmp_path: 
     assert changing.cache.entries("environments") == []
     with changing.activation(wanted, "uv"):
         pass
+
+
+def test_a_folder_of_archives_is_found_from_its_file_and_counts_alone(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: [--no-index, -r sub/list.txt]")
+    (wanted.root / "sub" / "my wheels").mkdir(parents=True)
+    (wanted.root / "sub" / "list.txt").write_text("-f 'my wheels'\ntiny\n")
+    shutil.copy(wheel, wanted.root / "sub" / "my wheels")
+    folders = []
+    for change in ("first.txt", "output.txt", "sub/my wheels/more.txt"):
+        (wanted.root / change).touch()
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            assert answer(activation).startswith("42")
+            folders.append(activation.folder)
+    assert folders[0] == folders[1] != folders[2]
+
+
+def test_packages_go_nowhere_else(tmp_path: Path, wheel: Path) -> None:
+    elsewhere = {"PIP_USER": "true", "PIP_TARGET": str(tmp_path / "target"), "PIP_DRY_RUN": "1"}
+    wanted = project(tmp_path / "project", f"dependencies: [--no-index, '{wheel}']")
+    making = EnvironmentBuilder(Cache(tmp_path / "cache"), {**os.environ, **elsewhere}, print)
+    with making.activation(wanted, "virtualenv") as activation:
+        assert answer(activation).startswith("42")
+
+
+def test_a_cache_inside_of_a_package_is_no_change_of_it(tmp_path: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: [-e ., --no-index]")
+    write_package(wanted.root, 3)
+    making = EnvironmentBuilder(Cache(wanted.root / "airflow" / "cache"), dict(os.environ), print)
+    with making.activation(wanted, "uv") as activation:
+        assert activation.folder

@@ -32,8 +32,8 @@ from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
 from mlflow_projects.project.conda_file import read_conda_file
-from mlflow_projects.project.identity import copy_tree, tree_hash
-from mlflow_projects.project.paths import exists
+from mlflow_projects.project.identity import copy_tree, path_hash, tree_hash
+from mlflow_projects.project.paths import exists, is_folder
 from mlflow_projects.project.python_environment import base_of, read_python_environment
 from mlflow_projects.project.requirements_files import local_package, names_files
 from mlflow_projects.project.spec import Project
@@ -46,6 +46,8 @@ _UV_NAMES = {
     "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
+# Into another folder than the environment; images of Airflow have set PIP_USER.
+_ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME")
 _NAMED_PATH = re.compile(r"(?P<option>-[cf]|--find-links|--constraint)[\s=]*(?P<path>[^\s].*)")
 NO_SOLUTION = 3  # of the conda builder: an exit status that no retry changes
 _NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter found|Invalid version request")
@@ -96,18 +98,30 @@ def _hashes(requirements: Sequence[str], constraints: str, project: Project) -> 
     hashes = {package.path.resolve(): package.hash() for package in packages}
     rest = [line for line in requirements if names_files([line]) and not local_package(line, base)]
     rest = [line for line in rest if not line.startswith("-c ")]
-    # A folder of archives (-f), or what only the installer can find: all files of the project count.
-    return [constraints, *hashes.values(), *([tree_hash(project.root)] if rest else [])]
+    links = {line: folder for line in rest if (folder := _folder_of_links(line, project))}
+    hashes.update({folder: path_hash(folder) for folder in links.values()})
+    # What only the installer can find: all files of the project count.
+    is_unknown = any(line not in links for line in rest)
+    return [constraints, *hashes.values(), *([tree_hash(project.root)] if is_unknown else [])]
 
 
-def _check_unchanged(requirements: Sequence[str], hashes: Sequence[str], project: Project) -> None:
+def _folder_of_links(line: str, project: Project) -> Path | None:
+    """Return the folder of archives that a line names with ``-f``, if it is one inside the project."""
+    found = re.fullmatch(r"(?:-f|--find-links)[\s=]*(.+)", line)
+    folder = (base_of(project) / found[1].strip("'\"")).resolve() if found else None
+    return folder if folder and is_folder(folder) and project.root.resolve() in folder.parents else None
+
+
+def _check_unchanged(requirements: Sequence[str], hashes: Sequence[str], project: Project, cache: Path) -> None:
     """Refuse an environment whose packages of the project are not those that its key names any more.
 
+    :param cache: its folder; a package that it is in always changes
     :raises StepFailedError: somebody changed them meanwhile (git-sync, say)
     """
     base = base_of(project)
     packages = filter(None, (local_package(line, base) for line in requirements))
-    if changed := [package.path for package in packages if package.hash() not in hashes]:
+    kept = [package for package in packages if not cache.resolve().is_relative_to(package.path.resolve())]
+    if changed := [package.path for package in kept if package.hash() not in hashes]:
         raise StepFailedError(
             f"{changed[0]} changed while the environment of {project.environment_file} was built from it; run again."
         )
@@ -175,7 +189,7 @@ class EnvironmentBuilder:
             self._run(project, creation, variables={"PATH": path_without_shims(self.variables)})
             for requirements in filter(None, both):
                 self._install(project, folder, install, requirements)
-            _check_unchanged(every, hashes, project)
+            _check_unchanged(every, hashes, project, self.cache.root)
             _describe(folder, project, manager)
 
         with self.cache.entry("environments", key, make, _has_python) as folder:
@@ -231,7 +245,7 @@ class EnvironmentBuilder:
                     self.cache.measure("conda_packages", "shared")
             if declared.pip:
                 self._install(project, folder, _installer(folder), declared.pip)
-                _check_unchanged(declared.pip, hashes, project)
+                _check_unchanged(declared.pip, hashes, project, self.cache.root)
             _describe(folder, project, "conda")
 
         with self.cache.entry("environments", key, make) as folder:
@@ -300,7 +314,7 @@ class EnvironmentBuilder:
         last = no_python = ""
         environment = {
             **uv_settings_from_pip(self.variables),
-            **self.variables,
+            **{name: value for name, value in self.variables.items() if name not in _ELSEWHERE},
             "PIP_NO_INPUT": "1",
             # uv reads no uv.toml of the project, which the key does not hold: it says whence packages come.
             "UV_PROJECT": str(self.cache.root),

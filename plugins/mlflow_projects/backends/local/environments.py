@@ -26,16 +26,17 @@ from packaging.specifiers import InvalidSpecifier
 
 from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.conda_channels import CondaSettings
+from mlflow_projects.backends.local.named_files import check_unchanged, hashes_of
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.python_versions import find_python, found_version, path_without_shims, specifier
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
 from mlflow_projects.project.conda_file import read_conda_file
-from mlflow_projects.project.identity import copy_tree, path_hash, tree_hash
-from mlflow_projects.project.paths import exists, is_folder
+from mlflow_projects.project.identity import copy_tree
+from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
-from mlflow_projects.project.requirements_files import local_package, names_files
+from mlflow_projects.project.requirements_files import local_package
 from mlflow_projects.project.spec import Project
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
@@ -80,51 +81,15 @@ def environment_identity(project: Project, manager: str) -> dict[str, Any]:
         return {
             **identity,
             "definition": asdict(declared),
-            "files": _hashes(declared.pip, declared.constraints, project),
+            "files": hashes_of(declared.pip, declared.constraints, project),
         }
     if manager == "local":
         return {**identity, "python": _worker_python(), "packages": _worker_packages()}
     wanted = read_python_environment(project)
     requirements = [list(wanted.build_requirements), list(wanted.requirements)]
-    files = _hashes([*wanted.build_requirements, *wanted.requirements], wanted.constraints, project)
+    files = hashes_of([*wanted.build_requirements, *wanted.requirements], wanted.constraints, project)
     python = found_version(wanted.python, os.environ) if wanted.python else _worker_python()
     return {**identity, "python": python, "requirements": requirements, "files": files}
-
-
-def _hashes(requirements: Sequence[str], constraints: str, project: Project) -> list[str]:
-    """Return hashes of the files that lines of requirements name: two projects may each have a ``./pkg``."""
-    base = base_of(project)
-    packages = filter(None, (local_package(line, base) for line in requirements))
-    hashes = {package.path.resolve(): package.hash() for package in packages}
-    rest = [line for line in requirements if names_files([line]) and not local_package(line, base)]
-    rest = [line for line in rest if not line.startswith("-c ")]
-    links = {line: folder for line in rest if (folder := _folder_of_links(line, project))}
-    hashes.update({folder: path_hash(folder) for folder in links.values()})
-    # What only the installer can find: all files of the project count.
-    is_unknown = any(line not in links for line in rest)
-    return [constraints, *hashes.values(), *([tree_hash(project.root)] if is_unknown else [])]
-
-
-def _folder_of_links(line: str, project: Project) -> Path | None:
-    """Return the folder of archives that a line names with ``-f``, if it is one inside the project."""
-    found = re.fullmatch(r"(?:-f|--find-links)[\s=]*(.+)", line)
-    folder = (base_of(project) / found[1].strip("'\"")).resolve() if found else None
-    return folder if folder and is_folder(folder) and project.root.resolve() in folder.parents else None
-
-
-def _check_unchanged(requirements: Sequence[str], hashes: Sequence[str], project: Project, cache: Path) -> None:
-    """Refuse an environment whose packages of the project are not those that its key names any more.
-
-    :param cache: its folder; a package that it is in always changes
-    :raises StepFailedError: somebody changed them meanwhile (git-sync, say)
-    """
-    base = base_of(project)
-    packages = filter(None, (local_package(line, base) for line in requirements))
-    kept = [package for package in packages if not cache.resolve().is_relative_to(package.path.resolve())]
-    if changed := [package.path for package in kept if package.hash() not in hashes]:
-        raise StepFailedError(
-            f"{changed[0]} changed while the environment of {project.environment_file} was built from it; run again."
-        )
 
 
 def _worker_python() -> str:
@@ -180,7 +145,7 @@ class EnvironmentBuilder:
         both = [wanted.build_requirements, wanted.requirements]  # of which an option counts for its own only
         every = [line for lines in both for line in lines]
         python = found_version(wanted.python, self.variables)
-        hashes = _hashes(every, wanted.constraints, project)
+        hashes = hashes_of(every, wanted.constraints, project)
         key = _key(manager, python, both, hashes)
 
         def make(folder: Path) -> None:
@@ -189,7 +154,7 @@ class EnvironmentBuilder:
             self._run(project, creation, variables={"PATH": path_without_shims(self.variables)})
             for requirements in filter(None, both):
                 self._install(project, folder, install, requirements)
-            _check_unchanged(every, hashes, project, self.cache.root)
+            check_unchanged(every, hashes, project, self.cache.root)
             _describe(folder, project, manager)
 
         with self.cache.entry("environments", key, make, _has_python) as folder:
@@ -225,7 +190,7 @@ class EnvironmentBuilder:
         if program:
             program = conda_environment.find_program(program, self.variables.get("PATH"))
         recipe = conda_environment.Recipe(declared, settings, program)
-        hashes = _hashes(declared.pip, declared.constraints, project)
+        hashes = hashes_of(declared.pip, declared.constraints, project)
         key = _key("conda", recipe.identity(), hashes)
 
         def run(argv: Sequence[str], variables: Mapping[str, str]) -> None:
@@ -245,7 +210,7 @@ class EnvironmentBuilder:
                     self.cache.measure("conda_packages", "shared")
             if declared.pip:
                 self._install(project, folder, _installer(folder), declared.pip)
-                _check_unchanged(declared.pip, hashes, project, self.cache.root)
+                check_unchanged(declared.pip, hashes, project, self.cache.root)
             _describe(folder, project, "conda")
 
         with self.cache.entry("environments", key, make) as folder:

@@ -350,3 +350,16 @@ def test_a_login_of_a_channel_is_not_left_in_the_environment(channel: Channel, t
 class _AtToken(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         return super().translate_path(path.replace("/t/t0ken/x", ""))
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ({"channels": ["http://[", "nodefaults"], "dependencies": ["tiny"]}, "a channel cannot be used: could not parse"),
+    ({"dependencies": ["ti\x1b[31mny"]}, r"'ti\\x1b\[31mny' is no conda package .* 'ti\?\[31mny'"),
+])  # fmt: skip
+def test_odd_text_is_one_sentence_without_a_retry(
+    content: dict[str, object], words: str, cache: Cache, tmp_path: Path
+) -> None:
+    wanted = project(tmp_path / "project", **content)
+    with pytest.raises(ProjectError, match=words) as caught, builder(cache, tmp_path).activation(wanted, "conda"):
+        pass
+    assert "\x1b" not in str(caught.value)

@@ -19,7 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--env-manager", help="uv, virtualenv or conda; default: what the project declares")
     commands.add_parser("list", help="show them: size, last use, what they are made from")
     prune = commands.add_parser("prune", help="remove those that were not used lately")
-    prune.add_argument("--days", type=float, default=_DAYS, help=f"not used for so long; default: {_DAYS:g}")
+    prune.add_argument("--days", type=_days, default=_DAYS, help=f"not used for so long; default: {_DAYS:g}")
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not days >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days; give 0 or more")
+    return days
 
 
 def run(arguments: argparse.Namespace) -> int:

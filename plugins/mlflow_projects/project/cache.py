@@ -134,16 +134,24 @@ class Cache:
         for entry in entries:
             if total <= self.max_bytes or time.time() - entry.last_use < _KEEP_UNUSED_SECONDS:
                 return
-            total -= entry.bytes if self._remove(entry) else 0
+            total -= entry.bytes if self._remove(entry.folder) else 0
 
     def prune(self, kind: str, unused: float) -> list[Path]:
-        """Remove entries of a kind that nobody used for so many seconds; return their folders."""
-        old = (entry for entry in self.entries(kind) if time.time() - entry.last_use >= unused)
-        return [entry.folder for entry in old if self._remove(entry)]
+        """Remove entries of a kind that nobody used for so many seconds; return their folders.
 
-    def _remove(self, entry: Entry) -> bool:
+        Also what a killed maker left, which nobody can use.
+        """
+        old = [entry.folder for entry in self.entries(kind) if time.time() - entry.last_use >= unused]
+        old += self._half_made(kind)
+        return [folder for folder in old if self._remove(folder)]
+
+    def _half_made(self, kind: str) -> list[Path]:
+        """Return folders of entries without a marker; those at which somebody works are locked."""
+        folders = (lock.with_suffix("") for lock in self.root.glob(f"{kind}/*.lock"))
+        return [folder for folder in folders if folder.is_dir() and not folder.with_suffix(".ready").exists()]
+
+    def _remove(self, folder: Path) -> bool:
         """Remove an entry unless somebody uses it or it cannot be removed; tell whether it is gone."""
-        folder = entry.folder
         try:
             self._remove_unlocked(folder.with_suffix(".lock"), folder, folder.with_suffix(".ready"))
         except OSError:
@@ -220,5 +228,10 @@ def remove(folder: Path) -> None:
 
 def _size(folder: Path) -> int:
     """Return the bytes of all files; those of a hard link are shared by all its names."""
-    states = ((Path(base) / name).lstat() for base, _, names in os.walk(folder) for name in names)
-    return sum(state.st_size // state.st_nlink for state in states)
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # another process may be at work in a shared one
+                state = (Path(base) / name).lstat()
+                total += state.st_size // state.st_nlink
+    return total

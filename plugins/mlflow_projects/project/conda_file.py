@@ -87,7 +87,9 @@ def _variables(file: Path, value: Any) -> dict[str, str]:
         return {}
     if not isinstance(value, dict) or any(isinstance(item, (dict, list)) for item in value.values()):
         raise ProjectError(f"{file}: 'variables' must be a mapping of names to texts.")
-    for name in value:
+    for name, item in value.items():
+        if "\0" in str(item):
+            raise ProjectError(f"{file}: 'variables' holds {str(name)[:80]!r} with a zero byte; remove it.")
         if not _VARIABLE.fullmatch(str(name)):
             raise ProjectError(f"{file}: 'variables' holds {str(name)[:80]!r}, which is no name of a variable.")
     # As conda writes them: a number or a truth value is its text, nothing is the empty one.

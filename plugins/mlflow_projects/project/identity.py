@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,31 @@ def path_hash(path: Path) -> str:
     if path.is_dir():
         return _hash_of(os.fsencode(path), _walked(os.fsencode(path), never=()))
     return _hash_of(os.fsencode(path.parent), [os.fsencode(path.name)], with_names=False)
+
+
+def copy_tree(root: Path, to: Path) -> None:
+    """Copy of a folder what :func:`tree_hash` counts, so that no file is used that does not count.
+
+    Also ``.git``, of which a package may take its version. Pipes and sockets are left out.
+    """
+    names = {Path(os.fsdecode(name)) for name in _listed(root, ())}
+    kept = {folder for name in names for folder in (name, *name.parents)}
+
+    def left_out(base: str, entries: list[str]) -> list[str]:
+        inner = Path(base).relative_to(root)
+        is_whole = ".git" in inner.parts or not names.isdisjoint((inner, *inner.parents))  # a repository inside
+        return [
+            entry
+            for entry in entries
+            if not (is_whole or entry == ".git" or inner / entry in kept) or _is_special(Path(base, entry))
+        ]
+
+    shutil.copytree(root, to, symlinks=True, ignore=left_out)
+
+
+def _is_special(path: Path) -> bool:
+    mode = path.lstat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
 
 
 def _tree_hash(root: Path, trusted_dirs: Sequence[Path], level: int) -> str:

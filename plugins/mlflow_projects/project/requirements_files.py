@@ -31,9 +31,10 @@ _NAMED_FILE = re.compile(
 )
 # A path of this machine in a line, without the extras and the marker behind it.
 _LOCAL = re.compile(
-    r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(?=file:))?"
+    r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*)?"
     r"(?:file:(?://(?=/))?)?(?P<path>[^\[;#]+?)(?:\[[^\]]*\])?\s*(?:[;#].*)?"
 )
+_LINKS = re.compile(r"(?:-f|--find-links)[\s=]*(.+)")
 # As people write it for a shell: -e ".[dev]".
 _QUOTED = re.compile(r"^(-e\s*|--editable(?:\s+|=))(['\"])(.*?)\2")
 
@@ -77,7 +78,7 @@ class Expansion:
                 named = None  # what only the installer can read stays as it is
             self._check_options(folder, file, text, is_read=named is not None)
             if named is None:
-                found += [text] if text else []
+                found += [_with_path_of(folder, self._base, text)] if text else []
                 continue
             name = _unquoted(named["name"])
             other = folder / name
@@ -145,6 +146,13 @@ class Expansion:
         return _decoded(content)
 
 
+def _with_path_of(folder: Path, base: Path, text: str) -> str:
+    """Return a line whose folder of archives (``-f``) is relative to ``base``, as installers find it by its file."""
+    links = _LINKS.fullmatch(text) if folder != base else None
+    path = folder / _unquoted(links[1]) if links else folder
+    return f"--find-links {shlex.quote(os.path.relpath(path, base))}" if links and is_folder(path) else text
+
+
 def _unquoted(text: str) -> str:
     return text.strip().strip("'\"")
 
@@ -208,7 +216,7 @@ class LocalPackage:
         before, behind = self._line
         before, scheme, _ = before.partition("file:")
         # Behind an option pip takes a blank in quotes only, uv none in quotes; both take an address.
-        is_plain = not scheme and (not before or re.fullmatch(r"[\w./+-]+", str(path)))
+        is_plain = not scheme and "@" not in before and (not before or re.fullmatch(r"[\w./+-]+", str(path)))
         return f"{before}{path if is_plain else path.as_uri()}{behind}"
 
 
@@ -233,8 +241,10 @@ def _is_package(path: Path) -> bool:
 def names_files(requirements: Sequence[str]) -> bool:
     """Tell whether requirements name files or folders of the project, such as ``-e .``, ``./pkg`` or ``-c x.txt``."""
     option = r"(?:-[ecf]|--(?:editable|constraint|find-links)\b)"
-    path = r"(?:\.|/|file:|[^\s@]*/[^\s@]*$|[^\s:]+\.(?:whl|zip|tar\.\w+)$|.*@\s*file:)"
     remote = r"(?!file:)[a-z][\w+.-]*://"
+    # uv takes a path behind "@" as well as an address.
+    named = rf"[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*(?!\s|{remote}|\$)"
+    path = rf"(?:\.|/|file:|[^\s@]*/[^\s@]*$|[^\s:]+\.(?:whl|zip|tar\.\w+)$|{named})"
     form = re.compile(rf"(?i){option}(?![\s=]*['\"]?{remote})|(?!-|{remote}){path}")
     return any(form.match(line.strip()) for line in requirements)
 

@@ -327,3 +327,39 @@ def test_a_corrupt_package_is_no_environment(cache: Cache, channel: Channel, tmp
     shutil.copy2(next(channel.folder.glob("noarch/tiny-1.0-*.conda")), package)
     with builder(own, tmp_path).activation(wanted, "conda") as activation:
         assert run(activation, "import tiny; print(tiny.ANSWER)") == "1.0=0"
+
+
+def test_a_login_of_a_channel_is_not_left_in_the_environment(channel: Channel, tmp_path: Path) -> None:
+    handler = partial(_AtToken, directory=str(channel.folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://ann:p4ss-word@127.0.0.1:{server.server_port}/t/t0ken/x"
+        wanted = project(tmp_path / "project", channels=["x", "nodefaults"], dependencies=["hooks"])
+        with builder(Cache(tmp_path / "cache"), tmp_path, conda_channels=f"x={address}").activation(
+            wanted, "conda"
+        ) as activation:
+            assert activation.folder is not None
+            (record,) = (activation.folder / "conda-meta").glob("*.json")
+        server.shutdown()
+    text = record.read_text()
+    assert f"http://***@127.0.0.1:{server.server_port}/t/***/x/" in text
+    assert "p4ss-word" not in text
+    assert "t0ken" not in text
+
+
+class _AtToken(SimpleHTTPRequestHandler):
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(path.replace("/t/t0ken/x", ""))
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ({"channels": ["http://[", "nodefaults"], "dependencies": ["tiny"]}, "a channel cannot be used: could not parse"),
+    ({"dependencies": ["ti\x1b[31mny"]}, r"'ti\\x1b\[31mny' is no conda package .* 'ti\?\[31mny'"),
+])  # fmt: skip
+def test_odd_text_is_one_sentence_without_a_retry(
+    content: dict[str, object], words: str, cache: Cache, tmp_path: Path
+) -> None:
+    wanted = project(tmp_path / "project", **content)
+    with pytest.raises(ProjectError, match=words) as caught, builder(cache, tmp_path).activation(wanted, "conda"):
+        pass
+    assert "\x1b" not in str(caught.value)

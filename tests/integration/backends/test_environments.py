@@ -85,8 +85,8 @@ def test_an_environment_is_built_once_and_holds_its_packages(manager: str, tmp_p
 
 
 @pytest.mark.parametrize(("line", "manager"), [
-    ("./pkg", "uv"), ("-e ./pkg", "uv"), ("own-package @ file:./pkg", "uv"), ("-e ../outside", "uv"),
-    ("-e ./pkg", "virtualenv"),
+    ("./pkg", "uv"), ("-e ./pkg", "uv"), ("own-package @ file:./pkg", "uv"), ("own-package @ ./pkg", "uv"),
+    ("-e ../outside", "uv"), ("-e ./pkg", "virtualenv"),
 ])  # fmt: skip
 def test_packages_of_the_project_count_by_their_content(line: str, manager: str, tmp_path: Path) -> None:
     """uv takes a folder that it has built once as built; and a remote project's folder is gone with its attempt."""
@@ -223,3 +223,106 @@ def test_a_python_that_is_not_there_is_named(manager: str, version: str, words: 
     making = EnvironmentBuilder(Cache(tmp_path / "cache"), told, [].append)
     with pytest.raises(ProjectError, match=rf"env\.yaml: .*{words}"), making.activation(wanted, manager):
         pass
+
+
+def test_a_project_cannot_say_beside_its_definition_whence_packages_come(tmp_path: Path, wheel: Path) -> None:
+    """Its settings of uv are no part of the key: another project with the same lines would get its packages."""
+    wanted = project(tmp_path / "project", "dependencies: [--no-index, tiny]")
+    (wanted.root / "uv.toml").write_text(f'[pip]\nfind-links = ["{tmp_path}"]\n')
+    with pytest.raises(StepFailedError), builder(tmp_path, []).activation(wanted, "uv"):
+        pass
+
+
+def test_no_module_of_the_project_runs_while_an_environment_is_built(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", f"dependencies: [--no-index, '{wheel}']")
+    for module in ("venv", "pip", "colorsys"):
+        (wanted.root / f"{module}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
+    with builder(tmp_path, []).activation(wanted, "virtualenv") as activation:
+        assert answer(activation).startswith("42")
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_a_package_is_copied_as_far_as_it_counts(tmp_path: Path) -> None:
+    """Else a file that git ignores would be installed, and two projects that differ in it share an environment."""
+    wanted = project(tmp_path / "project", "dependencies: [-e ./pkg, --no-index]")
+    package = wanted.root / "pkg"
+    write_package(package, 3)
+    (package / ".gitignore").write_text("ignored.py\n")
+    (package / "editable" / "ignored.py").touch()
+    (package / "empty-of-all-that-counts").mkdir()
+    os.mkfifo(package / "empty-of-all-that-counts" / "pipe")
+    with builder(tmp_path, []).activation(wanted, "uv") as activation:
+        assert activation.folder is not None
+        (copy,) = (activation.folder / "editable").glob("*/pkg")
+    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*")} - {"__pycache__"} == {
+        ".gitignore", "pyproject.toml", "backend.py", "source.py", "editable", "editable/own_package.py"
+    }  # fmt: skip
+
+
+def test_packages_of_uv_stay_while_an_environment_is_built(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", f"dependencies: ['{wheel}', --no-index]")
+    cache = Cache(tmp_path / "cache")
+    removed: list[Path] = []
+    elsewhere = {"XDG_CACHE_HOME": "/proc"}  # another file system
+    variables = {name: value for name, value in os.environ.items() if name != "UV_CACHE_DIR"}
+    during = EnvironmentBuilder(
+        cache, {**variables, **elsewhere}, lambda line: removed.extend(cache.prune("uv_packages", 0))
+    )
+    with during.activation(wanted, "uv"):
+        assert removed == []
+        assert [entry.folder.name for entry in cache.entries("uv_packages")] == ["shared"]
+
+
+def test_an_option_counts_for_the_packages_that_it_is_for(tmp_path: Path, wheel: Path) -> None:
+    """Those of ``build_dependencies`` are installed by themselves."""
+    folders = set()
+    for content in (f"build_dependencies: [--no-index]\ndependencies: ['{wheel}']",
+                    f"build_dependencies: [--no-index, '{wheel}']"):  # fmt: skip
+        with builder(tmp_path, []).activation(project(tmp_path / "project", content), "uv") as activation:
+            folders.add(activation.folder)
+    assert len(folders) == 2
+
+
+def test_a_package_that_changes_during_the_build_makes_no_environment(tmp_path: Path) -> None:
+    """It would be found by the key of the files that were there before."""
+    wanted = project(tmp_path / "project", "dependencies: [./pkg, --no-index]")
+    write_package(wanted.root / "pkg", 3)
+    changing = EnvironmentBuilder(
+        Cache(tmp_path / "cache"), dict(os.environ), lambda _: write_package(wanted.root / "pkg", 4)
+    )
+    with pytest.raises(StepFailedError, match=r"pkg changed while .*env\.yaml was built from it; run again\."):
+        with changing.activation(wanted, "uv"):
+            pass
+    assert changing.cache.entries("environments") == []
+    with changing.activation(wanted, "uv"):
+        pass
+
+
+def test_a_folder_of_archives_is_found_from_its_file_and_counts_alone(tmp_path: Path, wheel: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: [--no-index, -r sub/list.txt]")
+    (wanted.root / "sub" / "my wheels").mkdir(parents=True)
+    (wanted.root / "sub" / "list.txt").write_text("-f 'my wheels'\ntiny\n")
+    shutil.copy(wheel, wanted.root / "sub" / "my wheels")
+    folders = []
+    for change in ("first.txt", "output.txt", "sub/my wheels/more.txt"):
+        (wanted.root / change).touch()
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            assert answer(activation).startswith("42")
+            folders.append(activation.folder)
+    assert folders[0] == folders[1] != folders[2]
+
+
+def test_packages_go_nowhere_else(tmp_path: Path, wheel: Path) -> None:
+    elsewhere = {"PIP_USER": "true", "PIP_TARGET": str(tmp_path / "target"), "PIP_DRY_RUN": "1"}
+    wanted = project(tmp_path / "project", f"dependencies: [--no-index, '{wheel}']")
+    making = EnvironmentBuilder(Cache(tmp_path / "cache"), {**os.environ, **elsewhere}, print)
+    with making.activation(wanted, "virtualenv") as activation:
+        assert answer(activation).startswith("42")
+
+
+def test_a_cache_inside_of_a_package_is_no_change_of_it(tmp_path: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: [-e ., --no-index]")
+    write_package(wanted.root, 3)
+    making = EnvironmentBuilder(Cache(wanted.root / "airflow" / "cache"), dict(os.environ), print)
+    with making.activation(wanted, "uv") as activation:
+        assert activation.folder

@@ -272,3 +272,21 @@ def test_a_condarc_that_is_no_text_is_one_sentence(home: Path) -> None:
     (home / ".condarc").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProjectError, match=r"\.condarc"):
         settings(home)
+
+
+@pytest.mark.parametrize("option", ["conda-forge = https://h", "conda-forge=", "main= https://h", "main =https://h"])
+def test_a_blank_beside_the_equals_sign_is_one_sentence(option: str) -> None:
+    with pytest.raises(ProjectError, match=r"conda_channels holds '.*'; write name=address, without a blank\."):
+        CondaSettings.of(option, {"HOME": "/none"})
+
+
+def test_a_password_in_a_wrong_option_is_not_shown() -> None:
+    with pytest.raises(ProjectError) as caught:
+        CondaSettings.of("main =https://ann:s3cret@h", {"HOME": "/none"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_proxy_of_a_single_host_is_not_that_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "condarc"
+    file.write_text("proxy_servers: {'https://one': 'http://p', http: 'http://q', https: null}")
+    assert CondaSettings.of("", {"CONDARC": str(file)}).proxies == {"http": "http://q"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,10 @@ import pytest
 
 from mlflow_projects.backends.contract import DurableLaunch, Host, Job, JobStatus, Launch, OpenRun, Running
 from mlflow_projects.backends.local import LocalBackend
+from mlflow_projects.backends.local import command as command_module
 from mlflow_projects.backends.local import engine as engine_module
 from mlflow_projects.backends.local.command import RunningProcess
+from mlflow_projects.backends.local.environments import Activation, EnvironmentBuilder
 from mlflow_projects.backends.local.withheld_variables import worker_variables
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
@@ -280,3 +283,19 @@ def test_a_path_that_cannot_be_fetched_says_why_and_starts_nothing(
 def test_a_command_that_linux_cannot_start_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="Put long values into a file and pass its path"):
         ran(job(tmp_path, f"echo {'x' * 131_072}"))
+
+
+def test_what_is_fetched_is_fetched_without_the_variables_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the worker's Python, before the command: a project's LD_PRELOAD or PYTHONPATH is not for it."""
+    taken: list[dict[str, str]] = []
+
+    @contextlib.contextmanager
+    def activation(*_: object) -> Iterator[Activation]:
+        yield Activation({"PYTHONPATH": "/of/the/project"})
+
+    monkeypatch.setattr(EnvironmentBuilder, "activation", activation)
+    monkeypatch.setattr(command_module, "downloader", lambda _, variables: taken.append(variables))
+    assert ran(job(tmp_path, "echo $PYTHONPATH"))[0] == ["/of/the/project"]
+    assert taken[0].get("PYTHONPATH") != "/of/the/project"

@@ -171,7 +171,10 @@ def test_an_environment_in_use_is_not_removed(capsys: pytest.CaptureFixture[str]
     assert run(capsys, "prune", "--days", "0") == f"removed {used}\n1 folders removed\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["remove"], ["build"], ["prune", "--days", "soon"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["remove"], ["build"], ["prune", "--days", "soon"], ["prune", "--days", "-1"], ["prune", "--days", "nan"]],
+)
 def test_a_wrong_command_is_told_how_it_is_used(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["environments", *arguments])

@@ -345,3 +345,23 @@ def test_the_names_of_one_file_share_its_size(cache):
         pass
     cache.measure("things", "a")
     assert sum(entry.bytes for entry in cache.entries()) == 900 + 10 + len("own"), "together, it counts once"
+
+
+def test_files_that_vanish_while_they_are_counted_are_no_fault(cache, monkeypatch):
+    folder = fill(cache, "shared")
+    monkeypatch.setattr(os, "walk", lambda _: [(str(folder), [], ["data", "temporary"])])
+    cache.measure("things", "shared")
+    assert cache.entries()[0].bytes == 10
+
+
+def test_what_a_killed_maker_left_is_pruned_and_what_is_being_made_is_not(cache):
+    left = fill(cache, "left")
+    left.with_suffix(".ready").unlink()
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        assert cache.prune("things", 10**6) == [left]
+        assert folder.exists()
+
+    with cache.entry("things", "key", make):
+        assert cache.prune("things", 0) == []

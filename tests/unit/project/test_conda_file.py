@@ -102,6 +102,7 @@ WRONG = {
     "variables of lists": ("variables: {a: [b]}", "'variables' must be a mapping of names to texts."),
     "a variable of no name": ("variables: {'a b': 1}", "'variables' holds 'a b', which is no name of a variable."),
     "a variable for a shell": ("variables: {'a;id': 1}", "'variables' holds 'a;id', which is no name of a variable."),
+    "a zero byte": ('variables: {A: "x\\0"}', "'variables' holds 'A' with a zero byte; remove it."),
     "a variable that is a number": ("variables: {1: a}", "'variables' holds '1', which is no name of a variable."),
 }
 

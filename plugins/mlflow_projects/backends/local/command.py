@@ -41,8 +41,9 @@ class ProcessLaunch(Launch):
         builder = EnvironmentBuilder(job.cache, variables, self.log, self.settings)
         with contextlib.ExitStack() as in_use:
             activation = in_use.enter_context(builder.activation(job.project, self.manager))
+            # By the worker's own Python, for which the environment's variables (LD_PRELOAD) are not meant.
+            download = downloader(job, dict(variables))
             variables.update(activation.variables)
-            download = downloader(job, variables)
             command = activation.prefix + build_command(job.project, job.entry_point, job.parameters, download)
             check_length(job.entry_point, command)
             self.log(f"Running: {command}")

@@ -87,6 +87,11 @@ class CondaSettings:
         if file.is_file():
             content = _expanded(read_yaml(file), environment)
         words = option.replace(",", " ").split()
+        if wrong := [word for word in words if re.fullmatch(r"[\w./-]*=|=.*", word)]:
+            raise ProjectError(
+                f"[mlflow_projects] conda_channels holds {public_uri(wrong[0])[:80]!r}; write name=address, without "
+                "a blank."
+            )
         pairs = [word.partition("=") for word in words if re.match(r"[\w./-]+=", word)]
         custom = {
             str(name): f"{str(base).rstrip('/')}/{name}" for name, base in _mapping(file, content, "custom_channels")
@@ -113,7 +118,12 @@ class CondaSettings:
             instead=tuple(word for word in words if not re.match(r"[\w./-]+=", word)),
             verify=_verify(content.get("ssl_verify")),
             priority=_PRIORITIES[priority],
-            proxies={str(name): str(value) for name, value in _mapping(file, content, "proxy_servers")},
+            # Of a scheme; one of a single host would become that of all hosts.
+            proxies={
+                str(name): str(value)
+                for name, value in _mapping(file, content, "proxy_servers")
+                if value and "://" not in str(name)
+            },
         )
 
     @property

@@ -28,6 +28,8 @@ from mlflow_projects.project.spec import Project
 # How this module starts a program: argv, and variables on top of the builder's own.
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
 _PROGRAMS = ("conda", "mamba", "micromamba")
+_LOGIN = re.compile(r"(?<=://)[^/@\"\s]+(?=@)")
+_TOKEN = re.compile(r"(://[^\"\s]*?/t/)[^/\"\s]+")
 _TERMS = (
     "Channel 'defaults' is Anaconda's: its terms of service apply, which ask larger companies for a licence; "
     "'conda-forge' and [mlflow_projects] conda_channels are ways around it."
@@ -132,6 +134,9 @@ class Recipe:
         for scheme, address in self.settings.proxies.items():
             variables.setdefault(f"{scheme.partition(':')[0]}_proxy".upper(), address)
         run([sys.executable, str(Path(conda_builder.__file__).parent)], variables)
+        for file in (folder / "conda-meta").glob("*.json"):  # where each package came from
+            text = _LOGIN.sub("***", file.read_text(encoding="utf-8"))
+            file.write_text(_TOKEN.sub(r"\1***", text), encoding="utf-8")
 
     def create_by_program(self, folder: Path, workspace: Path, run: Run) -> None:
         """Make the environment with the program, from a file without pip's packages, which are installed after it."""

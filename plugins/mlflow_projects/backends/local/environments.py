@@ -26,16 +26,17 @@ from packaging.specifiers import InvalidSpecifier
 
 from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.conda_channels import CondaSettings
+from mlflow_projects.backends.local.named_files import check_unchanged, hashes_of
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.python_versions import find_python, found_version, path_without_shims, specifier
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
 from mlflow_projects.project.conda_file import read_conda_file
-from mlflow_projects.project.identity import tree_hash
+from mlflow_projects.project.identity import copy_tree
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
-from mlflow_projects.project.requirements_files import local_package, names_files
+from mlflow_projects.project.requirements_files import local_package
 from mlflow_projects.project.spec import Project
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
@@ -46,6 +47,8 @@ _UV_NAMES = {
     "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
+# Into another folder than the environment; images of Airflow have set PIP_USER.
+_ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME")
 _NAMED_PATH = re.compile(r"(?P<option>-[cf]|--find-links|--constraint)[\s=]*(?P<path>[^\s].*)")
 NO_SOLUTION = 3  # of the conda builder: an exit status that no retry changes
 _NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter found|Invalid version request")
@@ -78,26 +81,15 @@ def environment_identity(project: Project, manager: str) -> dict[str, Any]:
         return {
             **identity,
             "definition": asdict(declared),
-            "files": _hashes(declared.pip, declared.constraints, project),
+            "files": hashes_of(declared.pip, declared.constraints, project),
         }
     if manager == "local":
         return {**identity, "python": _worker_python(), "packages": _worker_packages()}
     wanted = read_python_environment(project)
     requirements = [list(wanted.build_requirements), list(wanted.requirements)]
-    files = _hashes([*wanted.build_requirements, *wanted.requirements], wanted.constraints, project)
+    files = hashes_of([*wanted.build_requirements, *wanted.requirements], wanted.constraints, project)
     python = found_version(wanted.python, os.environ) if wanted.python else _worker_python()
     return {**identity, "python": python, "requirements": requirements, "files": files}
-
-
-def _hashes(requirements: Sequence[str], constraints: str, project: Project) -> list[str]:
-    """Return hashes of the files that lines of requirements name: two projects may each have a ``./pkg``."""
-    base = base_of(project)
-    packages = filter(None, (local_package(line, base) for line in requirements))
-    hashes = {package.path.resolve(): package.hash() for package in packages}
-    rest = [line for line in requirements if names_files([line]) and not local_package(line, base)]
-    rest = [line for line in rest if not line.startswith("-c ")]
-    # A folder of archives (-f), or what only the installer can find: all files of the project count.
-    return [constraints, *hashes.values(), *([tree_hash(project.root)] if rest else [])]
 
 
 def _worker_python() -> str:
@@ -150,16 +142,19 @@ class EnvironmentBuilder:
         wanted = read_python_environment(project)
         if wanted.warning:
             self.log(f"{project.environment_file}: {wanted.warning}")
-        every = [*wanted.build_requirements, *wanted.requirements]
+        both = [wanted.build_requirements, wanted.requirements]  # of which an option counts for its own only
+        every = [line for lines in both for line in lines]
         python = found_version(wanted.python, self.variables)
-        key = _key(manager, python, every, _hashes(every, wanted.constraints, project))
+        hashes = hashes_of(every, wanted.constraints, project)
+        key = _key(manager, python, both, hashes)
 
         def make(folder: Path) -> None:
             self.log(f"Building the {manager} environment {folder} (once; later steps share it).")
             creation, install = _python_tools(manager, self._python(wanted.python, manager, project), folder)
             self._run(project, creation, variables={"PATH": path_without_shims(self.variables)})
-            for requirements in filter(None, (wanted.build_requirements, wanted.requirements)):
+            for requirements in filter(None, both):
                 self._install(project, folder, install, requirements)
+            check_unchanged(every, hashes, project, self.cache.root)
             _describe(folder, project, manager)
 
         with self.cache.entry("environments", key, make, _has_python) as folder:
@@ -195,7 +190,8 @@ class EnvironmentBuilder:
         if program:
             program = conda_environment.find_program(program, self.variables.get("PATH"))
         recipe = conda_environment.Recipe(declared, settings, program)
-        key = _key("conda", recipe.identity(), _hashes(declared.pip, declared.constraints, project))
+        hashes = hashes_of(declared.pip, declared.constraints, project)
+        key = _key("conda", recipe.identity(), hashes)
 
         def run(argv: Sequence[str], variables: Mapping[str, str]) -> None:
             self._run(project, argv, file.parent, variables, recipe.secrets())
@@ -211,9 +207,10 @@ class EnvironmentBuilder:
                 # Kept from being tidied away meanwhile; its size is known when it has grown.
                 with self.cache.entry("conda_packages", "shared", Path.mkdir) as packages:
                     recipe.create(folder, packages, run)
-                self.cache.measure("conda_packages", "shared")
+                    self.cache.measure("conda_packages", "shared")
             if declared.pip:
                 self._install(project, folder, _installer(folder), declared.pip)
+                check_unchanged(declared.pip, hashes, project, self.cache.root)
             _describe(folder, project, "conda")
 
         with self.cache.entry("environments", key, make) as folder:
@@ -242,14 +239,23 @@ class EnvironmentBuilder:
         file.unlink()
         remove(folder / "sources")
 
-    def _uv_cache(self) -> dict[str, str]:
-        """Return where uv keeps packages if its own folder is on another file system, whence it could only copy."""
+    @contextlib.contextmanager
+    def _uv_cache(self) -> Iterator[dict[str, str]]:
+        """Yield where uv keeps packages if its own folder is on another file system, whence it could only copy.
+
+        Nobody removes the packages during the block.
+        """
+        if self.variables.get("UV_CACHE_DIR"):
+            yield {}
+            return
         base = self.variables.get("XDG_CACHE_HOME") or Path(self.variables.get("HOME") or Path.home(), ".cache")
         folder = next(path for path in (Path(base, "uv"), *Path(base, "uv").parents) if path.exists())
         if folder.stat().st_dev == self.cache.root.stat().st_dev:
-            return {}
+            yield {}
+            return
         with self.cache.entry("uv_packages", "shared", Path.mkdir) as packages:
-            return {"UV_CACHE_DIR": str(packages)}
+            yield {"UV_CACHE_DIR": str(packages)}
+            self.cache.measure("uv_packages", "shared")
 
     def _run(
         self,
@@ -259,13 +265,25 @@ class EnvironmentBuilder:
         variables: Mapping[str, str] | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
+        with self._uv_cache() as uv_cache:
+            self._run_with(project, argv, cwd, {**uv_cache, **(variables or {})}, secrets)
+
+    def _run_with(
+        self,
+        project: Project,
+        argv: Sequence[str],
+        cwd: Path | None,
+        variables: Mapping[str, str],
+        secrets: Sequence[str],
+    ) -> None:
         last = no_python = ""
         environment = {
             **uv_settings_from_pip(self.variables),
-            **self._uv_cache(),
-            **self.variables,
+            **{name: value for name, value in self.variables.items() if name not in _ELSEWHERE},
             "PIP_NO_INPUT": "1",
-            **(variables or {}),
+            # uv reads no uv.toml of the project, which the key does not hold: it says whence packages come.
+            "UV_PROJECT": str(self.cache.root),
+            **variables,
         }
         with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
             for line in tree.lines():
@@ -275,12 +293,10 @@ class EnvironmentBuilder:
                 last = line.strip() or last
                 no_python = line.strip() if _NO_PYTHON.search(line) else no_python
             status = tree.returncode
-        if "UV_CACHE_DIR" in environment and (self.cache.root / "uv_packages").is_dir():
-            self.cache.measure("uv_packages", "shared")
         if status == 0:
             return
         name = project.environment_file or project.root
-        if status == NO_SOLUTION and variables and "MLFLOW_PROJECTS_CONDA" in variables:
+        if status == NO_SOLUTION and "MLFLOW_PROJECTS_CONDA" in variables:
             raise ProjectError(f"{name}: {last}")
         if no_python:
             raise ProjectError(f"{name}: {no_python.strip(' .')}; install that Python, or change the version.")
@@ -315,7 +331,8 @@ def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], l
     """
     if manager == "uv":
         return [_uv(), "venv", "--quiet", "--no-project", "--python", python, str(folder)], _uv_install(folder)
-    return [python, "-m", "venv", str(folder)], _pip_install(folder)
+    # Isolated, here and below: no module of the project's folder stands in for one of Python's.
+    return [python, "-I", "-m", "venv", str(folder)], _pip_install(folder)
 
 
 def _installer(folder: Path) -> list[str]:
@@ -328,7 +345,7 @@ def _installer(folder: Path) -> list[str]:
 def _copy(package: Path, to: Path) -> Path:
     copy = to / package.resolve().name
     if package.is_dir():
-        shutil.copytree(package, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "mlruns"))
+        copy_tree(package, copy)
     else:
         to.mkdir(parents=True)
         shutil.copy2(package, copy)
@@ -352,7 +369,8 @@ def _uv_install(folder: Path) -> list[str]:
 
 
 def _pip_install(folder: Path) -> list[str]:
-    return [str(folder / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
+    isolated = [] if (folder / "lib" / "python2.7").exists() else ["-I"]  # Python 2 has no such option
+    return [str(folder / "bin" / "python"), *isolated, "-m", "pip", "install", "--progress-bar", "off"]
 
 
 def _uv() -> str:

@@ -32,6 +32,8 @@ def main() -> int:
         return asyncio.run(_build(rattler, wanted))
     except rattler.exceptions.SolverError as error:
         return _fail(f"no packages fit together: {_one_line(error)}", NO_SOLUTION)
+    except rattler.exceptions.InvalidChannelError as error:
+        return _fail(f"a channel cannot be used: {_one_line(error)}; correct 'channels'.", NO_SOLUTION)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {_one_line(error)}")
 
@@ -140,7 +142,8 @@ def _say(text: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:2000]
+    text = " ".join(str(error).split())[:2000]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _fail(text: str, status: int = 1) -> int:

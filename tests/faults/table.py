@@ -80,6 +80,11 @@ def _(stack: Stack) -> tuple[str, str]:
     return run(stack, "once", "echo last words; exit 3")
 
 
+@fault("the last words are no text for a database", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return run(stack, "once", "printf 'a\\000b \\001 \\377 last words\\n'; exit 3")
+
+
 @fault("the command kills itself", "failed")
 def _(stack: Stack) -> tuple[str, str]:
     return run(stack, "once", "kill -9 $$")
@@ -401,6 +406,21 @@ def _(stack: Stack, way: Way) -> tuple[str, str]:
 def _(stack: Stack, way: Way) -> tuple[str, str]:
     for path in ("runs/get", "runs/log-batch", "runs/update", "runs/search"):
         way.proxy.faults[path] = [answer(500), answer(503), answer(429, {"Retry-After": "2"})]
+    return run(stack, way.dag_id)
+
+
+@fault("a proxy's page answers twice with 200 before the server does", "success", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    page = answer(200, {"Content-Type": "text/html"}, b"<html>We will be back soon.</html>")
+    for path in (
+        "experiments/get-by-name",
+        "runs/create",
+        "runs/get",
+        "runs/log-batch",
+        "runs/update",
+        "runs/search",
+    ):
+        way.proxy.faults[path] = [page, page]
     return run(stack, way.dag_id)
 
 

@@ -45,9 +45,8 @@ def _build(arguments: argparse.Namespace) -> None:
     from mlflow_projects.backends.local.environments import EnvironmentBuilder
     from mlflow_projects.backends.local.settings import LocalSettings
     from mlflow_projects.backends.local.withheld_variables import worker_variables
-    from mlflow_projects.exceptions import ProjectError
     from mlflow_projects.project.fetch import fetch
-    from mlflow_projects.project.python_environment import ENV_MANAGERS, choose_env_manager
+    from mlflow_projects.project.python_environment import choose_env_manager
 
     cache = config.cache()
     with cache.workspace() as workspace:
@@ -55,10 +54,6 @@ def _build(arguments: argparse.Namespace) -> None:
             arguments.project, arguments.version, cache, workspace, trusted_dirs=config.git_trusted_dirs()
         ).project
         settings = LocalSettings.of(config.backend_defaults("local"), project)
-        if arguments.env_manager not in (None, *ENV_MANAGERS):
-            raise ProjectError(
-                f"There is no env_manager {arguments.env_manager!r}; use one of: {', '.join(ENV_MANAGERS)}."
-            )
         manager = choose_env_manager(project, arguments.env_manager, settings.conda_env_manager)
         if manager == "local":
             print(f"{arguments.project} needs no environment: it runs in the worker's own Python.")

@@ -46,8 +46,10 @@ def choose_env_manager(project: Project, wanted: str | None, for_conda: str = "c
     """Return the env manager for a project; what the project declares counts when nothing is asked for.
 
     :param for_conda: that of a ``conda_env``
-    :raises ProjectError: conda was asked for, but the project declares no ``conda_env``
+    :raises ProjectError: there is no such env manager; or conda was asked for without a ``conda_env``
     """
+    if wanted not in (None, *ENV_MANAGERS):
+        raise ProjectError(f"There is no env_manager {wanted!r}; use one of: {', '.join(ENV_MANAGERS)}.")
     if wanted == "conda" and project.environment_kind != "conda_env":
         raise ProjectError(f"{project.file or project.root} declares no 'conda_env'; env_manager 'conda' needs it.")
     if wanted is not None:

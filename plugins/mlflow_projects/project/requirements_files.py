@@ -34,7 +34,7 @@ _LOCAL = re.compile(
     r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*)?"
     r"(?:file:(?://(?=/))?)?(?P<path>[^\[;#]+?)(?:\[[^\]]*\])?\s*(?:[;#].*)?"
 )
-_LINKS = re.compile(r"(?:-f|--find-links)[\s=]*(.+)")
+FIND_LINKS = re.compile(r"(?:-f|--find-links)[\s=]*(.+)")
 # As people write it for a shell: -e ".[dev]".
 _QUOTED = re.compile(r"^(-e\s*|--editable(?:\s+|=))(['\"])(.*?)\2")
 
@@ -122,9 +122,7 @@ class Expansion:
         name = words[1] if len(words) == 2 else re.sub(r"^(-[rc]|--\w+=)", "", words[0])
         if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
             return
-        if "${" in name or ":" in name:
-            raise _outside(file, text)
-        if not is_read:
+        if "${" in name or ":" in name or not is_read:
             raise _outside(file, text)
 
     def _check(self, file: Path, text: str, other: Path, content: str) -> None:
@@ -148,7 +146,7 @@ class Expansion:
 
 def _with_path_of(folder: Path, base: Path, text: str) -> str:
     """Return a line whose folder of archives (``-f``) is relative to ``base``, as installers find it by its file."""
-    links = _LINKS.fullmatch(text) if folder != base else None
+    links = FIND_LINKS.fullmatch(text) if folder != base else None
     path = folder / _unquoted(links[1]) if links else folder
     return f"--find-links {shlex.quote(os.path.relpath(path, base))}" if links and is_folder(path) else text
 

@@ -10,8 +10,7 @@ from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.command import ProcessLaunch
 from mlflow_projects.backends.local.settings import CONFIG_KEYS, LocalSettings
 from mlflow_projects.backends.local.withheld_variables import worker_variables
-from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.python_environment import ENV_MANAGERS, choose_env_manager
+from mlflow_projects.project.python_environment import choose_env_manager
 
 
 class LocalBackend(Backend):
@@ -26,8 +25,6 @@ class LocalBackend(Backend):
             from mlflow_projects.backends.local.container import ContainerLaunch
 
             return ContainerLaunch(job, settings, worker_variables(os.environ), self.host.log)
-        if job.env_manager is not None and job.env_manager not in ENV_MANAGERS:
-            raise ProjectError(f"There is no env_manager {job.env_manager!r}; use one of: {', '.join(ENV_MANAGERS)}.")
         manager = choose_env_manager(job.project, job.env_manager, settings.conda_env_manager)
         if manager == "conda":
             conda_environment.check(job.project, settings.conda_channels, settings.conda_program, os.environ)

@@ -265,42 +265,34 @@ class EnvironmentBuilder:
         variables: Mapping[str, str] | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        with self._uv_cache() as uv_cache:
-            self._run_with(project, argv, cwd, {**uv_cache, **(variables or {})}, secrets)
-
-    def _run_with(
-        self,
-        project: Project,
-        argv: Sequence[str],
-        cwd: Path | None,
-        variables: Mapping[str, str],
-        secrets: Sequence[str],
-    ) -> None:
         last = no_python = ""
-        environment = {
-            **uv_settings_from_pip(self.variables),
-            **{name: value for name, value in self.variables.items() if name not in _ELSEWHERE},
-            "PIP_NO_INPUT": "1",
-            # uv reads no uv.toml of the project, which the key does not hold: it says whence packages come.
-            "UV_PROJECT": str(self.cache.root),
-            **variables,
-        }
-        with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
-            for line in tree.lines():
-                for secret in secrets:
-                    line = line.replace(secret, "***")
-                self.log(line)
-                last = line.strip() or last
-                no_python = line.strip() if _NO_PYTHON.search(line) else no_python
-            status = tree.returncode
+        with self._uv_cache() as uv_cache:
+            environment = {
+                **uv_settings_from_pip(self.variables),
+                **{name: value for name, value in self.variables.items() if name not in _ELSEWHERE},
+                "PIP_NO_INPUT": "1",
+                # uv reads no uv.toml of the project, which the key does not hold: it says whence packages come.
+                "UV_PROJECT": str(self.cache.root),
+                **uv_cache,
+                **(variables or {}),
+            }
+            with ProcessTree(argv, cwd=cwd or project.root, environment=environment) as tree:
+                for line in tree.lines():
+                    for secret in secrets:
+                        line = line.replace(secret, "***")
+                    self.log(line)
+                    last = line.strip() or last
+                    no_python = line.strip() if _NO_PYTHON.search(line) else no_python
+                status = tree.returncode
         if status == 0:
             return
         name = project.environment_file or project.root
-        if status == NO_SOLUTION and "MLFLOW_PROJECTS_CONDA" in variables:
+        is_builder = "MLFLOW_PROJECTS_CONDA" in (variables or {})
+        if status == NO_SOLUTION and is_builder:
             raise ProjectError(f"{name}: {last}")
         if no_python:
             raise ProjectError(f"{name}: {no_python.strip(' .')}; install that Python, or change the version.")
-        tool = "py-rattler" if "MLFLOW_PROJECTS_CONDA" in environment else " ".join(argv[:3])
+        tool = "py-rattler" if is_builder else " ".join(argv[:3])
         raise StepFailedError(
             f"The environment of {name} cannot be built: {tool} … failed with {last!r}; its output is "
             "in the log above."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,21 +9,20 @@ from mlflow_projects.exceptions import StepFailedError
 from mlflow_projects.project.identity import path_hash, tree_hash
 from mlflow_projects.project.paths import is_folder
 from mlflow_projects.project.python_environment import base_of
-from mlflow_projects.project.requirements_files import local_package, names_files
+from mlflow_projects.project.requirements_files import FIND_LINKS, local_package, names_files
 from mlflow_projects.project.spec import Project
 
 
 def hashes_of(requirements: Sequence[str], constraints: str, project: Project) -> list[str]:
     """Return hashes of the files that lines of requirements name: two projects may each have a ``./pkg``."""
-    base = base_of(project)
-    packages = filter(None, (local_package(line, base) for line in requirements))
-    hashes = {package.path.resolve(): package.hash() for package in packages}
-    rest = [line for line in requirements if names_files([line]) and not local_package(line, base)]
-    rest = [line for line in rest if not line.startswith("-c ")]
-    links = {line: folder for line in rest if (folder := _folder_of_links(line, project))}
-    hashes.update({folder: path_hash(folder) for folder in links.values()})
-    # What only the installer can find: all files of the project count.
-    is_unknown = any(line not in links for line in rest)
+    base, hashes, is_unknown = base_of(project), {}, False  # type: Path, dict[Path, str], bool
+    for line in requirements:
+        if package := local_package(line, base):
+            hashes[package.path.resolve()] = package.hash()
+        elif folder := _folder_of_links(line, project):
+            hashes[folder] = path_hash(folder)
+        elif names_files([line]) and not line.startswith("-c "):
+            is_unknown = True  # what only the installer can find: all files of the project count
     return [constraints, *hashes.values(), *([tree_hash(project.root)] if is_unknown else [])]
 
 
@@ -45,6 +43,6 @@ def check_unchanged(requirements: Sequence[str], hashes: Sequence[str], project:
 
 def _folder_of_links(line: str, project: Project) -> Path | None:
     """Return the folder of archives that a line names with ``-f``, if it is one inside the project."""
-    found = re.fullmatch(r"(?:-f|--find-links)[\s=]*(.+)", line)
+    found = FIND_LINKS.fullmatch(line)
     folder = (base_of(project) / found[1].strip("'\"")).resolve() if found else None
     return folder if folder and is_folder(folder) and project.root.resolve() in folder.parents else None

@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import quoting, shell_syntax
 from mlflow_projects.project.paths import existing_path, local_path_of
+from mlflow_projects.project.shell_misreading import OWN_TEXT
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
 # What MLflow takes as a parameter's key (mlflow.utils.validation).
@@ -115,7 +116,18 @@ def build_command(
     key = f"{project.file}: 'entry_points.{entry_point.name}.command'"
     command = _filled_in(key, entry_point.command, values, parameters.defaults)
     extras = [f"--{shlex.quote(str(k))} {shlex.quote(str(v))}" for k, v in parameters.extra.items()]
-    return " ".join([_without_end(key, command, parameters.extra), *extras]) if extras else command
+    if not extras:
+        return command
+    _check_end(
+        key, _without_end(_judged(key, entry_point.command, command, values, parameters.defaults)), parameters.extra
+    )
+    return " ".join([_without_end(command), *extras])
+
+
+def _judged(key: str, command: str, filled_in: str, values: Mapping[str, str], defaults: Set[str]) -> str:
+    """Return a command with its values, without one name in them that would be a reason to refuse others."""
+    others = {name: value.replace(OWN_TEXT, OWN_TEXT.lower()) for name, value in values.items() if OWN_TEXT in value}
+    return _filled_in(key, command, {**values, **others}, defaults) if others else filled_in
 
 
 def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[str]) -> str:
@@ -135,7 +147,9 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
             marked += text
             continue
         is_changed = bool(spec or conversion)
-        is_trusted = shell_syntax.is_plain(values[field]) or (is_changed and field in defaults)
+        is_trusted = is_changed and field in defaults
+        if shell_syntax.is_plain(values[field]):  # that name, among the author's words, would be read as theirs
+            is_trusted = is_changed or OWN_TEXT not in values[field]
         if is_trusted and not isinstance(values[field], FilledLater):
             marked += text
         elif is_changed:
@@ -254,16 +268,21 @@ def _refusal(key: str, names: str, where: str) -> str:
     )
 
 
-def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
-    """Return a command without what ends its last line, so that more arguments become its own.
-
-    :raises ProjectError: they would not, as after a here-document or a comment
-    """
+def _without_end(command: str) -> str:
+    """Return a command without what ends its last line, so that more arguments become its own."""
     end = command.rstrip()
     if "\n" in command[len(end) :] or (end == command and _is_escaped_after(end)):
         while _is_escaped_after(end) and command[len(end) :][:1] in ("", "\n"):  # a line that goes on nowhere
             end = end[:-1].rstrip()
         command = command[: len(end) + _is_escaped_after(end)]  # a space behind a backslash is a word
+    return command
+
+
+def _check_end(key: str, command: str, extra: Mapping[str, Any]) -> None:
+    """Check that more arguments become a command's own.
+
+    :raises ProjectError: they would not, as after a here-document or a comment, or could become shell
+    """
     try:
         takes_arguments = shell_syntax.takes_arguments(command)
     except shell_syntax.TooComplexError:  # as MLflow, for values that are safe anywhere
@@ -295,7 +314,6 @@ def _without_end(key: str, command: str, extra: Mapping[str, Any]) -> str:
                 f"{key}: the undeclared parameter {name!r} cannot be passed safely at its end, as it stands {error}; "
                 "take letters, digits and @%+=:,./-_ only, or declare it."
             ) from error
-    return command
 
 
 def _is_escaped_after(text: str) -> bool:

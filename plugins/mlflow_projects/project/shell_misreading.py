@@ -14,6 +14,7 @@ from mlflow_projects.project.shell_syntax import BUILTINS, around, is_arithmetic
 if TYPE_CHECKING:
     from tree_sitter import Node
 
+OWN_TEXT = "BASH_COMMAND"
 _CHANGE_WORDS = ("alias", "coproc", "enable")  # what is said behind them may mean something else
 # Where the grammar takes one of these for a program, it has not understood the command ("time [[ … ]]", "! for …").
 _RESERVED = frozenset(
@@ -47,8 +48,8 @@ def why_misread(root: Node, node: Node) -> str:
         at = root.descendant_for_byte_range(*control.span())
         if at is None or not _is_quoted(at):
             return "in a command with control characters"
-    if "BASH_COMMAND" in script:
-        return "in a command that reads 'BASH_COMMAND', its own text"
+    if OWN_TEXT in script:
+        return f"in a command that reads {OWN_TEXT!r}, its own text"
     if _is_behind_sign(root, script, node):
         return "behind a '#'"
     if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):

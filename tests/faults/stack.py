@@ -163,6 +163,7 @@ class Stack(Observed):
             "many",
             "hasty",
             "way_2_again",
+            "tested",
             "random_9",
             "mlflow_projects_janitor",
             "job_deferred",
@@ -338,15 +339,44 @@ class Stack(Observed):
         """Give the MLflow server a disk of 64 MB, where that is allowed."""
         folder = self.home / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
-        if (
-            self.postgresql
-            or os.getuid() != 0
-            or subprocess.run(command, capture_output=True, check=False).returncode
-        ):
+        return not self.postgresql and self._mount(folder, "size=64m", self._resources)
+
+    @staticmethod
+    def _mount(folder: Path, options: str, resources: contextlib.ExitStack) -> bool:
+        """Mount a disk in memory until the resources are closed; return whether that is allowed."""
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
             return False
-        self._resources.callback(subprocess.run, ["umount", "-l", str(folder)], check=False)
+        resources.callback(subprocess.run, ["umount", "-l", str(folder)], check=False)
         return True
+
+    @property
+    def cache(self) -> Path:
+        """The cache's folder."""
+        return self.home / "mlflow_projects_cache"
+
+    @contextlib.contextmanager
+    def cache_without_room(self, options: str = "size=128k") -> Iterator[None]:
+        """Give the cache a small disk during the block; where that is not allowed, close its folder."""
+        self.cache.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.ExitStack() as resources:
+            if not self._mount(self.cache, options, resources):
+                self.cache.chmod(0o500)
+                resources.callback(self.cache.chmod, 0o700)
+            yield
+
+    def cache_read_only(self) -> contextlib.AbstractContextManager[None]:
+        """Let nobody write the cache during the block."""
+        return self.cache_without_room("ro")
+
+    def dags_test(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Return what `airflow dags test` prints, whatever its exit status."""
+        command = [self._airflow(), "dags", "test", dag_id, "--conf", json.dumps(conf)]
+        environment = {**self.environment, **self._database()}
+        ran = subprocess.run(
+            command, env=environment, cwd=self.home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        return ran.stdout
 
     def is_up(self) -> bool:
         """Tell whether API server and scheduler answer well."""

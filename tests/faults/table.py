@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
+import re
 import signal
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from tests.faults.invariants import violations
-from tests.faults.stack import Stack, Way, proxy_down
+from tests.faults.stack import ROOT, Stack, Way, proxy_down
 from tests.faults.verdict import Fault
 from tests.support.flaky import answer, lose_answer, outlast, refuse
 from tests.support.servers import free_port
 
 # These run until they are stopped: nothing waits for their end.
 HANGING = "echo begun; sleep 600; true"
+PROJECTS = ROOT / "tests" / "projects"
 STUBBORN = "trap '' TERM; echo begun; sleep 600 & sleep 600; sleep 600"
 FIRST_TRY_HANGS = "test $AIRFLOW_CTX_TRY_NUMBER != 1 || sleep 600"
 SLOW_ANSWER = 3.0  # seconds
@@ -728,6 +733,65 @@ def _(stack: Stack) -> tuple[str, str]:
     patch_task(stack, "once", run_id, "failed")
     stack.wait(lambda: gone(child), "the end of the hidden child")
     return "once", run_id
+
+
+# --- a cache without room
+
+
+def run_of_archive(stack: Stack) -> tuple[str, str]:
+    """Trigger a step with a retry whose project is a zip file, which must be unpacked in the cache."""
+    archive = stack.home / f"{uuid.uuid4().hex}.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(PROJECTS / "shell" / "MLproject", "MLproject")
+        file.writestr("data", random.Random(1).randbytes(2**20))
+    return run(stack, "again", project=os.path.relpath(archive, PROJECTS))
+
+
+def ends_in_one_sentence(stack: Stack, dag_id: str, run_id: str) -> tuple[str, str]:
+    stack.wait_end(dag_id, run_id)
+    log = stack.task_log(dag_id, run_id)
+    assert re.search(rf"The cache folder {re.escape(str(stack.cache))}\S* cannot be written \(", log), log[-2000:]
+    assert stack.task(dag_id, run_id)["try_number"] == 1, "another try has no more room"
+    return dag_id, run_id
+
+
+@fault("the cache is full", "failed", disturbs=True, unrecorded=True)
+def _(stack: Stack) -> tuple[str, str]:
+    with stack.cache_without_room():
+        return ends_in_one_sentence(stack, *run_of_archive(stack))
+
+
+@fault("the cache cannot be written", "failed", disturbs=True, unrecorded=True)
+def _(stack: Stack) -> tuple[str, str]:
+    with stack.cache_read_only():
+        return ends_in_one_sentence(stack, *run_of_archive(stack))
+
+
+# --- without a scheduler
+
+
+def test_dag(stack: Stack, command: str) -> tuple[str, str]:
+    """Run a DAG as `airflow dags test` does, in a process of its own."""
+    tried = uuid.uuid4().hex
+    said = stack.dags_test("tested", {"command": command, "told": tried})
+    (run_id,) = (
+        found["dag_run_id"]
+        for found in stack.get("/dags/tested/dagRuns?limit=1000")["dag_runs"]
+        if found["conf"].get("told") == tried
+    )
+    untrue = [line for line in said.splitlines() if "janitor" in line or "not found" in line]
+    assert not untrue
+    return "tested", run_id
+
+
+@fault("airflow dags test of a good DAG", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    return test_dag(stack, "true")
+
+
+@fault("airflow dags test of a DAG whose command fails", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    return test_dag(stack, "exit 3")
 
 
 # The new scheduler tries the lost step again although it has no retries (Airflow resets what its executor lost);

@@ -84,6 +84,7 @@ def build(
 
 build("once")
 build("again", step=RETRY)
+build("tested")
 build("gated", gated=True, step={"on_success_callback": wait_until_told})
 # Time-outs that strike when the faults say so: by SIGALRM, as Airflow's own clock does, and by Stack.let_time_out.
 build("limited", step={"execution_timeout": timedelta(hours=1)})

@@ -278,20 +278,20 @@ def test_a_triggerer_that_is_away_gets_its_row_all_the_same(client: MemoryClient
 
 
 @pytest.mark.parametrize(
-    ("trigger", "status"),
+    ("minutes", "trigger", "status"),
     [
-        ({"minutes": 10}, "KILLED"),
-        ({"minutes": 1}, "RUNNING"),
-        ({"minutes": 10, "triggerer_id": 5}, "RUNNING"),
-        ({"minutes": 10, "queue": "of another"}, "RUNNING"),
+        (10, {}, "KILLED"),
+        (1, {}, "RUNNING"),
+        (10, {"triggerer_id": 5}, "RUNNING"),
+        (10, {"queue": "of another"}, "RUNNING"),
     ],
 )
 def test_a_triggerer_that_takes_no_callbacks_is_none(
-    client: MemoryClient, airflow: Airflow, trigger: dict[str, Any], status: str
+    client: MemoryClient, airflow: Airflow, minutes: int, trigger: dict[str, Any], status: str
 ) -> None:
     run = parent(client)
     airflow.triggerer()
-    made = timezone.utcnow() - timedelta(minutes=trigger.pop("minutes"))
+    made = timezone.utcnow() - timedelta(minutes=minutes)
     airflow.add(Trigger, id=1, classpath="of.somebody", kwargs="", created_date=made, **trigger)
     airflow.end(dag_of(), "failed", "timed_out")
     assert client.get_run(run.run_id).status == status

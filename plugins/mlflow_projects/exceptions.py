@@ -54,6 +54,10 @@ class TrackingUnavailableError(TrackingError):
         super().__init__(message, code="TEMPORARILY_UNAVAILABLE")
 
 
+class AnswerTooLargeError(TrackingUnavailableError):
+    """An answer has more bytes or parts than one may have; with a smaller page there may be one."""
+
+
 class TrackingRefusedError(TrackingError):
     """A login, a right or a certificate stands in the way; the same settings will fail again.
 

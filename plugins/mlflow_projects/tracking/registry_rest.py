@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from mlflow_projects.exceptions import TrackingError
+from mlflow_projects.exceptions import AnswerTooLargeError, TrackingError
 from mlflow_projects.tracking.answers import Fields, not_understood
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
 from mlflow_projects.tracking.server import TrackingSettings
@@ -18,7 +18,7 @@ from mlflow_projects.tracking.server import TrackingSettings
 _PAGE = 1000
 # Of one list: a server could name a next page for ever.
 _MOST_PAGES = 1000
-_MOST_ANSWERS = 4  # so many times the largest size of one answer
+_MOST_ANSWERS = 2  # so many times the largest size of one answer
 _LONGEST_TOKEN = 30_000  # of a page; it may have to go into a URL
 
 
@@ -44,14 +44,20 @@ class RestRegistry:
 
         :param key: of a page's items
         :param limit: read no further page once there are so many
-        :param page: how many the server gives at once
+        :param page: how many the server gives at once; fewer, if that is too much for one answer
         """
         request = dict(asked)
         found: list[Fields] = []
         size, tokens = 0, set[str]()
         for _ in range(_MOST_PAGES):
             request["max_results"] = min(page, limit - len(found))
-            answer = self._call(method, path, request)
+            try:
+                answer = self._call(method, path, request)
+            except AnswerTooLargeError:  # as of runs with thousands of long parameters
+                if request["max_results"] == 1:
+                    raise
+                page = max(page // 10, 1)
+                continue
             # An empty list may be left out; but a proxy that says something else in JSON would mean "nothing there".
             if answer.content and not answer.content.keys() & {key, "next_page_token"}:
                 raise answer.error(key, None, "a list")

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from mlflow_projects.exceptions import (
+    AnswerTooLargeError,
     ProjectError,
     TrackingError,
     TrackingRefusedError,
@@ -36,7 +37,7 @@ from mlflow_projects.tracking.client import (
 )
 from mlflow_projects.tracking.refusal import refused_certificate, refused_login
 from mlflow_projects.tracking.registry_rest import RestRegistry
-from mlflow_projects.tracking.retries import TemporaryError, retrying
+from mlflow_projects.tracking.retries import TemporaryError, TooLargeError, retrying
 from mlflow_projects.tracking.server import TrackingSettings
 
 _BATCH = 100  # MLflow takes at most 100 parameters and 100 tags in one request
@@ -195,7 +196,8 @@ class RestClient(RestRegistry):
                 return self._retrying(self._ask, method, path, request)
             return self._ask(method, path, request)
         except TemporaryError as error:
-            raise TrackingUnavailableError(
+            unavailable = AnswerTooLargeError if isinstance(error, TooLargeError) else TrackingUnavailableError
+            raise unavailable(
                 f"The MLflow tracking server at {self.settings.address} cannot be used: {error}. Check that it "
                 "runs and that this worker reaches it (the connection in mlflow_conn_id, or MLFLOW_TRACKING_URI)."
             ) from error
@@ -219,7 +221,7 @@ class RestClient(RestRegistry):
         if answer.is_error:
             raise _refusal(answer)
         if (marks := sum(map(answer.content.count, b"[{,"))) > self.settings.max_bytes // _BYTES_PER_MARK:
-            raise TemporaryError(f"its answer has more than {marks} parts", retries=0)
+            raise TooLargeError(f"its answer has more than {marks} parts")
         content = json_object(answer.content)
         if content is None:  # a proxy's page, while the server is being mended, or a wrong address
             raise TemporaryError("it answers, but not as an MLflow tracking server; is this its address?", retries=2)
@@ -280,7 +282,7 @@ def _whole(answer: httpx.Response, most: int) -> bytes:
         except zlib.error as error:
             raise TemporaryError(f"its answer cannot be unpacked: {error}", retries=2) from error
         if len(body) > most:
-            raise TemporaryError(f"its answer is larger than {most / 2**20:.0f} MB", retries=0)
+            raise TooLargeError(f"its answer is larger than {most / 2**20:.0f} MB")
     return bytes(body)
 
 

@@ -25,6 +25,13 @@ class TemporaryError(PublicError):
         self.retry_after, self.retries = retry_after, retries
 
 
+class TooLargeError(TemporaryError):
+    """An answer is too large, and so would be another to the same question."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retries=0)
+
+
 def retrying(max_retries: int, sleep: Callable[[float], None]) -> tenacity.Retrying:
     """Return what calls a function again as long as it raises :class:`TemporaryError`."""
     return tenacity.Retrying(

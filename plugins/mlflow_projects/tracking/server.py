@@ -52,7 +52,7 @@ class TrackingSettings:
     ui_url: str = ""
     timeout: float = 60.0
     max_retries: int = 7
-    max_bytes: int = 256 * 2**20
+    max_bytes: int = 64 * 2**20  # some 1.2 GB in memory, if somebody means ill
     access: Access = "make"
     extra_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.exceptions import AnswerTooLargeError, ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.connect import connect
 from mlflow_projects.tracking.record import resolve_experiment
 from mlflow_projects.tracking.rest import RestClient
@@ -63,6 +63,18 @@ def test_a_server_that_stays_away_is_named_after_the_retries() -> None:
     with pytest.raises(TrackingUnavailableError, match=r"cannot be used: \[Errno 111\] Connection refused"):
         client.get_run("x")
     assert len(pauses) == 1
+
+
+def test_a_list_that_is_too_large_for_one_answer_is_read_in_smaller_pages(proxy: FlakyProxy) -> None:
+    store = store_of(RestClient(TrackingSettings(uri=proxy.url)))
+    opened = [store.run(model=None).run_id for _ in range(8)]
+    for run_id in opened:
+        store.client.log_batch(run_id, tags={"long": "x" * 4000})
+    asking = RestClient(TrackingSettings(uri=proxy.url, max_bytes=25_000))
+    assert {run.run_id for run in asking.search_runs([store.experiment], "")} == {*opened}
+    assert proxy.requests.count("runs/search") > 8 / 5, "six of them are too large"
+    with pytest.raises(AnswerTooLargeError, match="larger than"):
+        RestClient(TrackingSettings(uri=proxy.url, max_bytes=2_000)).search_runs([store.experiment], "")
 
 
 @pytest.mark.parametrize(

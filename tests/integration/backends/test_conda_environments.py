@@ -125,7 +125,7 @@ def test_packages_of_pip_are_installed_too(cache: Cache, channel: Channel, tmp_p
         assert run(activation, "import own_package; print(own_package.VALUE)") == "4"
     (root / "env" / "more" / "limits.txt").write_text("own-package < 3\n")
     with (
-        pytest.raises(StepFailedError, match="cannot be built"),
+        pytest.raises(ProjectError, match=r"conda\.yaml: .*own-package"),
         builder(cache, tmp_path).activation(load_project(root), "conda"),
     ):
         pass

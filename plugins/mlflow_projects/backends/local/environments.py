@@ -26,6 +26,7 @@ from packaging.specifiers import InvalidSpecifier
 
 from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.conda_channels import CondaSettings
+from mlflow_projects.backends.local.installer_output import InstallerOutput
 from mlflow_projects.backends.local.named_files import check_unchanged, hashes_of
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.python_versions import find_python, found_version, path_without_shims, specifier
@@ -51,7 +52,6 @@ _UV_NAMES = {
 _ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME")
 _NAMED_PATH = re.compile(r"(?P<option>-[cf]|--find-links|--constraint)[\s=]*(?P<path>[^\s].*)")
 NO_SOLUTION = 3  # of the conda builder: an exit status that no retry changes
-_NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter found|Invalid version request")
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class EnvironmentBuilder:
         variables: Mapping[str, str] | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        last = no_python = ""
+        output = InstallerOutput()
         with self._uv_cache() as uv_cache:
             environment = {
                 **uv_settings_from_pip(self.variables),
@@ -281,20 +281,19 @@ class EnvironmentBuilder:
                     for secret in secrets:
                         line = line.replace(secret, "***")
                     self.log(line)
-                    last = line.strip() or last
-                    no_python = line.strip() if _NO_PYTHON.search(line) else no_python
+                    output.take(line)
                 status = tree.returncode
         if status == 0:
             return
         name = project.environment_file or project.root
         is_builder = "MLFLOW_PROJECTS_CONDA" in (variables or {})
         if status == NO_SOLUTION and is_builder:
-            raise ProjectError(f"{name}: {last}")
-        if no_python:
-            raise ProjectError(f"{name}: {no_python.strip(' .')}; install that Python, or change the version.")
+            raise ProjectError(f"{name}: {output.last}")
+        if output.refusal:
+            raise ProjectError(f"{name}: {output.refusal}")
         tool = "py-rattler" if is_builder else " ".join(argv[:3])
         raise StepFailedError(
-            f"The environment of {name} cannot be built: {tool} … failed with {last!r}; its output is "
+            f"The environment of {name} cannot be built: {tool} … failed with {output.last!r}; its output is "
             "in the log above."
         )
 

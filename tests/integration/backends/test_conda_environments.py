@@ -96,11 +96,15 @@ def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, chann
 @pytest.mark.parametrize(("package", "expected"), [
     ("tiny=1", "1.0=0"), ("tiny=2.0=a", "2.0=a"), ("tiny >=1,<2", "1.0=0"), ("needs-tiny", "1.0=0"),
     ("tiny[version='<2']", "1.0=0"), ("chan::tiny", "2.0=b"),
+    ("chan/noarch::tiny <2", "1.0=0"), ("tiny[channel=chan,version='<2']", "1.0=0"),
+    ("tiny[version='<2', channel='chan/noarch']", "1.0=0"), ("defaults::tiny=1.0", "1.0=0"),
 ])  # fmt: skip
 def test_versions_builds_and_channels_of_packages_count(
     package: str, expected: str, cache: Cache, channel: Channel, tmp_path: Path
 ) -> None:
     wanted = project(tmp_path / "project", channels=["chan"], dependencies=["python", package])
+    empty = Channel(tmp_path / "empty", tmp_path / "staging")
+    (tmp_path / ".condarc").write_text(f"default_channels: ['{empty.index()}', '{channel.address}']\n")
     settings = {"conda_channels": f"chan={channel.address}"}
     with builder(cache, tmp_path, **settings).activation(wanted, "conda") as activation:
         assert run(activation, "import tiny; print(tiny.ANSWER)") == expected
@@ -363,3 +367,17 @@ def test_odd_text_is_one_sentence_without_a_retry(
     with pytest.raises(ProjectError, match=words) as caught, builder(cache, tmp_path).activation(wanted, "conda"):
         pass
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_channel_of_the_project_counts_by_its_files(cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    """It is relative to the folder of the file, which may be of one attempt."""
+    folders = set()
+    for name in ("one", "two", "other"):
+        wanted = project(tmp_path / name, channels=["./own", "nodefaults"], dependencies=["hooks", "./own::tiny"])
+        own = shutil.copytree(channel.folder, wanted.root / "own")
+        if name == "other":
+            (own / "noarch" / "more").touch()
+        with builder(cache, tmp_path).activation(wanted, "conda") as activation:
+            assert run(activation, "import tiny; print(tiny.ANSWER)") == "2.0=b"
+            folders.add(activation.folder)
+    assert len(folders) == 2

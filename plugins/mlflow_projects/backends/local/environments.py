@@ -189,7 +189,7 @@ class EnvironmentBuilder:
         program = self.settings.conda_program
         if program:
             program = conda_environment.find_program(program, self.variables.get("PATH"))
-        recipe = conda_environment.Recipe(declared, settings, program)
+        recipe = conda_environment.Recipe(declared, settings, program, file.parent)
         hashes = hashes_of(declared.pip, declared.constraints, project)
         key = _key("conda", recipe.identity(), hashes)
 

@@ -34,6 +34,13 @@ _LOCAL = re.compile(
     r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*)?"
     r"(?:file:(?://(?=/))?)?(?P<path>[^\[;#]+?)(?:\[[^\]]*\])?\s*(?:[;#].*)?"
 )
+# Of a line of its own; pip takes the beginning of one too.
+_OPTIONS = (
+    *("--constraint", "--editable", "--extra-index-url", "--find-links", "--index-url", "--no-binary", "--no-index"),
+    *("--only-binary", "--pre", "--prefer-binary", "--pypi-url", "--require-hashes", "--requirement"),
+    *("--trusted-host", "--use-feature"),
+)
+_OPTION = re.compile(r"--[a-z][a-z-]*(?=[\s=]|$)")
 FIND_LINKS = re.compile(r"(?:-f|--find-links)[\s=]*(.+)")
 # As people write it for a shell: -e ".[dev]".
 _QUOTED = re.compile(r"^(-e\s*|--editable(?:\s+|=))(['\"])(.*?)\2")
@@ -71,8 +78,8 @@ class Expansion:
     def _of(self, folder: Path, file: Path, lines: Sequence[str], including: tuple[Path, ...]) -> tuple[str, ...]:
         found: list[str] = []
         # As an installer joins them, of which an item of YAML may hold many.
-        for line in re.sub(r"\\\r?\n", "", "\n".join(lines)).splitlines():
-            text = _without_comment(line)
+        joined = re.sub(r"\\\r?\n", "", "\n".join(lines)).splitlines()
+        for text in (text for line in joined for text in _options(_without_comment(line))):
             named = _NAMED_FILE.fullmatch(text)
             if named and re.search(r"://|\$\{", named["name"]):
                 named = None  # what only the installer can read stays as it is
@@ -157,6 +164,17 @@ def _unquoted(text: str) -> str:
 
 def _without_comment(line: str) -> str:
     return re.sub(r"(^|\s)#.*", "", line).strip()
+
+
+def _options(text: str) -> list[str]:
+    """Return a line of options as one line for each, by its whole name, as other installers than pip want it."""
+    is_simple = text.startswith("-") and not re.search("['\"]|--(hash|config-s|global-o|install-o)", text)
+    return [_OPTION.sub(_whole, part, 1) for part in (re.split(r"\s+(?=--?[a-z])", text) if is_simple else [text])]
+
+
+def _whole(option: re.Match[str]) -> str:
+    found = [name for name in _OPTIONS if name.startswith(option[0])]
+    return found[0] if option.start() == 0 and len(found) == 1 else option[0]
 
 
 def _names_file(word: str) -> bool:

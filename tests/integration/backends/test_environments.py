@@ -328,3 +328,17 @@ def test_a_cache_inside_of_a_package_is_no_change_of_it(tmp_path: Path) -> None:
     making = EnvironmentBuilder(Cache(wanted.root / "airflow" / "cache"), dict(os.environ), print)
     with making.activation(wanted, "uv") as activation:
         assert activation.folder
+
+
+def test_versions_before_a_release_are_taken_if_a_file_says_so(tmp_path: Path, wheel: Path) -> None:
+    """uv only warns of this option in a file; pip takes it there."""
+    early = wheel.with_name("tiny-2.0a1-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(early, "w") as copy:
+        for member in source.namelist():
+            content = source.read(member).replace(b"tiny-1.0", b"tiny-2.0a1").replace(b"Version: 1.0\n\n", b"")
+            content = content.replace(b"Name: tiny\nVersion: 1.0", b"Name: tiny\nVersion: 2.0a1")
+            copy.writestr(member.replace("1.0", "2.0a1"), content.replace(b"42", b"43"))
+    for option, answered in (("--pre --no-index", "43 "), ("--no-index", "42 ")):
+        wanted = project(tmp_path / "project", f"dependencies: ['{option}', '--find {wheel.parent}', tiny]\n")
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            assert answer(activation).startswith(answered)

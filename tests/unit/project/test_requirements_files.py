@@ -318,6 +318,20 @@ def test_a_packages_hash_is_that_of_its_files(here: Path) -> None:
     assert hashed("./tiny-1.0-py3-none-any.whl") != archive
 
 
+@pytest.mark.parametrize(("line", "read"), [
+    ("--find links", ("--find-links links",)), ("--index=https://h.example/x", ("--index-url=https://h.example/x",)),
+    ("--edit ./pkg", ("--editable ./pkg",)), ("--requirem more.txt", ("tiny",)),
+    ("--const ./more.txt", ("-c more.txt",)), ("-r more.txt -r more.txt", ("tiny", "tiny")),
+    ("--pre --edit ./pkg -f links", ("--pre", "--editable ./pkg", "-f links")), ("--pre", ("--pre",)),
+    ("tiny --hash=sha256:aa --hash=sha256:bb", ("tiny --hash=sha256:aa --hash=sha256:bb",)),
+    ("-e ./pkg --config-settings a=--pre", ("-e ./pkg --config-settings a=--pre",)), ("--e ./pkg", ("--e ./pkg",)),
+    ("-e './a --pre'", ("-e './a --pre'",)), ("tiny --pre", ("tiny --pre",)),
+])  # fmt: skip
+def test_options_are_read_as_pip_reads_them(line: str, read: tuple[str, ...], tmp_path: Path) -> None:
+    """By their beginnings, and several in a line; uv takes neither."""
+    assert declared(tmp_path, line, more="tiny\n").requirements == read
+
+
 @pytest.mark.parametrize("line", [
     "-f https://download.example/whl/torch_stable.html", "--find-links=https://h.example/x", "-fhttps://h.example/x",
     "-e git+https://h.example/pkg#egg=pkg", "--editable=git+ssh://git@h.example/x", "-c https://h.example/c.txt",

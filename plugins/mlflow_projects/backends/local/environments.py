@@ -235,7 +235,9 @@ class EnvironmentBuilder:
             lines.append(line)
         file = folder / "requirements.mlflow-projects.txt"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._run(project, [*install, "-r", str(file)], base)
+        # In a file, uv only warns of it.
+        options = ["--prerelease", "allow"] if "--pre" in lines and Path(install[0]).name == "uv" else []
+        self._run(project, [*install, *options, "-r", str(file)], base)
         file.unlink()
         remove(folder / "sources")
 

@@ -7,13 +7,14 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.identity import path_hash, tree_hash
+from mlflow_projects.project.identity import copy_tree, path_hash, tree_hash
 from mlflow_projects.project.paths import exists, is_file, is_folder
 from mlflow_projects.project.spec import Project
 from mlflow_projects.project.yaml_files import read_bytes
@@ -57,7 +58,7 @@ class Expansion:
     """
 
     def __init__(self, project: Project, base: Path) -> None:
-        self._top = _top(project).resolve()
+        self._top = top_of(project).resolve()
         self._base = base
         self._left = _MAX_REQUIREMENTS
         self._checked: set[tuple[Path, str]] = set()
@@ -192,7 +193,7 @@ def _outside(file: Path, text: str) -> ProjectError:
     )
 
 
-def _top(project: Project) -> Path:
+def top_of(project: Project) -> Path:
     """Return the folder of all that came with a project: what was fetched, or the repository that it is part of."""
     above = (folder for folder in (project.root, *project.root.parents) if exists(folder / ".git"))
     return project.top or next(above, project.root)
@@ -222,10 +223,39 @@ class LocalPackage:
     path: Path
     is_editable: bool
     _line: tuple[str, str]
+    _top: Path
 
     def hash(self) -> str:
         """Return the hash of what is in it."""
-        return tree_hash(self.path) if self.path.is_dir() else path_hash(self.path)
+        if not self.path.is_dir():
+            return path_hash(self.path)
+        return "".join([tree_hash(self.path), *(path_hash(link.resolve()) for link in self._links_out())])
+
+    def copy(self, to: Path) -> Path:
+        """Copy it into a folder; of a link to elsewhere in the project, what it points to. Return the copy's path."""
+        copy = to / self.path.resolve().name
+        if not self.path.is_dir():
+            to.mkdir(parents=True)
+            shutil.copy2(self.path, copy)
+            return copy
+        copy_tree(self.path, copy)
+        for link in self._links_out():
+            place = copy / link.relative_to(self.path)
+            if place.is_symlink():  # not of a file that git ignores
+                place.unlink()
+                (shutil.copytree if link.is_dir() else shutil.copy2)(link.resolve(), place)
+        return copy
+
+    def _links_out(self) -> list[Path]:
+        inside = self.path.resolve()
+        links = [path for path in sorted(self.path.rglob("*")) if path.is_symlink() and exists(path)]
+        ends = [(link, link.resolve()) for link in links]
+        # Not to a folder around it, which would be copied into itself.
+        return [
+            link
+            for link, end in ends
+            if end.is_relative_to(self._top) and not end.is_relative_to(inside) and not inside.is_relative_to(end)
+        ]
 
     def line_for(self, path: Path) -> str:
         """Return the line with another path of the package; its extras and marker stay."""
@@ -236,15 +266,20 @@ class LocalPackage:
         return f"{before}{path if is_plain else path.as_uri()}{behind}"
 
 
-def local_package(line: str, base: Path) -> LocalPackage | None:
-    """Return the package of this machine that a line of requirements names, such as ``-e .`` or ``./pkg[dev]``."""
+def local_package(line: str, base: Path, top: Path | None = None) -> LocalPackage | None:
+    """Return the package of this machine that a line of requirements names, such as ``-e .`` or ``./pkg[dev]``.
+
+    :param base: the folder that the line is relative to
+    :param top: that of all that came with the project; default: ``base``
+    """
     text = _QUOTED.sub(r"\1\3", line.strip())
     if not names_files([text]) or not (found := _LOCAL.fullmatch(text)):
         return None
     path = base / found["path"]
     if not _is_package(path):
         return None
-    return LocalPackage(path, found["editable"] is not None, (text[: found.start("path")], text[found.end("path") :]))
+    line_around = text[: found.start("path")], text[found.end("path") :]
+    return LocalPackage(path, found["editable"] is not None, line_around, (top or base).resolve())
 
 
 def _is_package(path: Path) -> bool:

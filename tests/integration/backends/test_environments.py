@@ -342,3 +342,30 @@ def test_versions_before_a_release_are_taken_if_a_file_says_so(tmp_path: Path, w
         wanted = project(tmp_path / "project", f"dependencies: ['{option}', '--find {wheel.parent}', tiny]\n")
         with builder(tmp_path, []).activation(wanted, "uv") as activation:
             assert answer(activation).startswith(answered)
+
+
+@pytest.mark.parametrize("line", ["./pkg", "-e ./pkg"])
+def test_links_of_a_package_to_elsewhere_in_the_project_are_followed(line: str, tmp_path: Path) -> None:
+    """As pip does, which builds in the project's folder; what they point to counts as if it were in the package."""
+    wanted = project(tmp_path / "project", f"dependencies: ['{line}', --no-index]")
+    package = wanted.root / "pkg"
+    write_package(package, 3)
+    (package / "source.py").rename(wanted.root / "source.py")
+    (package / "source.py").symlink_to("../source.py")
+    (package / "editable").rename(wanted.root / "shared")
+    (package / "editable").symlink_to(wanted.root / "shared")
+    (package / "around").symlink_to("..")
+    (package / "elsewhere").symlink_to("/proc")
+    folders = set()
+    for value in (3, 4):
+        (wanted.root / "source.py").write_text(f"VALUE = {value}")
+        (wanted.root / "shared" / "own_package.py").write_text(f"VALUE = {value}")
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            folders.add(activation.folder)
+            wanted.root.rename(tmp_path / "gone")
+            command = ["python", "-c", "import own_package; print(own_package.VALUE)"]
+            environment = {**os.environ, **activation.variables}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+            assert done.stdout.strip() == str(value), done.stderr
+        (tmp_path / "gone").rename(wanted.root)
+    assert len(folders) == 2

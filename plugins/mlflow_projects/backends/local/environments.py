@@ -34,10 +34,9 @@ from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
 from mlflow_projects.project.conda_file import read_conda_file
-from mlflow_projects.project.identity import copy_tree
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
-from mlflow_projects.project.requirements_files import local_package
+from mlflow_projects.project.requirements_files import local_package, top_of
 from mlflow_projects.project.spec import Project
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
@@ -226,9 +225,9 @@ class EnvironmentBuilder:
         base = base_of(project)
         lines = []
         for number, line in enumerate(requirements):
-            if package := local_package(line, base):
+            if package := local_package(line, base, top_of(project)):
                 to = folder / ("editable" if package.is_editable else "sources") / str(number)
-                line = package.line_for(_copy(package.path, to))
+                line = package.line_for(package.copy(to))
             elif found := _NAMED_PATH.fullmatch(line):  # installers take it relative to the file, which is ours
                 path = base / found["path"].strip("'\"")
                 line = f"{found['option']} {shlex.quote(str(path))}" if exists(path) else line
@@ -333,16 +332,6 @@ def _installer(folder: Path) -> list[str]:
     # uv knows no Python that is older.
     is_old = any((folder / "lib" / f"python{old}").exists() for old in ("2.7", "3.5", "3.6", "3.7"))
     return _pip_install(folder) if is_old else _uv_install(folder)
-
-
-def _copy(package: Path, to: Path) -> Path:
-    copy = to / package.resolve().name
-    if package.is_dir():
-        copy_tree(package, copy)
-    else:
-        to.mkdir(parents=True)
-        shutil.copy2(package, copy)
-    return copy
 
 
 def _describe(folder: Path, project: Project, manager: str) -> None:

@@ -73,7 +73,7 @@ def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, chann
         prefix="/not/ours",
         channels=[channel.address, "nodefaults"],
         dependencies=[f"python={MINOR}", "tiny", "hooks"],
-        variables={"A_NUMBER": 1, "MLFLOW_TRACKING_URI": "http://elsewhere"},
+        variables={"A_NUMBER": 1, "MLFLOW_TRACKING_URI": "http://elsewhere", "PATH": "/elsewhere"},
     )
     with builder(cache, tmp_path, lines).activation(wanted, "conda") as activation:
         said = run(
@@ -89,6 +89,7 @@ def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, chann
     with builder(cache, tmp_path, lines).activation(wanted, "conda"):
         pass
     assert sum("Building the conda" in line for line in lines) == 1
+    assert sum("conda.yaml: 'variables' cannot set MLFLOW_TRACKING_URI, PATH; " in line for line in lines) == 2
     assert [line for line in lines if line.startswith("Solving 3 conda packages from file:")]
     assert "Installed 3 of 3." in lines
 
@@ -344,6 +345,10 @@ def test_a_login_of_a_channel_is_not_left_in_the_environment(channel: Channel, t
         ) as activation:
             assert activation.folder is not None
             (record,) = (activation.folder / "conda-meta").glob("*.json")
+            kept = b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file())
+            assert b"hooks" in kept
+            assert b"p4ss-word" not in kept
+            assert b"t0ken" not in kept
         server.shutdown()
     text = record.read_text()
     assert f"http://***@127.0.0.1:{server.server_port}/t/***/x/" in text

@@ -30,6 +30,7 @@ from mlflow_projects.project.spec import Project
 # How this module starts a program: argv, and variables on top of the builder's own.
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
 _PROGRAMS = ("conda", "mamba", "micromamba")
+_SET_BY_US = ("PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL")
 _LOGIN = re.compile(r"(?<=://)[^/@\"\s]+(?=@)")
 _TOKEN = re.compile(r"(://[^\"\s]*?/t/)[^/\"\s]+")
 _CHANNEL = re.compile(r"(?<=[\[,])\s*channel\s*=\s*(['\"]?)(?P<channel>[^'\",\]]+)\1\s*,?\s*")
@@ -155,7 +156,13 @@ class Recipe:
             variables[name] = self.settings.verify
         for scheme, address in self.settings.proxies.items():
             variables.setdefault(f"{scheme.partition(':')[0]}_proxy".upper(), address)
-        run([sys.executable, str(Path(conda_builder.__file__).parent)], variables)
+        try:
+            run([sys.executable, str(Path(conda_builder.__file__).parent)], variables)
+        finally:  # lists of packages with the channel's address in them: the commands of projects can read these
+            secrets = [secret.encode() for secret in self.secrets()]
+            for file in filter(Path.is_file, (packages / "repodata").rglob("*") if secrets else ()):
+                if any(secret in file.read_bytes() for secret in secrets):
+                    file.unlink()
         for file in (folder / "conda-meta").glob("*.json"):  # where each package came from
             text = _LOGIN.sub("***", file.read_text(encoding="utf-8"))
             file.write_text(_TOKEN.sub(r"\1***", text), encoding="utf-8")
@@ -180,6 +187,11 @@ def _split(package: str) -> tuple[str, str]:
         return "", package
     rest = package[: found.start()] + package[found.end() :]
     return found["channel"].strip(), rest.replace(",]", "]").replace("[]", "")
+
+
+def ignored_variables(declared: CondaFile) -> list[str]:
+    """Return the names of a file's variables that the command does not get."""
+    return [name for name in declared.variables if name in _SET_BY_US or is_withheld(name)]
 
 
 def activation_of(folder: Path, declared: CondaFile, path: str) -> tuple[dict[str, str], str]:

@@ -184,6 +184,8 @@ class EnvironmentBuilder:
         file = project.environment_file
         assert file is not None
         declared = read_conda_file(project)
+        if ignored := conda_environment.ignored_variables(declared):
+            self.log(f"{file}: 'variables' cannot set {', '.join(ignored)}; its environment or the attempt does.")
         settings = CondaSettings.of(self.settings.conda_channels, self.variables)
         program = self.settings.conda_program
         if program:

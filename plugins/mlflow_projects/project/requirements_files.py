@@ -79,8 +79,7 @@ class Expansion:
     def _of(self, folder: Path, file: Path, lines: Sequence[str], including: tuple[Path, ...]) -> tuple[str, ...]:
         found: list[str] = []
         # As an installer joins them, of which an item of YAML may hold many.
-        joined = re.sub(r"\\\r?\n", "", "\n".join(lines)).splitlines()
-        for text in (text for line in joined for text in _options(_without_comment(line))):
+        for text in (text for line in _joined("\n".join(lines)) for text in _options(_without_comment(line))):
             named = _NAMED_FILE.fullmatch(text)
             if named and re.search(r"://|\$\{", named["name"]):
                 named = None  # what only the installer can read stays as it is
@@ -127,7 +126,9 @@ class Expansion:
             raise ProjectError(
                 f"{file}: {text[:100]!r} must be one -r or -c with one file, and nothing else in its line."
             )
-        name = words[1] if len(words) == 2 else re.sub(r"^(-[rc]|--\w+=)", "", words[0])
+        name = words[1] if len(words) == 2 else re.sub(r"^(-[rc]|--\w+=?)", "", words[0])
+        if not name:
+            raise ProjectError(f"{file}: {text!r} names no file; write it behind the option.")
         if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
             return
         if "${" in name or ":" in name or not is_read:
@@ -137,8 +138,7 @@ class Expansion:
         """Refuse a file that did not come with the project, unless it holds requirements and nothing else."""
         if other.resolve().is_relative_to(self._top):
             return
-        lines = re.sub(r"\\\r?\n", " ", content).splitlines()
-        if not all(map(_REQUIREMENT.fullmatch, map(_without_comment, lines))):
+        if not all(map(_REQUIREMENT.fullmatch, map(_without_comment, _joined(content)))):
             raise _outside(file, text)
 
     def _read(self, file: Path, other: Path, depth: int) -> str:
@@ -161,6 +161,19 @@ def _with_path_of(folder: Path, base: Path, text: str) -> str:
 
 def _unquoted(text: str) -> str:
     return text.strip().strip("'\"")
+
+
+def _joined(text: str) -> list[str]:
+    """Return lines, of which a backslash at the end joins two, but not behind a comment of its own line."""
+    joined, begun = [], ""
+    for line in text.splitlines():
+        is_comment = line.lstrip().startswith("#")
+        if line.endswith("\\") and not is_comment:
+            begun += line.rstrip("\\")
+        else:
+            joined.append(f"{begun} {line}" if is_comment else begun + line)
+            begun = ""
+    return [*joined, begun] if begun else joined
 
 
 def _without_comment(line: str) -> str:
@@ -301,7 +314,12 @@ def names_files(requirements: Sequence[str]) -> bool:
 
 
 def _decoded(content: bytes) -> str:
-    """Return a requirements file's text; PowerShell's ``>`` writes UTF-16, with a mark at its beginning."""
+    """Return a requirements file's text; PowerShell's ``>`` writes UTF-16, with a mark at its beginning.
+
+    A comment in the first two lines may name another encoding, as in Python's files.
+
+    :raises ValueError: it is no text of that encoding
+    """
     for mark, encoding in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF16_LE, "utf-16"),
@@ -309,4 +327,8 @@ def _decoded(content: bytes) -> str:
     ):
         if content.startswith(mark):
             return content.decode(encoding)
-    return content.decode()
+    said = re.match(rb"(?:#.*\n)?#.*?coding[:=]\s*([-\w.]+)", content)
+    try:
+        return content.decode(said[1].decode() if said else "utf-8")
+    except (LookupError, UnicodeDecodeError) as error:
+        raise ValueError(f"{error}; save it as UTF-8") from error

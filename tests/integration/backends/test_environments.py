@@ -369,3 +369,11 @@ def test_links_of_a_package_to_elsewhere_in_the_project_are_followed(line: str, 
             assert done.stdout.strip() == str(value), done.stderr
         (tmp_path / "gone").rename(wanted.root)
     assert len(folders) == 2
+
+
+def test_a_path_that_uv_cannot_read_is_one_sentence(tmp_path: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: [./pkg, --no-index]")
+    write_package(wanted.root / "pkg", 3)
+    with pytest.raises(ProjectError, match=r"env\.yaml: '/.*/a#b/.*/pkg' has a path with '#', which uv cannot read"):
+        with builder(tmp_path / "a#b", []).activation(wanted, "uv"):
+            pass

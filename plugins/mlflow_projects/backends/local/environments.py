@@ -224,20 +224,26 @@ class EnvironmentBuilder:
         One to be edited lives as long as its environment, also if the project is the copy of one attempt. And uv
         takes a folder that it has built once as built, whatever is in it now.
         """
-        base = base_of(project)
+        base, is_uv = base_of(project), Path(install[0]).name == "uv"
         lines = []
         for number, line in enumerate(requirements):
+            path = Path()
             if package := local_package(line, base, top_of(project)):
-                to = folder / ("editable" if package.is_editable else "sources") / str(number)
-                line = package.line_for(package.copy(to))
+                path = package.copy(folder / ("editable" if package.is_editable else "sources") / str(number))
+                line = package.line_for(path)
             elif found := _NAMED_PATH.fullmatch(line):  # installers take it relative to the file, which is ours
                 path = base / found["path"].strip("'\"")
                 line = f"{found['option']} {shlex.quote(str(path))}" if exists(path) else line
+            if is_uv and "#" in str(path) and exists(path):
+                raise ProjectError(
+                    f"{project.environment_file}: {line!r} has a path with '#', which uv cannot read; rename the "
+                    "project's folder, or cache_dir in [mlflow_projects]."
+                )
             lines.append(line)
         file = folder / "requirements.mlflow-projects.txt"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         # In a file, uv only warns of it.
-        options = ["--prerelease", "allow"] if "--pre" in lines and Path(install[0]).name == "uv" else []
+        options = ["--prerelease", "allow"] if is_uv and "--pre" in lines else []
         self._run(project, [*install, *options, "-r", str(file)], base)
         file.unlink()
         remove(folder / "sources")

@@ -17,6 +17,7 @@ _NO_USE = re.compile(
 # What stands behind the reason, or is no words at all.
 _NO_REASON = re.compile(r"\s*(hint:|note:|\[notice\]|\[end of output\]|[\W_]*$)", re.IGNORECASE)
 _DRAWN = re.compile(r"[×│╰╭├└─▶]+|\^{2,}")
+_ERROR = re.compile(r"^error:? ?", re.IGNORECASE)
 _MAX = 800  # characters of a sentence's middle
 
 
@@ -33,7 +34,7 @@ class InstallerOutput:
         """Take the next line."""
         self._is_cut_off |= "Retrying (" in line  # pip goes on without an index that it does not reach
         if _NO_PYTHON.search(line):
-            self._python = line.strip().strip(".")
+            self._python = _ERROR.sub("", line.strip()).strip(".")
         if self._reason or _NO_USE.search(line):
             self._reason += _DRAWN.sub("", line).split()
         if not _NO_REASON.match(line):
@@ -46,5 +47,5 @@ class InstallerOutput:
             return f"{self._python}; install that Python, or change the version."
         if not self._reason or self._is_cut_off:
             return ""
-        text = re.sub("(?i)^error:? ", "", public_text(" ".join(self._reason))).strip(".")
+        text = _ERROR.sub("", public_text(" ".join(self._reason))).strip(".")
         return f"{text[:_MAX]}…" if len(text) > _MAX else f"{text}."

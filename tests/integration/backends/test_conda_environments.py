@@ -363,6 +363,7 @@ class _AtToken(SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize(("content", "words"), [
     ({"channels": ["http://[", "nodefaults"], "dependencies": ["tiny"]}, "a channel cannot be used: could not parse"),
+    ({"channels": ["ftp://h.example/x", "nodefaults"], "dependencies": ["tiny"]}, "'ftp' is not a supported scheme"),
     ({"dependencies": ["ti\x1b[31mny"]}, r"'ti\\x1b\[31mny' is no conda package .* 'ti\?\[31mny'"),
 ])  # fmt: skip
 def test_odd_text_is_one_sentence_without_a_retry(

@@ -124,8 +124,8 @@ def test_a_sentence_holds_no_long_item(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [
-    "-r requirements.txt", "-e .", "--pre", "./pkg", "/srv/pkg", "../pkg", "git+https://h.example/x", "uvicorn[standard]",
-    "fastapi[standard]==0.1",
+    "-r requirements.txt", "-e .", "--pre", "./pkg", "/srv/pkg", "../pkg", "git+https://h.example/x",
+    "uvicorn[standard]", "fastapi[standard]==0.1",
 ])  # fmt: skip
 def test_what_only_pip_reads_is_sent_to_its_list(line: str, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=r"'dependencies' holds .*; move it into the list of 'pip:' there\."):

@@ -333,7 +333,8 @@ def test_options_are_read_as_pip_reads_them(line: str, read: tuple[str, ...], tm
 
 
 @pytest.mark.parametrize(("content", "read"), [
-    (b"# a note \\\nsix\n", ("six",)), (b"six \\\n# note \\\n==1.0\n", ("six", "==1.0")), (b"six==1.0\\", ("six==1.0",)),
+    (b"# a note \\\nsix\n", ("six",)), (b"six \\\n# note \\\n==1.0\n", ("six", "==1.0")),
+    (b"six==1.0\\", ("six==1.0",)),
     (b"a\\\r\n==1 # b \\\r\n c\r\nd", ("a==1", "d")), (b"# \\\n # \\\nsix", ("six",)),
     (b"# -*- coding: latin-1 -*-\n# \xe9\nsix\n", ("six",)), (b"#\n# coding=latin-1 \xe9\nsix\n", ("six",)),
 ])  # fmt: skip

@@ -91,9 +91,7 @@ class Recipe:
     @property
     def packages(self) -> list[str]:
         """The packages, with Python for those of pip, as conda adds it too."""
-        names = {
-            re.split(r"[\s=<>!~\[]", _split(package)[1], maxsplit=1)[0] for package in self.declared.packages
-        }
+        names = {re.split(r"[\s=<>!~\[]", _split(package)[1], maxsplit=1)[0] for package in self.declared.packages}
         return [*self.declared.packages, *(["python"] if self.declared.pip and "python" not in names else [])]
 
     @property

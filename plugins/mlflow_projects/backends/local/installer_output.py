@@ -9,8 +9,8 @@ from mlflow_projects.public_uri import public_text
 _NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter found|Invalid version request")
 # Of uv, pip, conda and micromamba. pip says "none" of versions also where an index does not answer.
 _NO_USE = re.compile(
-    r"No solution found when resolving|Couldn't parse requirement|Unexpected '.*', expected|Expected `--hash`, found|Distribution not found at:"
-    r"|Invalid requirement|from versions: (?!none\))|conflicting dependencies|no such option|is not a supported wheel"
+    r"No solution found when resolving|Couldn't parse requirement|Unexpected '.*', expected"
+    r"|Expected `--hash`, found|Distribution not found at:|Invalid requirement|from versions: (?!none\))|conflicting dependencies|no such option|is not a supported wheel"
     r"|mode, (all requirements must have a hash|but they are missing)"
     r"|PackagesNotFoundError|ResolvePackageNotFound|Unsatisfiable|Could not solve for environment specs"
 )

@@ -35,14 +35,17 @@ def main() -> int:
     except rattler.exceptions.InvalidChannelError as error:
         return _fail(f"a channel cannot be used: {_one_line(error)}; correct 'channels'.", NO_SOLUTION)
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {_one_line(error)}")
+        text = _one_line(error)
+        is_final = "is not a supported scheme" in text  # ftp://
+        return _fail(f"{type(error).__name__}: {text}", NO_SOLUTION if is_final else 1)
 
 
 async def _build(rattler: Any, wanted: dict[str, Any]) -> int:
     """Make the environment.
 
-    :param wanted: ``packages`` (each as texts that differ in the channel), ``prefix``, ``cache``, ``verify_tls``, ``tries`` (lists of channels, with their
-        names to show), and whether channels are ``strict``, ``flexible`` or ``disabled``
+    :param wanted: ``packages`` (each as texts that differ in the channel), ``prefix``, ``cache``, ``verify_tls``,
+        ``tries`` (lists of channels, with their names to show), and whether channels are ``strict``, ``flexible`` or
+        ``disabled``
     """
     cache = Path(wanted["cache"])
     config = rattler.Config.from_toml("" if wanted["verify_tls"] else "tls-no-verify = true")

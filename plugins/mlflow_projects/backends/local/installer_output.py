@@ -10,7 +10,8 @@ _NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter 
 # Of uv, pip, conda and micromamba. pip says "none" of versions also where an index does not answer.
 _NO_USE = re.compile(
     r"No solution found when resolving|Couldn't parse requirement|Unexpected '.*', expected"
-    r"|Expected `--hash`, found|Distribution not found at:|Invalid requirement|from versions: (?!none\))|conflicting dependencies|no such option|is not a supported wheel"
+    r"|Expected `--hash`, found|Distribution not found at:|Invalid requirement|from versions: (?!none\))"
+    r"|conflicting dependencies|no such option|is not a supported wheel"
     r"|mode, (all requirements must have a hash|but they are missing)"
     r"|PackagesNotFoundError|ResolvePackageNotFound|Unsatisfiable|Could not solve for environment specs"
 )

@@ -240,9 +240,8 @@ class LocalPackage:
 
     def hash(self) -> str:
         """Return the hash of what is in it."""
-        if not self.path.is_dir():
-            return path_hash(self.path)
-        return "".join([tree_hash(self.path), *(path_hash(link.resolve()) for link in self._links_out())])
+        ends = [link.resolve() for link in self._links_out()] if self.path.is_dir() else []
+        return "".join(tree_hash(path) if path.is_dir() else path_hash(path) for path in (self.path, *ends))
 
     def copy(self, to: Path) -> Path:
         """Copy it into a folder; of a link to elsewhere in the project, what it points to. Return the copy's path."""
@@ -256,12 +255,12 @@ class LocalPackage:
             place = copy / link.relative_to(self.path)
             if place.is_symlink():  # not of a file that git ignores
                 place.unlink()
-                (shutil.copytree if link.is_dir() else shutil.copy2)(link.resolve(), place)
+                (copy_tree if link.is_dir() else shutil.copy2)(link.resolve(), place)
         return copy
 
     def _links_out(self) -> list[Path]:
         inside = self.path.resolve()
-        links = [path for path in sorted(self.path.rglob("*")) if path.is_symlink() and exists(path)]
+        links = [path for path in sorted(self.path.rglob("*")) if path.is_symlink() and (is_file(path) or is_folder(path))]
         ends = [(link, link.resolve()) for link in links]
         # Not to a folder around it, which would be copied into itself.
         return [

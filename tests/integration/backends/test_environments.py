@@ -355,6 +355,10 @@ def test_links_of_a_package_to_elsewhere_in_the_project_are_followed(line: str, 
     (package / "editable").rename(wanted.root / "shared")
     (package / "editable").symlink_to(wanted.root / "shared")
     (package / "around").symlink_to("..")
+    (wanted.root / "data").mkdir()
+    (wanted.root / "data" / "back").symlink_to("../pkg")
+    os.mkfifo(wanted.root / "data" / "pipe")
+    (package / "data").symlink_to("../data")
     (package / "elsewhere").symlink_to("/proc")
     folders = set()
     for value in (3, 4):

@@ -260,8 +260,8 @@ class LocalPackage:
 
     def _links_out(self) -> list[Path]:
         inside = self.path.resolve()
-        links = [path for path in sorted(self.path.rglob("*")) if path.is_symlink() and (is_file(path) or is_folder(path))]
-        ends = [(link, link.resolve()) for link in links]
+        links = [path for path in sorted(self.path.rglob("*")) if path.is_symlink()]
+        ends = [(link, link.resolve()) for link in links if is_file(link) or is_folder(link)]
         # Not to a folder around it, which would be copied into itself.
         return [
             link

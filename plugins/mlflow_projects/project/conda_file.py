@@ -13,6 +13,8 @@ from mlflow_projects.project.requirements_files import Expansion, lines_of
 from mlflow_projects.project.spec import Project
 from mlflow_projects.project.yaml_files import read_yaml
 
+# What only pip reads: an option, a path, an address, a name with extras. A channel (./own::name) may be a path.
+_FOR_PIP = re.compile(r"(?!.*::|.*\.(conda|tar\.bz2)$)(-|\.|/|\w+\+\w+://|[\w.-]+\[[\w\s,.-]*\])")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -51,6 +53,10 @@ def read_conda_file(project: Project) -> CondaFile:
     pip: list[str] = []
     for item in dependencies:
         if isinstance(item, str):
+            if _FOR_PIP.match(item.strip()):
+                raise ProjectError(
+                    f"{file}: 'dependencies' holds {item[:80]!r}; move it into the list of 'pip:' there."
+                )
             packages += [item.strip()] if item.strip() else []
         elif isinstance(item, dict) and set(item) == {"pip"}:
             lines = item["pip"]

@@ -7,13 +7,14 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.identity import path_hash, tree_hash
+from mlflow_projects.project.identity import copy_tree, path_hash, tree_hash
 from mlflow_projects.project.paths import exists, is_file, is_folder
 from mlflow_projects.project.spec import Project
 from mlflow_projects.project.yaml_files import read_bytes
@@ -34,6 +35,13 @@ _LOCAL = re.compile(
     r"(?P<editable>-e\s*|--editable(?:\s+|=))?(?:[\w.-]+\s*(?:\[[^\]]*\])?\s*@\s*)?"
     r"(?:file:(?://(?=/))?)?(?P<path>[^\[;#]+?)(?:\[[^\]]*\])?\s*(?:[;#].*)?"
 )
+# Of a line of its own; pip takes the beginning of one too.
+_OPTIONS = (
+    *("--constraint", "--editable", "--extra-index-url", "--find-links", "--index-url", "--no-binary", "--no-index"),
+    *("--only-binary", "--pre", "--prefer-binary", "--pypi-url", "--require-hashes", "--requirement"),
+    *("--trusted-host", "--use-feature"),
+)
+_OPTION = re.compile(r"--[a-z][a-z-]*(?=[\s=]|$)")
 FIND_LINKS = re.compile(r"(?:-f|--find-links)[\s=]*(.+)")
 # As people write it for a shell: -e ".[dev]".
 _QUOTED = re.compile(r"^(-e\s*|--editable(?:\s+|=))(['\"])(.*?)\2")
@@ -50,7 +58,7 @@ class Expansion:
     """
 
     def __init__(self, project: Project, base: Path) -> None:
-        self._top = _top(project).resolve()
+        self._top = top_of(project).resolve()
         self._base = base
         self._left = _MAX_REQUIREMENTS
         self._checked: set[tuple[Path, str]] = set()
@@ -71,8 +79,7 @@ class Expansion:
     def _of(self, folder: Path, file: Path, lines: Sequence[str], including: tuple[Path, ...]) -> tuple[str, ...]:
         found: list[str] = []
         # As an installer joins them, of which an item of YAML may hold many.
-        for line in re.sub(r"\\\r?\n", "", "\n".join(lines)).splitlines():
-            text = _without_comment(line)
+        for text in (text for line in _joined("\n".join(lines)) for text in _options(_without_comment(line))):
             named = _NAMED_FILE.fullmatch(text)
             if named and re.search(r"://|\$\{", named["name"]):
                 named = None  # what only the installer can read stays as it is
@@ -119,7 +126,9 @@ class Expansion:
             raise ProjectError(
                 f"{file}: {text[:100]!r} must be one -r or -c with one file, and nothing else in its line."
             )
-        name = words[1] if len(words) == 2 else re.sub(r"^(-[rc]|--\w+=)", "", words[0])
+        name = words[1] if len(words) == 2 else re.sub(r"^(-[rc]|--\w+=?)", "", words[0])
+        if not name:
+            raise ProjectError(f"{file}: {text!r} names no file; write it behind the option.")
         if re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]*://", name):
             return
         if "${" in name or ":" in name or not is_read:
@@ -129,8 +138,7 @@ class Expansion:
         """Refuse a file that did not come with the project, unless it holds requirements and nothing else."""
         if other.resolve().is_relative_to(self._top):
             return
-        lines = re.sub(r"\\\r?\n", " ", content).splitlines()
-        if not all(map(_REQUIREMENT.fullmatch, map(_without_comment, lines))):
+        if not all(map(_REQUIREMENT.fullmatch, map(_without_comment, _joined(content)))):
             raise _outside(file, text)
 
     def _read(self, file: Path, other: Path, depth: int) -> str:
@@ -155,8 +163,32 @@ def _unquoted(text: str) -> str:
     return text.strip().strip("'\"")
 
 
+def _joined(text: str) -> list[str]:
+    """Return lines, of which a backslash at the end joins two, but not behind a comment of its own line."""
+    joined, begun = [], ""
+    for line in text.splitlines():
+        is_comment = line.lstrip().startswith("#")
+        if line.endswith("\\") and not is_comment:
+            begun += line.rstrip("\\")
+        else:
+            joined.append(f"{begun} {line}" if is_comment else begun + line)
+            begun = ""
+    return [*joined, begun] if begun else joined
+
+
 def _without_comment(line: str) -> str:
     return re.sub(r"(^|\s)#.*", "", line).strip()
+
+
+def _options(text: str) -> list[str]:
+    """Return a line of options as one line for each, by its whole name, as other installers than pip want it."""
+    is_simple = text.startswith("-") and not re.search("['\"]|--(hash|config-s|global-o|install-o)", text)
+    return [_OPTION.sub(_whole, part, 1) for part in (re.split(r"\s+(?=--?[a-z])", text) if is_simple else [text])]
+
+
+def _whole(option: re.Match[str]) -> str:
+    found = [name for name in _OPTIONS if name.startswith(option[0])]
+    return found[0] if option.start() == 0 and len(found) == 1 else option[0]
 
 
 def _names_file(word: str) -> bool:
@@ -174,7 +206,7 @@ def _outside(file: Path, text: str) -> ProjectError:
     )
 
 
-def _top(project: Project) -> Path:
+def top_of(project: Project) -> Path:
     """Return the folder of all that came with a project: what was fetched, or the repository that it is part of."""
     above = (folder for folder in (project.root, *project.root.parents) if exists(folder / ".git"))
     return project.top or next(above, project.root)
@@ -204,10 +236,38 @@ class LocalPackage:
     path: Path
     is_editable: bool
     _line: tuple[str, str]
+    _top: Path
 
     def hash(self) -> str:
         """Return the hash of what is in it."""
-        return tree_hash(self.path) if self.path.is_dir() else path_hash(self.path)
+        ends = [link.resolve() for link in self._links_out()] if self.path.is_dir() else []
+        return "".join(tree_hash(path) if path.is_dir() else path_hash(path) for path in (self.path, *ends))
+
+    def copy(self, to: Path) -> Path:
+        """Copy it into a folder; of a link to elsewhere in the project, what it points to. Return the copy's path."""
+        copy = to / self.path.resolve().name
+        if not self.path.is_dir():
+            to.mkdir(parents=True)
+            shutil.copy2(self.path, copy)
+            return copy
+        copy_tree(self.path, copy)
+        for link in self._links_out():
+            place = copy / link.relative_to(self.path)
+            if place.is_symlink():  # not of a file that git ignores
+                place.unlink()
+                (copy_tree if link.is_dir() else shutil.copy2)(link.resolve(), place)
+        return copy
+
+    def _links_out(self) -> list[Path]:
+        inside = self.path.resolve()
+        links = [path for path in sorted(self.path.rglob("*")) if path.is_symlink()]
+        ends = [(link, link.resolve()) for link in links if is_file(link) or is_folder(link)]
+        # Not to a folder around it, which would be copied into itself.
+        return [
+            link
+            for link, end in ends
+            if end.is_relative_to(self._top) and not end.is_relative_to(inside) and not inside.is_relative_to(end)
+        ]
 
     def line_for(self, path: Path) -> str:
         """Return the line with another path of the package; its extras and marker stay."""
@@ -218,15 +278,20 @@ class LocalPackage:
         return f"{before}{path if is_plain else path.as_uri()}{behind}"
 
 
-def local_package(line: str, base: Path) -> LocalPackage | None:
-    """Return the package of this machine that a line of requirements names, such as ``-e .`` or ``./pkg[dev]``."""
+def local_package(line: str, base: Path, top: Path | None = None) -> LocalPackage | None:
+    """Return the package of this machine that a line of requirements names, such as ``-e .`` or ``./pkg[dev]``.
+
+    :param base: the folder that the line is relative to
+    :param top: that of all that came with the project; default: ``base``
+    """
     text = _QUOTED.sub(r"\1\3", line.strip())
     if not names_files([text]) or not (found := _LOCAL.fullmatch(text)):
         return None
     path = base / found["path"]
     if not _is_package(path):
         return None
-    return LocalPackage(path, found["editable"] is not None, (text[: found.start("path")], text[found.end("path") :]))
+    line_around = text[: found.start("path")], text[found.end("path") :]
+    return LocalPackage(path, found["editable"] is not None, line_around, (top or base).resolve())
 
 
 def _is_package(path: Path) -> bool:
@@ -248,7 +313,12 @@ def names_files(requirements: Sequence[str]) -> bool:
 
 
 def _decoded(content: bytes) -> str:
-    """Return a requirements file's text; PowerShell's ``>`` writes UTF-16, with a mark at its beginning."""
+    """Return a requirements file's text; PowerShell's ``>`` writes UTF-16, with a mark at its beginning.
+
+    A comment in the first two lines may name another encoding, as in Python's files.
+
+    :raises ValueError: it is no text of that encoding
+    """
     for mark, encoding in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF16_LE, "utf-16"),
@@ -256,4 +326,8 @@ def _decoded(content: bytes) -> str:
     ):
         if content.startswith(mark):
             return content.decode(encoding)
-    return content.decode()
+    said = re.match(rb"(?:#.*\n)?#.*?coding[:=]\s*([-\w.]+)", content)
+    try:
+        return content.decode(said[1].decode() if said else "utf-8")
+    except (LookupError, UnicodeDecodeError) as error:
+        raise ValueError(f"{error}; save it as UTF-8") from error

@@ -73,7 +73,7 @@ def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, chann
         prefix="/not/ours",
         channels=[channel.address, "nodefaults"],
         dependencies=[f"python={MINOR}", "tiny", "hooks"],
-        variables={"A_NUMBER": 1, "MLFLOW_TRACKING_URI": "http://elsewhere"},
+        variables={"A_NUMBER": 1, "MLFLOW_TRACKING_URI": "http://elsewhere", "PATH": "/elsewhere"},
     )
     with builder(cache, tmp_path, lines).activation(wanted, "conda") as activation:
         said = run(
@@ -89,6 +89,7 @@ def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, chann
     with builder(cache, tmp_path, lines).activation(wanted, "conda"):
         pass
     assert sum("Building the conda" in line for line in lines) == 1
+    assert sum("conda.yaml: 'variables' cannot set MLFLOW_TRACKING_URI, PATH; " in line for line in lines) == 2
     assert [line for line in lines if line.startswith("Solving 3 conda packages from file:")]
     assert "Installed 3 of 3." in lines
 
@@ -96,11 +97,15 @@ def test_packages_of_the_channel_are_installed_and_activated(cache: Cache, chann
 @pytest.mark.parametrize(("package", "expected"), [
     ("tiny=1", "1.0=0"), ("tiny=2.0=a", "2.0=a"), ("tiny >=1,<2", "1.0=0"), ("needs-tiny", "1.0=0"),
     ("tiny[version='<2']", "1.0=0"), ("chan::tiny", "2.0=b"),
+    ("chan/noarch::tiny <2", "1.0=0"), ("tiny[channel=chan,version='<2']", "1.0=0"),
+    ("tiny[version='<2', channel='chan/noarch']", "1.0=0"), ("defaults::tiny=1.0", "1.0=0"),
 ])  # fmt: skip
 def test_versions_builds_and_channels_of_packages_count(
     package: str, expected: str, cache: Cache, channel: Channel, tmp_path: Path
 ) -> None:
     wanted = project(tmp_path / "project", channels=["chan"], dependencies=["python", package])
+    empty = Channel(tmp_path / "empty", tmp_path / "staging")
+    (tmp_path / ".condarc").write_text(f"default_channels: ['{empty.index()}', '{channel.address}']\n")
     settings = {"conda_channels": f"chan={channel.address}"}
     with builder(cache, tmp_path, **settings).activation(wanted, "conda") as activation:
         assert run(activation, "import tiny; print(tiny.ANSWER)") == expected
@@ -125,7 +130,7 @@ def test_packages_of_pip_are_installed_too(cache: Cache, channel: Channel, tmp_p
         assert run(activation, "import own_package; print(own_package.VALUE)") == "4"
     (root / "env" / "more" / "limits.txt").write_text("own-package < 3\n")
     with (
-        pytest.raises(StepFailedError, match="cannot be built"),
+        pytest.raises(ProjectError, match=r"conda\.yaml: .*own-package"),
         builder(cache, tmp_path).activation(load_project(root), "conda"),
     ):
         pass
@@ -340,6 +345,10 @@ def test_a_login_of_a_channel_is_not_left_in_the_environment(channel: Channel, t
         ) as activation:
             assert activation.folder is not None
             (record,) = (activation.folder / "conda-meta").glob("*.json")
+            kept = b"".join(file.read_bytes() for file in (tmp_path / "cache").rglob("*") if file.is_file())
+            assert b"hooks" in kept
+            assert b"p4ss-word" not in kept
+            assert b"t0ken" not in kept
         server.shutdown()
     text = record.read_text()
     assert f"http://***@127.0.0.1:{server.server_port}/t/***/x/" in text
@@ -354,6 +363,7 @@ class _AtToken(SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize(("content", "words"), [
     ({"channels": ["http://[", "nodefaults"], "dependencies": ["tiny"]}, "a channel cannot be used: could not parse"),
+    ({"channels": ["ftp://h.example/x", "nodefaults"], "dependencies": ["tiny"]}, "'ftp' is not a supported scheme"),
     ({"dependencies": ["ti\x1b[31mny"]}, r"'ti\\x1b\[31mny' is no conda package .* 'ti\?\[31mny'"),
 ])  # fmt: skip
 def test_odd_text_is_one_sentence_without_a_retry(
@@ -363,3 +373,17 @@ def test_odd_text_is_one_sentence_without_a_retry(
     with pytest.raises(ProjectError, match=words) as caught, builder(cache, tmp_path).activation(wanted, "conda"):
         pass
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_channel_of_the_project_counts_by_its_files(cache: Cache, channel: Channel, tmp_path: Path) -> None:
+    """It is relative to the folder of the file, which may be of one attempt."""
+    folders = set()
+    for name in ("one", "two", "other"):
+        wanted = project(tmp_path / name, channels=["./own", "nodefaults"], dependencies=["hooks", "./own::tiny"])
+        own = shutil.copytree(channel.folder, wanted.root / "own")
+        if name == "other":
+            (own / "noarch" / "more").touch()
+        with builder(cache, tmp_path).activation(wanted, "conda") as activation:
+            assert run(activation, "import tiny; print(tiny.ANSWER)") == "2.0=b"
+            folders.add(activation.folder)
+    assert len(folders) == 2

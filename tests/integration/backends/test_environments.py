@@ -128,7 +128,7 @@ def test_files_that_requirements_name_are_found_from_where_they_are_named(tmp_pa
     for limit in ("tiny==1.0", "tiny<1"):
         (root / "more" / "limits" / "two.txt").write_text(f"{limit}\n")
         for manager in ("uv", "virtualenv"):
-            refused = pytest.raises(StepFailedError, match=r"env\.yaml cannot be built")
+            refused = pytest.raises(ProjectError, match=r"env\.yaml: .* tiny")
             with (
                 refused if limit == "tiny<1" else contextlib.nullcontext(),
                 builder(tmp_path, []).activation(load_project(root), manager) as activation,
@@ -189,7 +189,7 @@ def test_a_failed_build_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     lines: list[str] = []
     wanted = project(tmp_path / "project", "dependencies: ['no-such-package==1', '--no-index']\n")
     with (
-        pytest.raises(StepFailedError, match=r"env\.yaml cannot be built: .*; its output is in the log"),
+        pytest.raises(ProjectError, match=r"env\.yaml: No solution found .*no-such-package==1.* unsatisfiable"),
         builder(tmp_path, lines).activation(wanted, "uv"),
     ):
         pass
@@ -229,7 +229,7 @@ def test_a_project_cannot_say_beside_its_definition_whence_packages_come(tmp_pat
     """Its settings of uv are no part of the key: another project with the same lines would get its packages."""
     wanted = project(tmp_path / "project", "dependencies: [--no-index, tiny]")
     (wanted.root / "uv.toml").write_text(f'[pip]\nfind-links = ["{tmp_path}"]\n')
-    with pytest.raises(StepFailedError), builder(tmp_path, []).activation(wanted, "uv"):
+    with pytest.raises(ProjectError, match="tiny was not found"), builder(tmp_path, []).activation(wanted, "uv"):
         pass
 
 
@@ -328,3 +328,56 @@ def test_a_cache_inside_of_a_package_is_no_change_of_it(tmp_path: Path) -> None:
     making = EnvironmentBuilder(Cache(wanted.root / "airflow" / "cache"), dict(os.environ), print)
     with making.activation(wanted, "uv") as activation:
         assert activation.folder
+
+
+def test_versions_before_a_release_are_taken_if_a_file_says_so(tmp_path: Path, wheel: Path) -> None:
+    """uv only warns of this option in a file; pip takes it there."""
+    early = wheel.with_name("tiny-2.0a1-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(early, "w") as copy:
+        for member in source.namelist():
+            content = source.read(member).replace(b"tiny-1.0", b"tiny-2.0a1").replace(b"Version: 1.0\n\n", b"")
+            content = content.replace(b"Name: tiny\nVersion: 1.0", b"Name: tiny\nVersion: 2.0a1")
+            copy.writestr(member.replace("1.0", "2.0a1"), content.replace(b"42", b"43"))
+    for option, answered in (("--pre --no-index", "43 "), ("--no-index", "42 ")):
+        wanted = project(tmp_path / "project", f"dependencies: ['{option}', '--find {wheel.parent}', tiny]\n")
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            assert answer(activation).startswith(answered)
+
+
+@pytest.mark.parametrize("line", ["./pkg", "-e ./pkg"])
+def test_links_of_a_package_to_elsewhere_in_the_project_are_followed(line: str, tmp_path: Path) -> None:
+    """As pip does, which builds in the project's folder; what they point to counts as if it were in the package."""
+    wanted = project(tmp_path / "project", f"dependencies: ['{line}', --no-index]")
+    package = wanted.root / "pkg"
+    write_package(package, 3)
+    (package / "source.py").rename(wanted.root / "source.py")
+    (package / "source.py").symlink_to("../source.py")
+    (package / "editable").rename(wanted.root / "shared")
+    (package / "editable").symlink_to(wanted.root / "shared")
+    (package / "around").symlink_to("..")
+    (wanted.root / "data").mkdir()
+    (wanted.root / "data" / "back").symlink_to("../pkg")
+    os.mkfifo(wanted.root / "data" / "pipe")
+    (package / "data").symlink_to("../data")
+    (package / "elsewhere").symlink_to("/proc")
+    folders = set()
+    for value in (3, 4):
+        (wanted.root / "source.py").write_text(f"VALUE = {value}")
+        (wanted.root / "shared" / "own_package.py").write_text(f"VALUE = {value}")
+        with builder(tmp_path, []).activation(wanted, "uv") as activation:
+            folders.add(activation.folder)
+            wanted.root.rename(tmp_path / "gone")
+            command = ["python", "-c", "import own_package; print(own_package.VALUE)"]
+            environment = {**os.environ, **activation.variables}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+            assert done.stdout.strip() == str(value), done.stderr
+        (tmp_path / "gone").rename(wanted.root)
+    assert len(folders) == 2
+
+
+def test_a_path_that_uv_cannot_read_is_one_sentence(tmp_path: Path) -> None:
+    wanted = project(tmp_path / "project", "dependencies: [./pkg, --no-index]")
+    write_package(wanted.root / "pkg", 3)
+    with pytest.raises(ProjectError, match=r"env\.yaml: '/.*/a#b/.*/pkg' has a path with '#', which uv cannot read"):
+        with builder(tmp_path / "a#b", []).activation(wanted, "uv"):
+            pass

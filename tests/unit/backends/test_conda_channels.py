@@ -77,7 +77,29 @@ def test_channels_of_single_packages_are_asked_too(home: Path) -> None:
     found = settings(home, custom_channels={"own": "https://h.example"}, channels=["a"])
     assert addresses(found, "x", "nodefaults", more=("own", "x")) == [["x", "https://h.example/own"]]
     assert addresses(found, more=("nvidia",)) == [["a", "nvidia"]]
-    assert addresses(settings(home, "only"), "x", more=("nvidia",)) == [["only", "nvidia"]]
+    assert addresses(found, "x", "nodefaults", more=("own/linux-64", "x/noarch")) == [["x", "https://h.example/own"]]
+    assert addresses(found, "x/linux-64", "x", "nodefaults") == [["x"]]
+    assert addresses(found, "x", "nodefaults", more=("defaults",)) == [["x", "main", "r"]]
+
+
+def test_what_counts_instead_counts_for_single_packages_too(home: Path) -> None:
+    """A company's mirror; what it does not name cannot be reached, or may not."""
+    assert addresses(settings(home, "only"), "x", more=("nvidia", "defaults")) == [["only"]]
+    told = settings(home, "only nvidia=https://m.example/nvidia")
+    assert addresses(told, more=("nvidia/label/x", "y")) == [["only", "https://m.example/nvidia/label/x"]]
+    assert [found.address for found in told.of_package("nvidia")] == ["https://m.example/nvidia"]
+    assert told.of_package("y") == []
+
+
+def test_long_names_of_conda_s_own_channels(home: Path) -> None:
+    assert addresses(settings(home), "pkgs/main", "pkgs/r", "main") == [["main", "r"]]
+    assert settings(home, "main=https://m.example/main").address("pkgs/main") == "https://m.example/main"
+
+
+def test_certificates_that_are_not_there_are_one_sentence(home: Path) -> None:
+    with pytest.raises(ProjectError, match=r"condarc: 'ssl_verify' names '/no/such.pem', which is not there"):
+        settings(home, ssl_verify="/no/such.pem")
+    assert settings(home, ssl_verify=str(home)).verify == str(home)
 
 
 def test_an_alias_stands_before_names_only(home: Path) -> None:
@@ -143,13 +165,14 @@ def test_channel_priority(value: Any, expected: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [
-    (True, True), (False, False), ("/etc/ca.pem", "/etc/ca.pem"), ("~/ca.pem", "HOME/ca.pem"), ("truststore", True),
-    (None, True), ("", True), ("False", False), ("true", True), ("$VERIFY", False), ("${CA}", "/own/ca.pem"),
+    (True, True), (False, False), ("/dev/null", "/dev/null"), ("~/ca.pem", "HOME/ca.pem"), ("truststore", True),
+    (None, True), ("", True), ("False", False), ("true", True), ("$VERIFY", False), ("${CA}", "/dev/zero"),
 ])  # fmt: skip
 def test_certificates(value: Any, expected: bool | str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing said is no reason to trust everybody."""
     monkeypatch.setenv("HOME", str(home))
-    found = settings(home, variables={"VERIFY": "no", "CA": "/own/ca.pem"}, ssl_verify=value).verify
+    (home / "ca.pem").touch()
+    found = settings(home, variables={"VERIFY": "no", "CA": "/dev/zero"}, ssl_verify=value).verify
     assert found == (expected.replace("HOME", str(home)) if isinstance(expected, str) else expected)
     assert isinstance(found, type(expected))
 

@@ -118,7 +118,7 @@ def test_the_option_chooses_the_manager_of_conda_projects(
     ("", ["--env-manager", "conda"], "declares no 'conda_env'; env_manager 'conda' needs it."),
     ("python: 2.99.1", ["--env-manager", "virtualenv"],
      "env.yaml: env_manager 'virtualenv' finds no Python 2.99.1 on this worker; install it (pyenv install 2.99.1)"),
-    ("dependencies: [./missing]", [], "cannot be built"),
+    ("dependencies: [./missing]", [], "env.yaml: Distribution not found at: "),
 ])  # fmt: skip
 def test_what_cannot_be_built_is_one_sentence_and_no_environment(
     content: str, options: list[str], words: str, project: Path, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -121,3 +121,20 @@ def test_a_sentence_holds_no_long_item(tmp_path: Path) -> None:
     with pytest.raises(ProjectError) as caught:
         read(tmp_path, yaml.safe_dump({"dependencies": [{"x" * 50_000: "y"}]}))
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("line", [
+    "-r requirements.txt", "-e .", "--pre", "./pkg", "/srv/pkg", "../pkg", "git+https://h.example/x",
+    "uvicorn[standard]", "fastapi[standard]==0.1",
+])  # fmt: skip
+def test_what_only_pip_reads_is_sent_to_its_list(line: str, tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=r"'dependencies' holds .*; move it into the list of 'pip:' there\."):
+        read(tmp_path, f"dependencies: ['{line}']")
+
+
+@pytest.mark.parametrize("line", [
+    "./own::tiny", "/srv/channel::tiny", "numpy[version='>=1']", "tiny[build=0]", "https://h.example/x-1-0.conda",
+    "/srv/x-1-0.tar.bz2",
+])  # fmt: skip
+def test_what_only_conda_reads_stays(line: str, tmp_path: Path) -> None:
+    assert read(tmp_path, f'dependencies: ["{line}"]').packages == (line,)

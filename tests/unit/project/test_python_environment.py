@@ -53,7 +53,8 @@ def test_a_version_that_is_merged_in_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("dependencies: ['numpy[x]==1']", "'numpy.x.==1' is no package such as 'numpy=1.26'"),
+        ("dependencies: ['numpy[x]==1']", "'numpy.x.==1'; move it into the list of 'pip:' there"),
+        ("dependencies: ['= 1']", "'= 1' is no package such as 'numpy=1.26'"),
         ("dependencies: ['numpy=1.b.c']", "pip has no such version as that of 'numpy=1.b.c'"),
         ("channels: {a: b}", "'channels' must be a list of names or addresses"),
     ],

@@ -318,6 +318,43 @@ def test_a_packages_hash_is_that_of_its_files(here: Path) -> None:
     assert hashed("./tiny-1.0-py3-none-any.whl") != archive
 
 
+@pytest.mark.parametrize(("line", "read"), [
+    ("--find links", ("--find-links links",)), ("--index=https://h.example/x", ("--index-url=https://h.example/x",)),
+    ("--edit ./pkg", ("--editable ./pkg",)), ("--requirem more.txt", ("tiny",)),
+    ("--const ./more.txt", ("-c more.txt",)), ("-r more.txt -r more.txt", ("tiny", "tiny")),
+    ("--pre --edit ./pkg -f links", ("--pre", "--editable ./pkg", "-f links")), ("--pre", ("--pre",)),
+    ("tiny --hash=sha256:aa --hash=sha256:bb", ("tiny --hash=sha256:aa --hash=sha256:bb",)),
+    ("-e ./pkg --config-settings a=--pre", ("-e ./pkg --config-settings a=--pre",)), ("--e ./pkg", ("--e ./pkg",)),
+    ("-e './a --pre'", ("-e './a --pre'",)), ("tiny --pre", ("tiny --pre",)),
+])  # fmt: skip
+def test_options_are_read_as_pip_reads_them(line: str, read: tuple[str, ...], tmp_path: Path) -> None:
+    """By their beginnings, and several in a line; uv takes neither."""
+    assert declared(tmp_path, line, more="tiny\n").requirements == read
+
+
+@pytest.mark.parametrize(("content", "read"), [
+    (b"# a note \\\nsix\n", ("six",)), (b"six \\\n# note \\\n==1.0\n", ("six", "==1.0")),
+    (b"six==1.0\\", ("six==1.0",)),
+    (b"a\\\r\n==1 # b \\\r\n c\r\nd", ("a==1", "d")), (b"# \\\n # \\\nsix", ("six",)),
+    (b"# -*- coding: latin-1 -*-\n# \xe9\nsix\n", ("six",)), (b"#\n# coding=latin-1 \xe9\nsix\n", ("six",)),
+])  # fmt: skip
+def test_lines_are_joined_and_decoded_as_pip_does(content: bytes, read: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(content)
+    assert declared(tmp_path, "-r x.txt").requirements == read
+
+
+@pytest.mark.parametrize(("line", "content", "words"), [
+    ("-r x.txt", b"# \xe9\nsix\n", "'-r x.txt' cannot be read: .* byte 0xe9 .*; save it as UTF-8."),
+    ("-r x.txt", b"# coding: no-such\nsix\n", "unknown encoding: no-such; save it as UTF-8."),
+    ("-r", b"", "'-r' names no file; write it behind the option."),
+    ("--constraint=", b"", "'--constraint=' names no file; write it behind the option."),
+])  # fmt: skip
+def test_what_pip_cannot_read_either_is_one_sentence(line: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(ProjectError, match=words):
+        declared(tmp_path, line)
+
+
 @pytest.mark.parametrize("line", [
     "-f https://download.example/whl/torch_stable.html", "--find-links=https://h.example/x", "-fhttps://h.example/x",
     "-e git+https://h.example/pkg#egg=pkg", "--editable=git+ssh://git@h.example/x", "-c https://h.example/c.txt",

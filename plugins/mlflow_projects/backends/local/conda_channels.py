@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.project.paths import exists
 from mlflow_projects.project.yaml_files import read_yaml
 from mlflow_projects.public_uri import public_uri, secrets_in
 
 # Of conda's own channels "main" is what people use, "r" holds R.
 DEFAULTS = ("main", "r")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# Behind a channel: conda-forge/linux-64. We ask for those of this machine anyway.
+_PLATFORM = re.compile(r"/(?:noarch|(?:linux|osx|win|freebsd|zos|emscripten|wasi)-\w+)/?$")
 _TOKEN = re.compile(r"(?<=/t/)[^/\s]+")
 _CHECKED = ("", "true", "yes", "on", "1", "truststore")
 _PRIORITIES = {
@@ -116,7 +119,7 @@ class CondaSettings:
             lists=lists,
             alias=next(iter(_texts(file, "channel_alias", content.get("channel_alias"))), ""),
             instead=tuple(word for word in words if not re.match(r"[\w./-]+=", word)),
-            verify=_verify(content.get("ssl_verify")),
+            verify=_verify(file, content.get("ssl_verify")),
             priority=_PRIORITIES[priority],
             # Of a scheme; one of a single host would become that of all hosts.
             proxies={
@@ -137,21 +140,26 @@ class CondaSettings:
         :param declared: the file's channels
         :param more: channels of single packages, such as ``nvidia::cuda``
         """
-        if self.instead:
-            return [self._found([*self.instead, *more])]
-        names = [name for name in declared if name != "nodefaults"]
-        if not names:
-            return [self._found([*self.channels, *more])]
-        first = self._found([*names, *more])
-        if "nodefaults" in declared or not (added := [x for x in self._found(self.channels) if x not in first]):
-            return [first]
-        return [first, [*first, *added]]
+        own = [channel for name in more for channel in self.of_package(name)]
+        names = [split_platform(name)[0] for name in declared if name != "nodefaults"]
+        if self.instead or not names:
+            return [_once([*self._found(self.instead or self.channels), *own])]
+        first = _once([*self._found(names), *own])
+        more_than_named = _once([*first, *self._found(self.channels)])
+        return [first] if "nodefaults" in declared or more_than_named == first else [first, more_than_named]
+
+    def of_package(self, name: str) -> list[Channel]:
+        """Return the channels that the one of a single package stands for; none if others count instead."""
+        name = split_platform(name)[0]
+        return [] if self.instead and name.partition("/")[0] not in self.named else self._found([name])
 
     def address(self, name: str) -> str:
         """Return the address of a channel, or the name that py-rattler knows."""
         base, slash, rest = name.partition("/")
         if name in self.named:
             return self.named[name]
+        if (short := name.removeprefix("pkgs/")) in DEFAULTS and short != name:
+            return self.address(short)
         if name in DEFAULTS:  # conda's own alias does not move them either
             return name
         if base in self.named and slash:  # a label
@@ -164,15 +172,33 @@ class CondaSettings:
 
     def _found(self, names: Sequence[str]) -> list[Channel]:
         every = [name for item in names for name in self.lists.get(item, (item,)) if name != "nodefaults"]
-        return [Channel(name, self.address(name)) for name in dict.fromkeys(every)]
+        return _once([Channel(name, self.address(name)) for name in every])
 
 
-def _verify(value: Any) -> bool | str:
-    """Return whether certificates are checked, or the file of who is trusted; nothing said is yes."""
+def _once(channels: list[Channel]) -> list[Channel]:
+    found: dict[str, Channel] = {}
+    for channel in channels:
+        found.setdefault(channel.address.rstrip("/"), channel)
+    return list(found.values())
+
+
+def split_platform(channel: str) -> tuple[str, str]:
+    """Return a channel, and the platform behind it with its slash, or ""."""
+    found = _PLATFORM.search(channel)
+    return (channel[: found.start()], found[0].rstrip("/")) if found else (channel, "")
+
+
+def _verify(file: Path, value: Any) -> bool | str:
+    """Return whether certificates are checked, or the file (or folder) of who is trusted; nothing said is yes."""
     word = str(value).lower()
     if word in ("false", "no", "off", "0"):
         return False
-    return str(Path(value).expanduser()) if isinstance(value, str) and word not in _CHECKED else True
+    if not isinstance(value, str) or word in _CHECKED:
+        return True
+    path = Path(value).expanduser()
+    if not exists(path):
+        raise ProjectError(f"{file}: 'ssl_verify' names {value[:200]!r}, which is not there; correct the path.")
+    return str(path)
 
 
 def _expanded(content: Any, environment: Mapping[str, str]) -> Any:

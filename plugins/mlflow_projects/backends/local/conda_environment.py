@@ -19,17 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.backends.local import conda_builder
-from mlflow_projects.backends.local.conda_channels import DEFAULTS, Channel, CondaSettings
+from mlflow_projects.backends.local.conda_channels import DEFAULTS, Channel, CondaSettings, split_platform
 from mlflow_projects.backends.local.withheld_variables import is_withheld
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.conda_file import CondaFile, read_conda_file
+from mlflow_projects.project.identity import path_hash
+from mlflow_projects.project.paths import is_folder
 from mlflow_projects.project.spec import Project
 
 # How this module starts a program: argv, and variables on top of the builder's own.
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
 _PROGRAMS = ("conda", "mamba", "micromamba")
+_SET_BY_US = ("PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL")
 _LOGIN = re.compile(r"(?<=://)[^/@\"\s]+(?=@)")
 _TOKEN = re.compile(r"(://[^\"\s]*?/t/)[^/\"\s]+")
+_CHANNEL = re.compile(r"(?<=[\[,])\s*channel\s*=\s*(['\"]?)(?P<channel>[^'\",\]]+)\1\s*,?\s*")
 _TERMS = (
     "Channel 'defaults' is Anaconda's: its terms of service apply, which ask larger companies for a licence; "
     "'conda-forge' and [mlflow_projects] conda_channels are ways around it."
@@ -76,29 +80,49 @@ class Recipe:
     """What a conda environment is made from, on this worker.
 
     :param program: conda, mamba or micromamba, or "" for py-rattler
+    :param base: the folder of the file, which channels such as ``./channel`` are relative to
     """
 
     declared: CondaFile
     settings: CondaSettings
     program: str = ""
+    base: Path = Path()
 
     @property
     def packages(self) -> list[str]:
         """The packages, with Python for those of pip, as conda adds it too."""
-        names = {
-            re.split(r"[\s=<>!~\[]", package.rpartition("::")[2], maxsplit=1)[0] for package in self.declared.packages
-        }
+        names = {re.split(r"[\s=<>!~\[]", _split(package)[1], maxsplit=1)[0] for package in self.declared.packages}
         return [*self.declared.packages, *(["python"] if self.declared.pip and "python" not in names else [])]
 
     @property
     def tries(self) -> list[list[Channel]]:
         """Lists of channels, one after the other; those of single packages are the last in each."""
-        more = [package.partition("::")[0] for package in self.declared.packages if "::" in package]
-        return self.settings.tries(self.declared.channels, more)
+        more = [channel for package in self.declared.packages if (channel := _split(package)[0])]
+        return self.settings.tries([*map(self._absolute, self.declared.channels)], [*map(self._absolute, more)])
+
+    @property
+    def _specs(self) -> list[list[str]]:
+        """The packages with the addresses of their channels; several, of which one has it, for ``defaults::name``."""
+        specs = []
+        for package in self.packages:
+            name, rest = _split(package)
+            channels = self.settings.of_package(self._absolute(name)) if name else []
+            platform = split_platform(name)[1]
+            specs.append([f"{channel.address.rstrip('/')}{platform}::{rest}" for channel in channels] or [rest])
+        return specs
+
+    def _absolute(self, channel: str) -> str:
+        is_relative = channel.startswith(("./", "../"))
+        return (self.base / channel).resolve().as_uri() if is_relative else channel.strip()
 
     def identity(self) -> list[Any]:
-        """Return all that an environment is told by, but the files that lines of pip name."""
-        addresses = [[channel.address for channel in channels] for channels in self.tries]
+        """Return all that an environment is told by, but the files that lines of pip name.
+
+        A channel of the project's own is told by its files: its address may be that of one attempt.
+        """
+        folders = {self._absolute(name): self.base / name for name in self.declared.channels}
+        own = {name: path_hash(folder) for name, folder in folders.items() if is_folder(folder / "noarch")}
+        addresses = [[own.get(channel.address, channel.address) for channel in channels] for channels in self.tries]
         return [self.program, self.settings.priority, addresses, self.packages, self.declared.pip]
 
     def secrets(self) -> list[str]:
@@ -112,12 +136,8 @@ class Recipe:
         :param run: starts the helper
         :raises ProjectError: no packages fit together
         """
-        specs = []
-        for package in self.packages:
-            channel, separator, rest = package.partition("::")
-            specs.append(f"{self.settings.address(channel)}::{rest}" if separator else package)
         wanted = {
-            "packages": specs,
+            "packages": self._specs,
             "prefix": str(folder),
             "cache": str(packages),
             "verify_tls": self.settings.verify is not False,
@@ -130,23 +150,46 @@ class Recipe:
         }
         variables = {"MLFLOW_PROJECTS_CONDA": json.dumps(wanted), "PYTHONUNBUFFERED": "1"}
         if isinstance(self.settings.verify, str):
-            variables["SSL_CERT_FILE"] = self.settings.verify
+            name = "SSL_CERT_DIR" if Path(self.settings.verify).is_dir() else "SSL_CERT_FILE"
+            variables[name] = self.settings.verify
         for scheme, address in self.settings.proxies.items():
             variables.setdefault(f"{scheme.partition(':')[0]}_proxy".upper(), address)
-        run([sys.executable, str(Path(conda_builder.__file__).parent)], variables)
+        try:
+            run([sys.executable, str(Path(conda_builder.__file__).parent)], variables)
+        finally:  # lists of packages with the channel's address in them: the commands of projects can read these
+            secrets = [secret.encode() for secret in self.secrets()]
+            for file in filter(Path.is_file, (packages / "repodata").rglob("*") if secrets else ()):
+                if any(secret in file.read_bytes() for secret in secrets):
+                    file.unlink()
         for file in (folder / "conda-meta").glob("*.json"):  # where each package came from
             text = _LOGIN.sub("***", file.read_text(encoding="utf-8"))
             file.write_text(_TOKEN.sub(r"\1***", text), encoding="utf-8")
 
     def create_by_program(self, folder: Path, workspace: Path, run: Run) -> None:
         """Make the environment with the program, from a file without pip's packages, which are installed after it."""
-        channels = list(self.declared.channels)
+        channels, packages = list(self.declared.channels), self.packages
         if self.settings.is_told:
-            channels = [channel.address for channel in self.tries[0]]
+            channels, packages = [channel.address for channel in self.tries[0]], [spec[0] for spec in self._specs]
         file = workspace / "environment.yaml"
-        file.write_text(json.dumps({"channels": channels, "dependencies": self.packages}), encoding="utf-8")
+        file.write_text(json.dumps({"channels": channels, "dependencies": packages}), encoding="utf-8")
         create = ["create", "--yes"] if Path(self.program).name == "micromamba" else ["env", "create"]
         run([self.program, *create, "--quiet", "--prefix", str(folder), "--file", str(file)], {})
+
+
+def _split(package: str) -> tuple[str, str]:
+    """Return the channel of a package (``channel::name``, ``name[channel=x]``) or "", and the rest of it."""
+    channel, separator, rest = package.partition("::")
+    if separator and "[" not in channel:
+        return channel.strip(), rest.strip()
+    if not (found := _CHANNEL.search(package)):
+        return "", package
+    rest = package[: found.start()] + package[found.end() :]
+    return found["channel"].strip(), rest.replace(",]", "]").replace("[]", "")
+
+
+def ignored_variables(declared: CondaFile) -> list[str]:
+    """Return the names of a file's variables that the command does not get."""
+    return [name for name in declared.variables if name in _SET_BY_US or is_withheld(name)]
 
 
 def activation_of(folder: Path, declared: CondaFile, path: str) -> tuple[dict[str, str], str]:

@@ -26,6 +26,7 @@ from packaging.specifiers import InvalidSpecifier
 
 from mlflow_projects.backends.local import conda_environment
 from mlflow_projects.backends.local.conda_channels import CondaSettings
+from mlflow_projects.backends.local.installer_output import InstallerOutput
 from mlflow_projects.backends.local.named_files import check_unchanged, hashes_of
 from mlflow_projects.backends.local.process import ProcessTree
 from mlflow_projects.backends.local.python_versions import find_python, found_version, path_without_shims, specifier
@@ -33,10 +34,9 @@ from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache, remove
 from mlflow_projects.project.conda_file import read_conda_file
-from mlflow_projects.project.identity import copy_tree
 from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
-from mlflow_projects.project.requirements_files import local_package
+from mlflow_projects.project.requirements_files import local_package, top_of
 from mlflow_projects.project.spec import Project
 
 # pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
@@ -51,7 +51,6 @@ _UV_NAMES = {
 _ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME")
 _NAMED_PATH = re.compile(r"(?P<option>-[cf]|--find-links|--constraint)[\s=]*(?P<path>[^\s].*)")
 NO_SOLUTION = 3  # of the conda builder: an exit status that no retry changes
-_NO_PYTHON = re.compile(r"No (download|interpreter) found for|[Nn]o interpreter found|Invalid version request")
 
 
 @dataclass(frozen=True)
@@ -185,11 +184,13 @@ class EnvironmentBuilder:
         file = project.environment_file
         assert file is not None
         declared = read_conda_file(project)
+        if ignored := conda_environment.ignored_variables(declared):
+            self.log(f"{file}: 'variables' cannot set {', '.join(ignored)}; its environment or the attempt does.")
         settings = CondaSettings.of(self.settings.conda_channels, self.variables)
         program = self.settings.conda_program
         if program:
             program = conda_environment.find_program(program, self.variables.get("PATH"))
-        recipe = conda_environment.Recipe(declared, settings, program)
+        recipe = conda_environment.Recipe(declared, settings, program, file.parent)
         hashes = hashes_of(declared.pip, declared.constraints, project)
         key = _key("conda", recipe.identity(), hashes)
 
@@ -223,19 +224,27 @@ class EnvironmentBuilder:
         One to be edited lives as long as its environment, also if the project is the copy of one attempt. And uv
         takes a folder that it has built once as built, whatever is in it now.
         """
-        base = base_of(project)
+        base, is_uv = base_of(project), Path(install[0]).name == "uv"
         lines = []
         for number, line in enumerate(requirements):
-            if package := local_package(line, base):
-                to = folder / ("editable" if package.is_editable else "sources") / str(number)
-                line = package.line_for(_copy(package.path, to))
+            path = Path()
+            if package := local_package(line, base, top_of(project)):
+                path = package.copy(folder / ("editable" if package.is_editable else "sources") / str(number))
+                line = package.line_for(path)
             elif found := _NAMED_PATH.fullmatch(line):  # installers take it relative to the file, which is ours
                 path = base / found["path"].strip("'\"")
                 line = f"{found['option']} {shlex.quote(str(path))}" if exists(path) else line
+            if is_uv and "#" in str(path) and exists(path):
+                raise ProjectError(
+                    f"{project.environment_file}: {line!r} has a path with '#', which uv cannot read; rename the "
+                    "project's folder, or cache_dir in [mlflow_projects]."
+                )
             lines.append(line)
         file = folder / "requirements.mlflow-projects.txt"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._run(project, [*install, "-r", str(file)], base)
+        # In a file, uv only warns of it.
+        options = ["--prerelease", "allow"] if is_uv and "--pre" in lines else []
+        self._run(project, [*install, *options, "-r", str(file)], base)
         file.unlink()
         remove(folder / "sources")
 
@@ -265,7 +274,7 @@ class EnvironmentBuilder:
         variables: Mapping[str, str] | None = None,
         secrets: Sequence[str] = (),
     ) -> None:
-        last = no_python = ""
+        output = InstallerOutput()
         with self._uv_cache() as uv_cache:
             environment = {
                 **uv_settings_from_pip(self.variables),
@@ -281,20 +290,19 @@ class EnvironmentBuilder:
                     for secret in secrets:
                         line = line.replace(secret, "***")
                     self.log(line)
-                    last = line.strip() or last
-                    no_python = line.strip() if _NO_PYTHON.search(line) else no_python
+                    output.take(line)
                 status = tree.returncode
         if status == 0:
             return
         name = project.environment_file or project.root
         is_builder = "MLFLOW_PROJECTS_CONDA" in (variables or {})
         if status == NO_SOLUTION and is_builder:
-            raise ProjectError(f"{name}: {last}")
-        if no_python:
-            raise ProjectError(f"{name}: {no_python.strip(' .')}; install that Python, or change the version.")
+            raise ProjectError(f"{name}: {output.last}")
+        if output.refusal:
+            raise ProjectError(f"{name}: {output.refusal}")
         tool = "py-rattler" if is_builder else " ".join(argv[:3])
         raise StepFailedError(
-            f"The environment of {name} cannot be built: {tool} … failed with {last!r}; its output is "
+            f"The environment of {name} cannot be built: {tool} … failed with {output.last!r}; its output is "
             "in the log above."
         )
 
@@ -332,16 +340,6 @@ def _installer(folder: Path) -> list[str]:
     # uv knows no Python that is older.
     is_old = any((folder / "lib" / f"python{old}").exists() for old in ("2.7", "3.5", "3.6", "3.7"))
     return _pip_install(folder) if is_old else _uv_install(folder)
-
-
-def _copy(package: Path, to: Path) -> Path:
-    copy = to / package.resolve().name
-    if package.is_dir():
-        copy_tree(package, copy)
-    else:
-        to.mkdir(parents=True)
-        shutil.copy2(package, copy)
-    return copy
 
 
 def _describe(folder: Path, project: Project, manager: str) -> None:

@@ -9,7 +9,7 @@ from mlflow_projects.exceptions import StepFailedError
 from mlflow_projects.project.identity import path_hash, tree_hash
 from mlflow_projects.project.paths import is_folder
 from mlflow_projects.project.python_environment import base_of
-from mlflow_projects.project.requirements_files import FIND_LINKS, local_package, names_files
+from mlflow_projects.project.requirements_files import FIND_LINKS, local_package, names_files, top_of
 from mlflow_projects.project.spec import Project
 
 
@@ -17,7 +17,7 @@ def hashes_of(requirements: Sequence[str], constraints: str, project: Project) -
     """Return hashes of the files that lines of requirements name: two projects may each have a ``./pkg``."""
     base, hashes, is_unknown = base_of(project), {}, False  # type: Path, dict[Path, str], bool
     for line in requirements:
-        if package := local_package(line, base):
+        if package := local_package(line, base, top_of(project)):
             hashes[package.path.resolve()] = package.hash()
         elif folder := _folder_of_links(line, project):
             hashes[folder] = path_hash(folder)
@@ -33,7 +33,7 @@ def check_unchanged(requirements: Sequence[str], hashes: Sequence[str], project:
     :raises StepFailedError: somebody changed them meanwhile (git-sync, say)
     """
     base = base_of(project)
-    packages = filter(None, (local_package(line, base) for line in requirements))
+    packages = filter(None, (local_package(line, base, top_of(project)) for line in requirements))
     kept = [package for package in packages if not cache.resolve().is_relative_to(package.path.resolve())]
     if changed := [package.path for package in kept if package.hash() not in hashes]:
         raise StepFailedError(

@@ -21,13 +21,13 @@ _OWN = Version(platform.python_version().rstrip("+"))  # a build between two rel
 
 
 def specifier(wanted: str) -> SpecifierSet:
-    """Return versions as text (``3.10``, ``3.8.*``, ``>=3.8,<3.9``) as a set: ``3.10`` is any 3.10.
+    """Return versions as text (``3.10``, ``3.8.*``, ``>=3.8,<3.9``) as a set: ``3.10`` and ``==3.10`` are any 3.10.
 
     :raises InvalidSpecifier: it is none
     """
     text = wanted.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return SpecifierSet(f"=={text}.*")
+    if found := re.fullmatch(r"(?:==\s*)?(\d+(?:\.\d+)?)", text):
+        return SpecifierSet(f"=={found[1]}.*")
     return SpecifierSet(f"=={text}" if re.match(r"\d", text) else text)
 
 

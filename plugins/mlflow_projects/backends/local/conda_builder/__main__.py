@@ -35,14 +35,17 @@ def main() -> int:
     except rattler.exceptions.InvalidChannelError as error:
         return _fail(f"a channel cannot be used: {_one_line(error)}; correct 'channels'.", NO_SOLUTION)
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {_one_line(error)}")
+        text = _one_line(error)
+        is_final = "is not a supported scheme" in text  # ftp://
+        return _fail(f"{type(error).__name__}: {text}", NO_SOLUTION if is_final else 1)
 
 
 async def _build(rattler: Any, wanted: dict[str, Any]) -> int:
     """Make the environment.
 
-    :param wanted: ``packages``, ``prefix``, ``cache``, ``verify_tls``, ``tries`` (lists of channels, with their
-        names to show), and whether channels are ``strict``, ``flexible`` or ``disabled``
+    :param wanted: ``packages`` (each as texts that differ in the channel), ``prefix``, ``cache``, ``verify_tls``,
+        ``tries`` (lists of channels, with their names to show), and whether channels are ``strict``, ``flexible`` or
+        ``disabled``
     """
     cache = Path(wanted["cache"])
     config = rattler.Config.from_toml("" if wanted["verify_tls"] else "tls-no-verify = true")
@@ -50,9 +53,9 @@ async def _build(rattler: Any, wanted: dict[str, Any]) -> int:
     specs = []
     for package in wanted["packages"]:
         try:
-            specs.append(rattler.MatchSpec(package))
+            specs.append([rattler.MatchSpec(text) for text in package])
         except rattler.exceptions.InvalidMatchSpecError as error:
-            return _fail(f"{package!r} is no conda package such as 'numpy=1.26': {_one_line(error)}.", NO_SOLUTION)
+            return _fail(f"{package[0]!r} is no conda package such as 'numpy=1.26': {_one_line(error)}.", NO_SOLUTION)
     try:
         records = await _solve(rattler, rattler.Gateway(cache_dir=cache / "repodata", client=client), specs, wanted)
     except rattler.exceptions.GatewayError:
@@ -93,7 +96,7 @@ async def _solve(rattler: Any, gateway: Any, specs: list[Any], wanted: dict[str,
             names = {name.normalized for name in await gateway.names(sources, platforms)}
             return await rattler.solve(
                 sources,
-                specs,
+                [await _of_channel(gateway, texts, platforms) for texts in specs],
                 gateway=gateway,
                 virtual_packages=rattler.VirtualPackage.detect(),
                 channel_priority=priority,
@@ -106,6 +109,14 @@ async def _solve(rattler: Any, gateway: Any, specs: list[Any], wanted: dict[str,
             raise (first or error) from error
     assert first is not None
     raise first
+
+
+async def _of_channel(gateway: Any, specs: list[Any], platforms: list[Any]) -> Any:
+    """Return the one whose channel has a package of that name: ``defaults`` is several channels."""
+    for spec in specs[:-1]:
+        if spec.name.normalized in {name.normalized for name in await gateway.names([spec.channel], platforms)}:
+            return spec
+    return specs[-1]
 
 
 class _Reporter:

@@ -9,12 +9,21 @@ import re
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell_syntax import BUILTINS, around, is_arithmetic, statics, text_of, walk, words_behind
+from mlflow_projects.project.shell_syntax import (
+    BUILTINS,
+    around,
+    ends_otherwise,
+    is_arithmetic,
+    statics,
+    text_of,
+    walk,
+    words_behind,
+)
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-OWN_TEXT = "BASH_COMMAND"
+OWN_TEXT = re.compile(r"BASH_(COMMAND|EXECUTION_STRING)|/proc/\S*/cmdline")
 _CHANGE_WORDS = ("alias", "coproc", "enable")  # what is said behind them may mean something else
 # Where the grammar takes one of these for a program, it has not understood the command ("time [[ … ]]", "! for …").
 _RESERVED = frozenset(
@@ -39,6 +48,8 @@ def why_misread(root: Node, node: Node) -> str:
             return f"in a command with {interpreters.program_of(statics(found))!r}"
         if found.type == "command" and _is_misunderstood(found):
             return "in a command that cannot be parsed"
+        if found.type == "command" and _links_input(statics(found)):
+            return "in a command that gives its input another name"
         if found.type.endswith("_redirect") and _has_words_behind(found):
             return "in a command with words behind a redirection"
         if _reads_last_word(found):
@@ -48,13 +59,19 @@ def why_misread(root: Node, node: Node) -> str:
         at = root.descendant_for_byte_range(*control.span())
         if at is None or not _is_quoted(at):
             return "in a command with control characters"
-    if OWN_TEXT in script:
-        return f"in a command that reads {OWN_TEXT!r}, its own text"
+    if ends_otherwise(script):
+        return "in a command with a here-document whose end stands behind a backslash"
+    if own := OWN_TEXT.search(script):
+        return f"in a command that reads {own[0]!r}, its own text"
     if _is_behind_sign(root, script, node):
         return "behind a '#'"
     if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
         return "in a command that goes on in another line in the middle of a word"
     return ""
+
+
+def _links_input(words: interpreters.Words) -> bool:
+    return interpreters.program_of(words) == "ln" and any(re.match(r"/(dev|proc)/", word or "") for word in words)
 
 
 def _reads_last_word(node: Node) -> bool:

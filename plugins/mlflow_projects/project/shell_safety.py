@@ -51,13 +51,26 @@ _SPECIAL = re.compile(
     r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
     r"|OPT(ARG|ERR|IND)|PATH|PIPESTATUS|PROMPT_COMMAND|PS[0-4]|RANDOM|SECONDS|SHELLOPTS|SRANDOM|TMOUT|EPOCH\w+"
     r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON(STARTUP|INSPECT|BREAKPOINT)|PERL\w+|RUBY\w+"
-    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT|\w*FLAGS|CMAKE_ARGS|PYTEST_ADDOPTS|LESSOPEN|LUA_INIT|(PY)?SPARK_\w+"
+    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT|\w*FLAGS|CMAKE_ARGS|PYTEST_ADDOPTS|LESS(OPEN|CLOSE)?|LUA_INIT\w*|(PY)?SPARK_\w+"
+    r"|G?VIMINIT|EXINIT|BROWSER|CC|CXX|CPP|LDSHARED|ELIXIR_ERL_OPTIONS|FZF_DEFAULT_\w+|TF_CLI_ARGS\w*|ANSIBLE_\w+"
+    r"|(SBT|MAVEN|MVN|GRADLE|JVM|KAFKA|CATALINA)_OPTS|(SVN|CVS|BORG)_\w+|\w+_PASSWORD_COMMAND"
     r"|_?(JAVA|JDK|HADOOP|GUNICORN)_\w+"
 )
 _NAME_AND_VALUE = re.compile(r"(?s)(?:.*\W)?[\"']?(\w+)(%%)?[\"']?\+?=")
 _CODE_FILE = re.compile(
-    r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile|\.(bashrc|bash_\w+|profile|zshrc)|\?"
+    r".*\.(py|ipynb|sh|bash|[Rr](md|nw)?|qmd|sql|p[lm]|rb|[cm]?[jt]sx?|jl|lua|mk|cmake|ninja|php|m|gp|tcl|awk|sed|jq|ex|exs"
+    r"|groovy|gradle|java|scala|go|rs|[ch](pp|xx|c|u|h)?|cu|tf|smk|nf|j2|jinja2?)|(GNU)?[Mm]akefile|CMakeLists\.txt|\?"
+    r"|\.(bashrc|bash_\w+|profile|zshrc|vimrc|gdbinit|gitconfig|pythonrc)|(\w+\.)?(Docker|Container|Rake|Snake|Just|just"
+    r"|Proc|Vagrant|Jenkins|Brew)file(\.\w+)?|(docker-)?compose\.ya?ml|package\.json|dvc\.yaml|MLproject|pyproject\.toml"
+    r"|setup\.cfg|tox\.ini|pytest\.ini|sitecustomize.*"
 )
+# They run commands, and templates of some, from files that they find by themselves.
+_BUILDERS = frozenset(
+    (
+        "ansible-playbook", "dvc", "invoke", "just", "nextflow", "nox", "npm", "pnpm", "rake", "snakemake", "tox",
+        "yarn",
+    )
+)  # fmt: skip
 _RENAMES = ("cp", "install", "ln", "mv")
 _MAKE_NAMES = (*_RENAMES, "mkdir", "mktemp", "touch")
 
@@ -126,6 +139,8 @@ def _keeps_word(command: Node, at: int, functions: Container[str], mark: str) ->
     if script and script != mark and (functions or _is_kept(parse(script), mark)):
         return True  # what it calls may be these functions, and what it keeps, the script around it may read
     program = interpreters.program_of(words)
+    if any(_written_by(command)):
+        return True
     if program in functions or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
         return True
     # An argument of the script, or env A=…, docker run --env=A=…, of which a shell behind it reads A.
@@ -271,6 +286,8 @@ def _runs_written(root: Node) -> bool:
             written.update(sources if target in (".", "..") else [target])
     if not written:
         return False
+    if any(_program(found) in _BUILDERS for script in scripts for found in commands_in(script)):
+        return True
     nodes = [found for script in scripts for found in walk(script)]
     commands = [statics(found) for found in nodes if found.type == "command"]
     readers = [text_of(found) for found in nodes if found.type in ("redirected_statement", "pipeline")
@@ -304,7 +321,7 @@ def _runs_any_file(words: interpreters.Words) -> bool:
 
 def _written_by(statement: Node) -> Iterator[str]:
     """Yield the names of the files to which a statement writes, without their folders; "?" if not known."""
-    if statement.type not in ("redirected_statement", "pipeline", "function_definition"):
+    if statement.type not in ("redirected_statement", "pipeline", "function_definition", "command"):
         return
     for found in walk(statement):
         if writes_file(found):
@@ -312,8 +329,23 @@ def _written_by(statement: Node) -> Iterator[str]:
                 name = interpreters.name_of(static(destination)) or "?"
                 if name != "null":  # /dev/null
                     yield name
-        elif found.type == "command" and _program(found) in ("tee", "sort"):  # sort -o
-            yield from (interpreters.name_of(word) or "?" for word in statics(found)[1:] if (word or "x")[0] != "-")
+        elif found.type == "command":
+            yield from _written_by_program(_program(found), statics(found)[1:])
+
+
+def _written_by_program(program: str, words: interpreters.Words) -> Iterator[str]:
+    """Yield the names of the files to which a program writes what it is given."""
+    if program in ("tee", "sort", "uniq", "pandoc"):
+        names = (re.sub(r"-\w*o|--output=|-.*", "", word or "?", count=1) for word in words)
+        yield from (interpreters.name_of(name) for name in names if name)
+    elif program in _RENAMES and any(re.match(r"/dev/|/proc/", word or "") for word in words):
+        yield interpreters.name_of(words[-1]) or "?"
+    elif re.fullmatch(r"[gm]?awk|g?sed", program):  # print > "file", s/a/b/w file
+        for word in words:
+            yield from map(interpreters.name_of, re.findall(r"[>w]\s*\"?([\w./-]+)", word or ""))
+    elif program == "find":  # -fprintf file "text"
+        yield from (interpreters.name_of(name) or "?" for option, name in itertools.pairwise(words)
+                    if (option or "").startswith(("-fprint", "-fls")))  # fmt: skip
 
 
 def _program(command: Node) -> str:

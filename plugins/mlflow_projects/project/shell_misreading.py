@@ -13,17 +13,20 @@ from mlflow_projects.project.shell_syntax import (
     BUILTINS,
     around,
     ends_otherwise,
+    functions_in,
     is_arithmetic,
     statics,
     text_of,
     walk,
     words_behind,
+    words_of,
 )
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
 OWN_TEXT = re.compile(r"BASH_(COMMAND|EXECUTION_STRING)|/proc/\S*/cmdline")
+_OWN = (".", "[", "cd", "eval", "printf", "pushd", "source", "test", "trap")
 _CHANGE_WORDS = ("alias", "coproc", "enable")  # what is said behind them may mean something else
 # Where the grammar takes one of these for a program, it has not understood the command ("time [[ … ]]", "! for …").
 _RESERVED = frozenset(
@@ -46,8 +49,11 @@ def why_misread(root: Node, node: Node) -> str:
             return "in a command with $'…', which not every shell reads"
         if found.type == "command" and interpreters.program_of(statics(found)) in _CHANGE_WORDS:
             return f"in a command with {interpreters.program_of(statics(found))!r}"
-        if found.type == "command" and _is_misunderstood(found):
+        is_word = found.type == "file_descriptor" and not re.fullmatch(r"\d+|\{\w+\}", text_of(found))  # "-a2>f"
+        if is_word or (found.type == "command" and _is_misunderstood(found)):
             return "in a command that cannot be parsed"
+        if found.type == "command" and _may_be_own(found):
+            return "in a command that may be one of the shell's own"
         if found.type == "command" and _links_input(statics(found)):
             return "in a command that gives its input another name"
         if found.type.endswith("_redirect") and _has_words_behind(found):
@@ -125,6 +131,16 @@ def _is_misunderstood(command: Node) -> bool:
             own[1] is None or own[1] == "[" or own[1] in _RESERVED or "=" in own[1] or "[" in own[1]
         )
     return bool(own) and own[0] in _RESERVED
+
+
+def _may_be_own(command: Node) -> bool:
+    """Tell whether a command may be one of bash's own, as its first word holds variables that may be empty."""
+    words = words_of(command)
+    if not words or statics(command)[0] is not None:
+        return False
+    rest = re.sub(r"\$(\w+|\{[^}]*\}|\([^)]*\)|[@*#?$!-])|`[^`]*`|[\"']", "", text_of(words[0]))
+    name = rest or next(iter(statics(command)[1:]), None) or ""
+    return name in BUILTINS or name in _OWN or name in interpreters.READ_WORDS or (name in functions_in(command))
 
 
 def _has_words_behind(redirect: Node) -> bool:

@@ -221,6 +221,12 @@ def may_be_code(words: Words, at: int) -> bool:
     return any(at in _code_of(tuple(words), start) for start in _positions(words))
 
 
+def starts_nothing(words: Words, at: int) -> bool:
+    """Tell whether a word is code of awk or jq that starts no shell, so that its ``$`` is a name of its own."""
+    name, code = program_of(words), words[at] or "|"
+    return name == "jq" or (bool(re.fullmatch("[gm]?awk", name)) and not re.search(r"system|[|@]", code))
+
+
 def hands_on_code(words: Words, at: int) -> bool:
     """Tell whether a word is code of a program that stands among the words of another (``./enter.sh bash -c …``)."""
     return any(at in _code_of(tuple(words), start) for start in range(at))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
@@ -28,6 +28,7 @@ from mlflow_projects.project.shell_syntax import (
     is_literal_body,
     is_read_twice,
     parse,
+    root_of,
     runs_input,
     static,
     statics,
@@ -56,6 +57,8 @@ _SPECIAL = re.compile(
     r"|(SBT|MAVEN|MVN|GRADLE|JVM|KAFKA|CATALINA)_OPTS|(SVN|CVS|BORG)_\w+|\w+_PASSWORD_COMMAND"
     r"|_?(JAVA|JDK|HADOOP|GUNICORN)_\w+"
 )
+# Those that read a name as its variable's number.
+_NUMBER = re.compile(r"EPOCH\w+|HISTCMD|LINENO|OPTIND|RANDOM|SECONDS|SRANDOM")
 _NAME_AND_VALUE = re.compile(r"(?s)(?:.*\W)?[\"']?(\w+)(%%)?[\"']?\+?=")
 _CODE_FILE = re.compile(
     r".*\.(py|ipynb|sh|bash|[Rr](md|nw)?|qmd|sql|p[lm]|rb|[cm]?[jt]sx?|jl|lua|mk|cmake|ninja|php|m|gp|tcl|awk|sed|jq|ex|exs"
@@ -94,7 +97,7 @@ def is_misused(command: Node, at: int) -> bool:
     if program == "printf":
         return at == first or (words[first] or "-v").startswith("-v")
     if program in ("test", "["):
-        return any(word in OF_NAMES for word in words) or (len(words) == first + 2 and words[first] is None)
+        return any(word in OF_NAMES for word in words) or (at > first and words[at - 1] is None)
     return program in BUILTINS
 
 
@@ -133,7 +136,7 @@ def _is_kept(root: Node, mark: str) -> bool:
     return False
 
 
-def _keeps_word(command: Node, at: int, functions: Container[str], mark: str) -> bool:
+def _keeps_word(command: Node, at: int, functions: Collection[str], mark: str) -> bool:
     words = statics(command)
     script = words[at] if interpreters.is_script(words, at) else None
     if script and script != mark and (functions or _is_kept(parse(script), mark)):
@@ -141,7 +144,8 @@ def _keeps_word(command: Node, at: int, functions: Container[str], mark: str) ->
     program = interpreters.program_of(words)
     if any(_written_by(command)):
         return True
-    if program in functions or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
+    started = map(interpreters.name_of, words[: interpreters.program_index(words) + 1])  # "timeout" may be a function
+    if not set(started).isdisjoint(functions) or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
         return True
     # An argument of the script, or env A=…, docker run --env=A=…, of which a shell behind it reads A.
     shells = [i for i, word in enumerate(words) if interpreters.SHELL.fullmatch(interpreters.name_of(word))]
@@ -187,6 +191,8 @@ def _is_plain(node: Node, functions: Container[str]) -> bool:
         if name is None or name.type != "variable_name":
             return False
         values = node.children_by_field_name("value")
+        if _NUMBER.fullmatch(text_of(name)) and not all((static(value) or "x").isdecimal() for value in values):
+            return False
         is_known = kind == "variable_assignment" and all(MARK not in (static(value) or MARK) for value in values)
         return is_known or not _SPECIAL.fullmatch(text_of(name))
     if kind == "file_redirect" and is_read_twice(node):
@@ -202,7 +208,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
     program = interpreters.program_of(words)
     if not words:
         return True
-    if words[0] is None or not program or interpreters.may_be_made(words):
+    if words[0] is None or any(map(_may_be_words, walk(nodes[0]))) or not program or interpreters.may_be_made(words):
         return False
     if program in BUILTINS and program not in functions and not (program == "set" and None not in words):
         return False
@@ -225,7 +231,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         if named and at and MARK in (word or MARK) and (named[2] or _SPECIAL.fullmatch(named[1])):
             return False
         # Code of a program that is not known to be none, which may read what is exported.
-        is_code = not is_data or interpreters.may_be_code(words, at)
+        is_code = not is_data or (interpreters.may_be_code(words, at) and not interpreters.starts_nothing(words, at))
         if at and "$" in (word or "") and is_code and not interpreters.is_script(words, at):
             return False
         if at and interpreters.is_script(words, at):
@@ -258,6 +264,23 @@ def _is_split(node: Node) -> bool:
     """Tell whether the shell makes words of a node: it is expanded outside of quotes."""
     is_expanded = node.type in ("simple_expansion", "expansion", "command_substitution")
     return is_expanded and not (node.parent is not None and node.parent.type == "string")
+
+
+def _may_be_words(node: Node) -> bool:
+    """Tell whether the shell may make words of a node, of which the first would be the command (``$DIR/run``)."""
+    name = re.fullmatch(r"\$\{?(\w+)\}?", text_of(node))
+    return _is_split(node) and not (name and _is_from_outside(node, name[1]))
+
+
+def _is_from_outside(node: Node, name: str) -> bool:
+    """Tell whether a script leaves a variable as it was when it began."""
+    if not re.match(r"[A-Za-z]", name) or name in ("PWD", "OLDPWD") or _SPECIAL.fullmatch(name):
+        return False
+    setters = ("variable_assignment", "for_statement", "declaration_command")
+    for found in walk(root_of(node)):
+        if found.type == "variable_name" and text_of(found) == name and next(around(found)).type in setters:
+            return False
+    return True
 
 
 def _has_input(command: Node) -> bool:

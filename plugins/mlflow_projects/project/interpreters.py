@@ -35,8 +35,7 @@ READ_WORDS = frozenset(
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
         "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine", "csh", "tcsh", "fish",
         "sg", "pwsh", "powershell", "scp", "sftp", "rsh", "clush", "dsh", "pssh", "entr", "rsync",
-        "dvc", "honcho", "just", "rake", "invoke", "npm", "snakemake",
-        "nextflow",
+        "dvc", "honcho", "just", "rake", "invoke", "npm", "snakemake", "nextflow",
     )
 )  # fmt: skip
 # What they are given is data to them, apart from the options below.

@@ -204,7 +204,8 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     own = words[at]
     is_whole = own == mark
     is_substitution = inner.type in ("command_substitution", "process_substitution")
-    if own is None and at <= interpreters.program_index(words) and re.search(r"[$`]", text_of(inner)):
+    is_known = own is not None and (own[:2] != "?/" or text_of(inner).startswith('"'))
+    if not is_known and at <= interpreters.program_index(words) and re.search(r"[$`]", text_of(inner)):
         raise PlaceError("in words that become a command")
     if is_substitution and interpreters.opens_program(words, at):
         raise PlaceError("in words that become a command")

@@ -54,6 +54,8 @@ def why_misread(root: Node, node: Node) -> str:
             return "in a command that cannot be parsed"
         if found.type == "command" and _may_be_own(found):
             return "in a command that may be one of the shell's own"
+        if found.type == "command" and _makes_functions(statics(found)):
+            return "in a command with functions that 'eval' makes"
         if found.type == "command" and _links_input(statics(found)):
             return "in a command that gives its input another name"
         if found.type.endswith("_redirect") and _has_words_behind(found):
@@ -74,6 +76,12 @@ def why_misread(root: Node, node: Node) -> str:
     if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
         return "in a command that goes on in another line in the middle of a word"
     return ""
+
+
+def _makes_functions(words: interpreters.Words) -> bool:
+    return interpreters.program_of(words) == "eval" and any(
+        re.search(r"\(\s*\)|function", word or "") for word in words
+    )
 
 
 def _links_input(words: interpreters.Words) -> bool:
@@ -139,6 +147,8 @@ def _may_be_own(command: Node) -> bool:
     if not words or statics(command)[0] is not None:
         return False
     rest = re.sub(r"\$(\w+|\{[^}]*\}|\([^)]*\)|[@*#?$!-])|`[^`]*`|[\"']", "", text_of(words[0]))
+    if not rest and functions_in(command):
+        return True
     name = rest or next(iter(statics(command)[1:]), None) or ""
     return name in BUILTINS or name in _OWN or name in interpreters.READ_WORDS or (name in functions_in(command))
 

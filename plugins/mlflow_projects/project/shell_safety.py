@@ -28,7 +28,6 @@ from mlflow_projects.project.shell_syntax import (
     is_literal_body,
     is_read_twice,
     parse,
-    root_of,
     runs_input,
     static,
     statics,
@@ -208,7 +207,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
     program = interpreters.program_of(words)
     if not words:
         return True
-    if words[0] is None or any(map(_may_be_words, walk(nodes[0]))) or not program or interpreters.may_be_made(words):
+    if words[0] is None or any(map(_is_split, walk(nodes[0]))) or not program or interpreters.may_be_made(words):
         return False
     if program in BUILTINS and program not in functions and not (program == "set" and None not in words):
         return False
@@ -221,7 +220,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         return False
     if program in ("test", "[") and any(map(_is_split, nodes)):
         return False
-    if program == "xargs" or "xargs" in words:
+    if program == "xargs" or "xargs" in words or (program == "printf" and any(map(_NUMBER.search, map(str, words)))):
         return False
     if _has_input(command) and interpreters.runs_input(words, functions):
         return False
@@ -264,23 +263,6 @@ def _is_split(node: Node) -> bool:
     """Tell whether the shell makes words of a node: it is expanded outside of quotes."""
     is_expanded = node.type in ("simple_expansion", "expansion", "command_substitution")
     return is_expanded and not (node.parent is not None and node.parent.type == "string")
-
-
-def _may_be_words(node: Node) -> bool:
-    """Tell whether the shell may make words of a node, of which the first would be the command (``$DIR/run``)."""
-    name = re.fullmatch(r"\$\{?(\w+)\}?", text_of(node))
-    return _is_split(node) and not (name and _is_from_outside(node, name[1]))
-
-
-def _is_from_outside(node: Node, name: str) -> bool:
-    """Tell whether a script leaves a variable as it was when it began."""
-    if not re.match(r"[A-Za-z]", name) or name in ("PWD", "OLDPWD") or _SPECIAL.fullmatch(name):
-        return False
-    setters = ("variable_assignment", "for_statement", "declaration_command")
-    for found in walk(root_of(node)):
-        if found.type == "variable_name" and text_of(found) == name and next(around(found)).type in setters:
-            return False
-    return True
 
 
 def _has_input(command: Node) -> bool:

@@ -146,7 +146,7 @@ def _may_be_own(command: Node) -> bool:
     words = words_of(command)
     if not words or statics(command)[0] is not None:
         return False
-    rest = re.sub(r"\$(\w+|\{[^}]*\}|\([^)]*\)|[@*#?$!-])|`[^`]*`|[\"']", "", text_of(words[0]))
+    rest = re.sub(r"\$(\d|[A-Za-z_]\w*|\{[^}]*\}|\([^)]*\)|[@*#?$!-])|`[^`]*`|[\"']", "", text_of(words[0]))
     if not rest and functions_in(command):
         return True
     name = rest or next(iter(statics(command)[1:]), None) or ""

@@ -443,6 +443,7 @@ GUARDED = {
     "a file that find writes": 'find . -fprintf run "{x}"; bash run',
     "a file behind what looks like a number": "./show -np2>&1{x}",
     "the arguments behind nothing": 'set --; $@set -- "{x}"; for a; do eval "$a"; done',
+    "the arguments behind no argument": '$1set -- "{x}"; for a; do eval "$a"; done',
     "a test behind nothing": "$A test -v {x}; test$A -v {x}; $A command test -v {x}",
     "code of awk that reads a variable": """export A="{x}"; awk 'BEGIN {{ system("eval \\"$A\\"") }}'""",
     "a function in a launcher's name": "uv() {{ shift; $@; }}; uv run {x}; uv run {x}.py",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 SCRIPT_FILE = re.compile(r".*\.(pl|pm|rb|[cm]?js|ts|[rR]|jl|lua|php|m|gp)", re.DOTALL)
 
@@ -16,23 +16,39 @@ class Interpreter:
     :param code: letters of the options after which code follows
     :param file: letters of the options after which the name of a file with code follows
     :param other: letters of the options after which anything else follows
+    :param flags: letters of other options, which may stand before such a letter in one word
+    :param values: how many words follow a long option that is none of code, if any do
     :param takes_first: whether its first word that is no option is code, unless an option gave it
     """
 
     code: str
     file: str = ""
     other: str = ""
+    flags: str = ""
+    values: Mapping[str, int] = field(default_factory=dict)
     takes_first: bool = False
 
 
 INTERPRETERS = {
-    re.compile(r"(perl|ruby|node|nodejs|lua|luajit|julia|R|Rscript)[\d.]*"): Interpreter("eEp"),
+    re.compile(r"perl[\d.]*"): Interpreter("eEpFMm:"),  # -d:Name
+    re.compile(r"(ruby|node|nodejs|lua|luajit|julia|R|Rscript)[\d.]*"): Interpreter("eEp"),
     re.compile(r"php[\d.]*"): Interpreter("rBREd"),
     re.compile(r"octave[\w.-]*|gnuplot|matlab"): Interpreter("erh"),  # matlab -r, -batch
-    re.compile(r"[jxy]q"): Interpreter("e", file="f", takes_first=True),
-    re.compile(r"[gmn]?awk"): Interpreter("e", file="fE", other="Fvil", takes_first=True),
-    re.compile(r"g?sed"): Interpreter("e", file="f", other="l", takes_first=True),
-}
+    re.compile(r"[jxy]q"): Interpreter(
+        "", file="f", other="L", takes_first=True, flags="a-zA-Z", values={
+            "arg": 2, "argjson": 2, "slurpfile": 2, "rawfile": 2, "argfile": 2, "indent": 1, "library-path": 1,
+        },
+    ),
+    re.compile(r"[gmn]?awk"): Interpreter(
+        "e", file="fE", other="FvilW", takes_first=True, flags="bcChIkMnNOPrsStVuz", values={
+            "assign": 1, "field-separator": 1, "include": 1, "load": 1, "file": 1,
+        },
+    ),
+    re.compile(r"g?sed"): Interpreter(
+        "e", file="f", other="l", takes_first=True, flags="nErsuzb", values={"line-length": 1, "file": 1},
+    ),
+}  # fmt: skip
+_LONG = r"--(e[a-z]*|print|source|import|loader|test-reporter|run|process-\w+|define)\b"
 
 
 def interpreter(name: str) -> Interpreter | None:
@@ -52,9 +68,9 @@ def is_loop(name: str, words: Sequence[str | None], start: int) -> bool:
 def code_indexes(interpreter: Interpreter, words: Sequence[str | None]) -> Iterator[int]:
     """Yield which of the words after such a program's name are code."""
     # sed and awk: flags without a value first; "-i.temp" has one.
-    flags = "[nErsuzb]*" if interpreter.takes_first else r"(?!-)[\w.]*"
-    code = re.compile(rf"-{flags}[{interpreter.code}]|--(e[a-z]*|print|source)\b")
-    others = re.compile(rf"-{flags.rstrip('*')}*?[{interpreter.file + interpreter.other or '-'}]")
+    flags = f"[{interpreter.flags}]" if interpreter.flags else r"(?!-)[\w.]"
+    code = re.compile(rf"-{flags}*[{interpreter.code}]|{_LONG}" if interpreter.code else r"(?!)")
+    others = re.compile(rf"-{flags}*?[{interpreter.file + interpreter.other or '-'}]")
     is_given, index = not interpreter.takes_first, 0
     while index < len(words):
         word = words[index]
@@ -69,6 +85,9 @@ def code_indexes(interpreter: Interpreter, words: Sequence[str | None]) -> Itera
         elif found := others.match(word):
             is_given = is_given or found[0][-1] in interpreter.file
             index += found.end() == len(word)
+        elif word.startswith("--") and word != "--":
+            counts = (count for name, count in interpreter.values.items() if name.startswith(word[2:]))
+            index += max(counts, default=0)
         elif not word.startswith("-") or word == "-":
             if not is_given:
                 yield index

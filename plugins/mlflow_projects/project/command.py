@@ -126,7 +126,7 @@ def build_command(
 
 def _judged(key: str, command: str, filled_in: str, values: Mapping[str, str], defaults: Set[str]) -> str:
     """Return a command with its values, without one name in them that would be a reason to refuse others."""
-    others = {name: value.replace(OWN_TEXT, OWN_TEXT.lower()) for name, value in values.items() if OWN_TEXT in value}
+    others = {name: OWN_TEXT.sub("x", value) for name, value in values.items() if OWN_TEXT.search(value)}
     return _filled_in(key, command, {**values, **others}, defaults) if others else filled_in
 
 
@@ -149,7 +149,7 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
         is_changed = bool(spec or conversion)
         is_trusted = is_changed and field in defaults
         if shell_syntax.is_plain(values[field]):  # that name, among the author's words, would be read as theirs
-            is_trusted = is_changed or OWN_TEXT not in values[field]
+            is_trusted = is_changed or not OWN_TEXT.search(values[field])
         if is_trusted and not isinstance(values[field], FilledLater):
             marked += text
         elif is_changed:

@@ -34,8 +34,8 @@ READ_WORDS = frozenset(
         "eval", "ssh", "su", "runuser", "script", "watch", "parallel", "at", "batch", "tmux", "screen", "let",
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
         "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine", "csh", "tcsh", "fish",
-        "sg", "pwsh", "powershell", "scp", "rsync", "dvc", "honcho", "just", "rake", "invoke", "npm", "snakemake",
-        "nextflow",
+        "sg", "pwsh", "powershell", "scp", "sftp", "rsh", "clush", "dsh", "pssh", "entr", "rsync",
+        "dvc", "honcho", "just", "rake", "invoke", "npm", "snakemake", "nextflow",
     )
 )  # fmt: skip
 # What they are given is data to them, apart from the options below.
@@ -53,6 +53,7 @@ _TAKE_DATA = frozenset(
 # They take what they read as data, though their words are names.
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
+_ELSEWHERE = r"-H|--(hostfile|launcher|force_multi)"  # of deepspeed, which then goes through ssh
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
 # They start Python, or what their words say; in front of a file of Python at least.
 _START = (
@@ -64,17 +65,46 @@ _MODULES = (
     *_START, *_LAUNCHERS, "coverage", "debugpy", "dotenv", "dvc", "honcho", "invoke", "jupyter", "pip", "pipx",
 )  # fmt: skip
 _INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)|(-f|--[\w-]+=)-")
+
+
+def _long(*names: str) -> str:
+    """Return a pattern of long options, which their programs take shortened too."""
+    shortened = ("(".join(name) + ")?" * (len(name) - 1) for name in names)
+    return rf"--({'|'.join(shortened)})(?==|\Z)"
+
+
 # They give what follows some of their options to a shell.
 _RUN_OPTIONS = {
     "find": r"-(exec|ok)(dir)?$",
-    "tar": r"-[a-zA-Z]*I|--(use-compress-program|to-command|checkpoint-action|(info|new-volume)-script|rsh-command)",
-    "git": r"-[cux]|--(exec|upload-pack|receive-pack)",
+    "tar": r"-[a-zA-Z]*[IF]|" + _long(
+        "use-compress-program", "to-command", "checkpoint-action", "info-script", "new-volume-script", "rsh-command",
+        "rmt-command",
+    ),
+    "git": r"-[cuxO]|ext::|foreach\Z|--\w+-filter|" + _long(
+        "exec", "upload-pack", "receive-pack", "open-files-in-pager", "extcmd", "config", "sendmail-cmd",
+    ),
     "flock": r"-c|--command",
-    "env": r"-[a-zA-Z0]*S|--split-string",
-    "split": r"--filter",
-    "sort": r"--compress-program",
-    "zip": r"-TT|--unzip-command",
+    "env": r"-[a-zA-Z0]*S|" + _long("split-string"),
+    "split": _long("filter"),
+    "sort": _long("compress-program"),
+    "zip": r"-\w*TT|" + _long("unzip-command"),
+}  # fmt: skip
+# The same of programs whose other options are data.
+_CODE_OPTIONS = {
+    "java": r"-XX:(On|Flags)",
+    "spark-submit": r"--driver-java-options|.*JavaOptions",
+    "gunicorn": r"[^-].*\(",
+    "less": r"[-+]",
+    "strace": r"-o|--output",
 }
+# They take code from any of their words.
+_TAKE_CODE = re.compile(
+    r"ansible[\w-]*|dc|emacs(client)?|(g|r)?(vi|vim|view|vimdiff)|nvim|ex|gdb|lftp|lldb|m4|nc|ncat|netcat|socat"
+)
+# The same, before the name of a file.
+_TAKE_FIRST_CODE = re.compile(
+    r"bun|clisp|deno|elixir|erl|expect|ghc|groovy|guile|iex|ocaml|racket|raku|sbcl|scala|swipl|tclsh|ts-node|tsx|wish"
+)
 
 
 def name_of(word: str | None) -> str:
@@ -190,6 +220,12 @@ def may_be_code(words: Words, at: int) -> bool:
     return any(at in _code_of(tuple(words), start) for start in _positions(words))
 
 
+def starts_nothing(words: Words, at: int) -> bool:
+    """Tell whether a word is code of awk or jq that starts no shell, so that its ``$`` is a name of its own."""
+    name, code = program_of(words), words[at] or "|"
+    return name == "jq" or (bool(re.fullmatch("[gm]?awk", name)) and not re.search(r"system|[|@]", code))
+
+
 def hands_on_code(words: Words, at: int) -> bool:
     """Tell whether a word is code of a program that stands among the words of another (``./enter.sh bash -c …``)."""
     return any(at in _code_of(tuple(words), start) for start in range(at))
@@ -210,6 +246,8 @@ def reads_words(words: Words, at: int) -> bool:
     if first == at:
         return False
     names = [name_of(words[start]) for start in _positions(words) if start < at]
+    if "deepspeed" in names and any(re.match(_ELSEWHERE, word or "") for word in words[:at]):
+        return True
     return bool({*READ_WORDS, "trap"} & set(names))
 
 
@@ -258,6 +296,8 @@ def takes_data(words: Words, functions: Container[str] = ()) -> bool:
     first = program_index(words)
     word, rest = (words[first], words[first + 1 :]) if first < len(words) else (None, ())
     name = name_of(word)
+    if name == "aws" and not {"s3", "s3api"} & set(rest):  # "aws ssm send-command" is a shell elsewhere
+        return False
     if word is None or name in functions or name in (*_TAKE_DATA, *_START):
         return word is not None
     if SHELL.fullmatch(name):
@@ -356,7 +396,12 @@ def _code_of(words: tuple[str | None, ...], start: int) -> frozenset[int]:
 
 def _code_indexes(name: str, words: Words) -> Iterator[int]:
     """Yield which of the words after a program's name may be code."""
-    if options := _RUN_OPTIONS.get(name):
+    if _TAKE_CODE.fullmatch(name) or (name == "tar" and re.match(r"[a-zA-Z]*[IF]", (words or [""])[0] or "")):
+        yield from range(len(words))
+    elif _TAKE_FIRST_CODE.fullmatch(name):
+        files = (index for index, word in enumerate(words) if re.fullmatch(r"[^-+].*\.\w+", word or ""))
+        yield from range(next(files, len(words)))
+    elif options := _RUN_OPTIONS.get(name) or _CODE_OPTIONS.get(name):
         for index, word in enumerate(words):
             if found := re.match(options, word or ""):
                 yield index

@@ -204,14 +204,19 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
     own = words[at]
     is_whole = own == mark
     is_substitution = inner.type in ("command_substitution", "process_substitution")
-    if own is None and at <= interpreters.program_index(words) and re.search(r"[$`]", text_of(inner)):
+    is_known = own is not None and (own[:2] != "?/" or text_of(inner).startswith('"'))
+    if not is_known and at <= interpreters.program_index(words) and re.search(r"[$`]", text_of(inner)):
         raise PlaceError("in words that become a command")
     if is_substitution and interpreters.opens_program(words, at):
         raise PlaceError("in words that become a command")
     if at == 0:
         return place
     if interpreters.is_script(words, at):  # a value that is the script itself is what the author wants to be run
-        return place if is_whole else _in_script(place, own, mark)
+        if is_whole:
+            return place
+        inside = _in_script(place, own, mark)
+        is_found = "find" in map(interpreters.name_of, words)
+        return Place(functools.partial(_no_found_name, inside)) if is_found else inside
     if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
     if is_whole and at < interpreters.program_index(words):
@@ -315,6 +320,12 @@ def _no_option(place: Place, value: str) -> str:
 def _no_setting(place: Place, value: str) -> str:
     if "=" in value or value.startswith("-"):
         raise PlaceError("where it would be a setting or an option of the program's start")
+    return place.write(value)
+
+
+def _no_found_name(place: Place, value: str) -> str:
+    if "{}" in value:
+        raise PlaceError("where find writes a file's name instead of {}")
     return place.write(value)
 
 

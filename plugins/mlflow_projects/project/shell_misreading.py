@@ -9,12 +9,24 @@ import re
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
-from mlflow_projects.project.shell_syntax import BUILTINS, around, is_arithmetic, statics, text_of, walk, words_behind
+from mlflow_projects.project.shell_syntax import (
+    BUILTINS,
+    around,
+    ends_otherwise,
+    functions_in,
+    is_arithmetic,
+    statics,
+    text_of,
+    walk,
+    words_behind,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-OWN_TEXT = "BASH_COMMAND"
+OWN_TEXT = re.compile(r"BASH_(COMMAND|EXECUTION_STRING)|/proc/\S*/cmdline")
+_OWN = (".", "[", "cd", "eval", "printf", "pushd", "source", "test", "trap")
 _CHANGE_WORDS = ("alias", "coproc", "enable")  # what is said behind them may mean something else
 # Where the grammar takes one of these for a program, it has not understood the command ("time [[ … ]]", "! for …").
 _RESERVED = frozenset(
@@ -37,8 +49,15 @@ def why_misread(root: Node, node: Node) -> str:
             return "in a command with $'…', which not every shell reads"
         if found.type == "command" and interpreters.program_of(statics(found)) in _CHANGE_WORDS:
             return f"in a command with {interpreters.program_of(statics(found))!r}"
-        if found.type == "command" and _is_misunderstood(found):
+        is_word = found.type == "file_descriptor" and not re.fullmatch(r"\d+|\{\w+\}", text_of(found))  # "-a2>f"
+        if is_word or (found.type == "command" and _is_misunderstood(found)):
             return "in a command that cannot be parsed"
+        if found.type == "command" and _may_be_own(found):
+            return "in a command that may be one of the shell's own"
+        if found.type == "command" and _makes_functions(statics(found)):
+            return "in a command with functions that 'eval' makes"
+        if found.type == "command" and _links_input(statics(found)):
+            return "in a command that gives its input another name"
         if found.type.endswith("_redirect") and _has_words_behind(found):
             return "in a command with words behind a redirection"
         if _reads_last_word(found):
@@ -48,13 +67,25 @@ def why_misread(root: Node, node: Node) -> str:
         at = root.descendant_for_byte_range(*control.span())
         if at is None or not _is_quoted(at):
             return "in a command with control characters"
-    if OWN_TEXT in script:
-        return f"in a command that reads {OWN_TEXT!r}, its own text"
+    if ends_otherwise(script):
+        return "in a command with a here-document whose end stands behind a backslash"
+    if own := OWN_TEXT.search(script):
+        return f"in a command that reads {own[0]!r}, its own text"
     if _is_behind_sign(root, script, node):
         return "behind a '#'"
     if any(_is_in_token(root, script, found.start()) for found in re.finditer(r"\\\n", script)):
         return "in a command that goes on in another line in the middle of a word"
     return ""
+
+
+def _makes_functions(words: interpreters.Words) -> bool:
+    return interpreters.program_of(words) == "eval" and any(
+        re.search(r"\(\s*\)|function", word or "") for word in words
+    )
+
+
+def _links_input(words: interpreters.Words) -> bool:
+    return interpreters.program_of(words) == "ln" and any(re.match(r"/(dev|proc)/", word or "") for word in words)
 
 
 def _reads_last_word(node: Node) -> bool:
@@ -108,6 +139,18 @@ def _is_misunderstood(command: Node) -> bool:
             own[1] is None or own[1] == "[" or own[1] in _RESERVED or "=" in own[1] or "[" in own[1]
         )
     return bool(own) and own[0] in _RESERVED
+
+
+def _may_be_own(command: Node) -> bool:
+    """Tell whether a command may be one of bash's own, as its first word holds variables that may be empty."""
+    words = words_of(command)
+    if not words or statics(command)[0] is not None:
+        return False
+    rest = re.sub(r"\$(\d|[A-Za-z_]\w*|\{[^}]*\}|\([^)]*\)|[@*#?$!-])|`[^`]*`|[\"']", "", text_of(words[0]))
+    if not rest and functions_in(command):
+        return True
+    name = rest or next(iter(statics(command)[1:]), None) or ""
+    return name in BUILTINS or name in _OWN or name in interpreters.READ_WORDS or (name in functions_in(command))
 
 
 def _has_words_behind(redirect: Node) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
@@ -51,13 +51,28 @@ _SPECIAL = re.compile(
     r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
     r"|OPT(ARG|ERR|IND)|PATH|PIPESTATUS|PROMPT_COMMAND|PS[0-4]|RANDOM|SECONDS|SHELLOPTS|SRANDOM|TMOUT|EPOCH\w+"
     r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON(STARTUP|INSPECT|BREAKPOINT)|PERL\w+|RUBY\w+"
-    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT|\w*FLAGS|CMAKE_ARGS|PYTEST_ADDOPTS|LESSOPEN|LUA_INIT|(PY)?SPARK_\w+"
+    r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT|\w*FLAGS|CMAKE_ARGS|PYTEST_ADDOPTS|LESS(OPEN|CLOSE)?|LUA_INIT\w*|(PY)?SPARK_\w+"
+    r"|G?VIMINIT|EXINIT|BROWSER|CC|CXX|CPP|LDSHARED|ELIXIR_ERL_OPTIONS|FZF_DEFAULT_\w+|TF_CLI_ARGS\w*|ANSIBLE_\w+"
+    r"|(SBT|MAVEN|MVN|GRADLE|JVM|KAFKA|CATALINA)_OPTS|(SVN|CVS|BORG)_\w+|\w+_PASSWORD_COMMAND"
     r"|_?(JAVA|JDK|HADOOP|GUNICORN)_\w+"
 )
+# Those that read a name as its variable's number.
+_NUMBER = re.compile(r"EPOCH\w+|HISTCMD|LINENO|OPTIND|RANDOM|SECONDS|SRANDOM")
 _NAME_AND_VALUE = re.compile(r"(?s)(?:.*\W)?[\"']?(\w+)(%%)?[\"']?\+?=")
 _CODE_FILE = re.compile(
-    r".*\.(py|sh|bash|R|r|sql|pl|rb|js|jl|lua|mk)|(GNU)?[Mm]akefile|\.(bashrc|bash_\w+|profile|zshrc)|\?"
+    r".*\.(py|ipynb|sh|bash|[Rr](md|nw)?|qmd|sql|p[lm]|rb|[cm]?[jt]sx?|jl|lua|mk|cmake|ninja|php|m|gp|tcl|awk|sed|jq|ex|exs"
+    r"|groovy|gradle|java|scala|go|rs|[ch](pp|xx|c|u|h)?|cu|tf|smk|nf|j2|jinja2?)|(GNU)?[Mm]akefile|CMakeLists\.txt|\?"
+    r"|\.(bashrc|bash_\w+|profile|zshrc|vimrc|gdbinit|gitconfig|pythonrc)|(\w+\.)?(Docker|Container|Rake|Snake|Just|just"
+    r"|Proc|Vagrant|Jenkins|Brew)file(\.\w+)?|(docker-)?compose\.ya?ml|package\.json|dvc\.yaml|MLproject|pyproject\.toml"
+    r"|setup\.cfg|tox\.ini|pytest\.ini|sitecustomize.*"
 )
+# They run commands, and templates of some, from files that they find by themselves.
+_BUILDERS = frozenset(
+    (
+        "ansible-playbook", "dvc", "invoke", "just", "nextflow", "nox", "npm", "pnpm", "rake", "snakemake", "tox",
+        "yarn",
+    )
+)  # fmt: skip
 _RENAMES = ("cp", "install", "ln", "mv")
 _MAKE_NAMES = (*_RENAMES, "mkdir", "mktemp", "touch")
 
@@ -81,7 +96,7 @@ def is_misused(command: Node, at: int) -> bool:
     if program == "printf":
         return at == first or (words[first] or "-v").startswith("-v")
     if program in ("test", "["):
-        return any(word in OF_NAMES for word in words) or (len(words) == first + 2 and words[first] is None)
+        return any(word in OF_NAMES for word in words) or (at > first and words[at - 1] is None)
     return program in BUILTINS
 
 
@@ -120,13 +135,16 @@ def _is_kept(root: Node, mark: str) -> bool:
     return False
 
 
-def _keeps_word(command: Node, at: int, functions: Container[str], mark: str) -> bool:
+def _keeps_word(command: Node, at: int, functions: Collection[str], mark: str) -> bool:
     words = statics(command)
     script = words[at] if interpreters.is_script(words, at) else None
     if script and script != mark and (functions or _is_kept(parse(script), mark)):
         return True  # what it calls may be these functions, and what it keeps, the script around it may read
     program = interpreters.program_of(words)
-    if program in functions or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
+    if any(_written_by(command)):
+        return True
+    started = map(interpreters.name_of, words[: interpreters.program_index(words) + 1])  # "timeout" may be a function
+    if not set(started).isdisjoint(functions) or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
         return True
     # An argument of the script, or env A=…, docker run --env=A=…, of which a shell behind it reads A.
     shells = [i for i, word in enumerate(words) if interpreters.SHELL.fullmatch(interpreters.name_of(word))]
@@ -172,6 +190,8 @@ def _is_plain(node: Node, functions: Container[str]) -> bool:
         if name is None or name.type != "variable_name":
             return False
         values = node.children_by_field_name("value")
+        if _NUMBER.fullmatch(text_of(name)) and not all((static(value) or "x").isdecimal() for value in values):
+            return False
         is_known = kind == "variable_assignment" and all(MARK not in (static(value) or MARK) for value in values)
         return is_known or not _SPECIAL.fullmatch(text_of(name))
     if kind == "file_redirect" and is_read_twice(node):
@@ -187,7 +207,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
     program = interpreters.program_of(words)
     if not words:
         return True
-    if words[0] is None or not program or interpreters.may_be_made(words):
+    if words[0] is None or any(map(_is_split, walk(nodes[0]))) or not program or interpreters.may_be_made(words):
         return False
     if program in BUILTINS and program not in functions and not (program == "set" and None not in words):
         return False
@@ -200,7 +220,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         return False
     if program in ("test", "[") and any(map(_is_split, nodes)):
         return False
-    if program == "xargs" or "xargs" in words:
+    if program == "xargs" or "xargs" in words or (program == "printf" and any(map(_NUMBER.search, map(str, words)))):
         return False
     if _has_input(command) and interpreters.runs_input(words, functions):
         return False
@@ -210,7 +230,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         if named and at and MARK in (word or MARK) and (named[2] or _SPECIAL.fullmatch(named[1])):
             return False
         # Code of a program that is not known to be none, which may read what is exported.
-        is_code = not is_data or interpreters.may_be_code(words, at)
+        is_code = not is_data or (interpreters.may_be_code(words, at) and not interpreters.starts_nothing(words, at))
         if at and "$" in (word or "") and is_code and not interpreters.is_script(words, at):
             return False
         if at and interpreters.is_script(words, at):
@@ -271,6 +291,8 @@ def _runs_written(root: Node) -> bool:
             written.update(sources if target in (".", "..") else [target])
     if not written:
         return False
+    if any(_program(found) in _BUILDERS for script in scripts for found in commands_in(script)):
+        return True
     nodes = [found for script in scripts for found in walk(script)]
     commands = [statics(found) for found in nodes if found.type == "command"]
     readers = [text_of(found) for found in nodes if found.type in ("redirected_statement", "pipeline")
@@ -304,7 +326,7 @@ def _runs_any_file(words: interpreters.Words) -> bool:
 
 def _written_by(statement: Node) -> Iterator[str]:
     """Yield the names of the files to which a statement writes, without their folders; "?" if not known."""
-    if statement.type not in ("redirected_statement", "pipeline", "function_definition"):
+    if statement.type not in ("redirected_statement", "pipeline", "function_definition", "command"):
         return
     for found in walk(statement):
         if writes_file(found):
@@ -312,8 +334,23 @@ def _written_by(statement: Node) -> Iterator[str]:
                 name = interpreters.name_of(static(destination)) or "?"
                 if name != "null":  # /dev/null
                     yield name
-        elif found.type == "command" and _program(found) in ("tee", "sort"):  # sort -o
-            yield from (interpreters.name_of(word) or "?" for word in statics(found)[1:] if (word or "x")[0] != "-")
+        elif found.type == "command":
+            yield from _written_by_program(_program(found), statics(found)[1:])
+
+
+def _written_by_program(program: str, words: interpreters.Words) -> Iterator[str]:
+    """Yield the names of the files to which a program writes what it is given."""
+    if program in ("tee", "sort", "uniq", "pandoc"):
+        names = (re.sub(r"-\w*o|--output=|-.*", "", word or "?", count=1) for word in words)
+        yield from (interpreters.name_of(name) for name in names if name)
+    elif program in _RENAMES and any(re.match(r"/dev/|/proc/", word or "") for word in words):
+        yield interpreters.name_of(words[-1]) or "?"
+    elif re.fullmatch(r"[gm]?awk|g?sed", program):  # print > "file", s/a/b/w file
+        for word in words:
+            yield from map(interpreters.name_of, re.findall(r"[>w]\s*\"?([\w./-]+)", word or ""))
+    elif program == "find":  # -fprintf file "text"
+        yield from (interpreters.name_of(name) or "?" for option, name in itertools.pairwise(words)
+                    if (option or "").startswith(("-fprint", "-fls")))  # fmt: skip
 
 
 def _program(command: Node) -> str:

@@ -79,8 +79,19 @@ def is_plain(value: str) -> bool:
 def shape(command: str) -> list[str]:
     """Return what the shell sees in a command besides words, in its order, and the ends of its here-documents."""
     kinds = [node.type for node in walk(parse(command)) if node.is_named and node.type not in _WRITING]
-    ends = {(quoted or bare).strip("'\"").replace("\\", "") for _, quoted, bare in _DOCUMENT.findall(command)}
+    ends = _ends_of_documents(command)
     return [*kinds, *(line for line in command.split("\n") if line.strip() in ends)]
+
+
+def ends_otherwise(command: str) -> bool:
+    """Tell whether a line that goes on in another moves the end of a here-document, which the grammar passes over."""
+    ends = _ends_of_documents(command)
+    lines = re.findall(r"(?:[^\n]*\\\n)+[^\n]*", command) if ends else []
+    return any({line.replace("\\\n", "").strip(), line.rpartition("\n")[2].strip()} & ends for line in lines)
+
+
+def _ends_of_documents(command: str) -> set[str]:
+    return {(quoted or bare).strip("'\"").replace("\\", "") for _, quoted, bare in _DOCUMENT.findall(command)}
 
 
 def commands(command: str) -> Iterator[tuple[list[str | None], bool]]:

@@ -88,6 +88,15 @@ UNCHANGED = {
     "a script behind a redirection": ("""bash 2>log -c "./show '{x}'" """, ["V"]),
     "find with a wrapper": ("""find . -maxdepth 0 -exec nice bash -c "./show '{x}'" ';'""", ["V"]),
     "a variable of env": ("""env A="{x}" bash -c './show "$A"'""", ["V"]),
+    "beside a program in a folder": ('A="{x}"; "$HOME/run" a 2>/dev/null; ./show "$A"', ["V"]),
+    "fields of awk": (
+        """awk -v n="{x}" '$1 > 5 {{ print n, $1 }}' /dev/null > out.csv 2>log; ./show "{x}" """, ["V"],
+    ),
+    "names of jq": ("""jq --arg n "{x}" '.name = $n' a.json > b.json 2>log; ./show "{x}" """, ["V"]),
+    "a value for jq": ('jq() {{ ./show "$@"; }}; jq -r --arg a "{x}" .a', ["-r", "--arg", "a", "V", ".a"]),
+    "a here-document beside a line that goes on": ('cat <<END > l\na \\\nb\nEND\n./show \\\n  "{x}"', ["V"]),
+    "a script behind find": ("""find . -maxdepth 0 -exec sh -c './show "$0" "{x}"' {{}} ';'""", [".", "V"]),
+    "a file beside a tool's settings": ('echo "a: {x}" > a.yaml; sort -u a.yaml -o b.yaml; ./show "{x}"', ["V"]),
 }  # fmt: skip
 
 # Where a value that needs quotes would be read as more than a word: refused, or shown as it is.
@@ -387,6 +396,70 @@ GUARDED = {
     "files that split writes": 'echo "./show {x}" | split - run; bash runaa',
     "input behind a program of Python": 'python3 -i show <<< "{x}"',
     "options in the environment": 'MAKEFLAGS="-j {x}" ./show a',
+    # Options that are cut short, or stand elsewhere.
+    "a command of tar that is cut": "tar cf a.tar show; tar xf a.tar --to-com={x}",
+    "a program of tar that is cut": 'tar cf a.tar --use-compress-prog "cat {x}" show',
+    "an action of tar that is cut": "tar cf a.tar --checkpoint=1 --checkpoint-act=exec={x} show",
+    "a program of tar without a dash": 'tar cIf "cat {x}" a.tar show',
+    "a program for tar's next volume": 'tar -cML 10 -F "./next {x}" -f a.tar show',
+    "a filter of split that is cut": "echo a | split --filt={x} -",
+    "a program of sort that is cut": "seq 1 100 | sort -S 1b --comp={x}",
+    "a line for env that is cut": "env --split={x}",
+    "a pager of git": "git init -q .; git grep --no-index -O{x} printf",
+    "a program of git that is cut": "git init -q .; git ls-remote --upload-p={x} .",
+    "a setting of git's clone": "git clone --config=core.sshCommand={x} ssh://h/a b",
+    "a program as an address of git": "git ls-remote ext::{x}",
+    "awk behind a long option": "echo a | gawk --assign a=1 /{x}/; echo a | awk --field-separator , /{x}/",
+    "awk behind options in one word": "echo a | gawk -Pv a=1 /{x}/",
+    "jq behind a name": "echo 1 | jq --arg a 1 .{x}",
+    "sed behind a long option": "echo a | sed --line-length 5 s/a/{x}/",
+    "a debugger of perl": "perl -d:{x} a.pl",
+    "fields of perl": "echo a | perl -wF/{x}/ a.pl",
+    "a module of node": "node --import={x} a.mjs; node --test-reporter={x} --test",
+    "a setting of PHP in a long option": "php --define auto_prepend_file={x} a.php",
+    # Programs that take code from words of any form.
+    "a command of vim": "vim -es +{x} +qa!; vim -es -c{x} +qa!; vim -es --cmd {x}a +qa!",
+    "a command of gdb": "gdb -batch -eval-command={x}",
+    "a name of m4": "m4 -DA={x} show",
+    "an address of socat": "socat - EXEC:{x}",
+    "code of dc": "dc -e {x}p",
+    "code of groovy": "groovy -e x={x}",
+    "a variable of ansible": "ansible-playbook a.yml -e a={x}",
+    "a program for an error of java": 'java -XX:OnError="kill {x}" -jar a.jar',
+    "options of java in spark": 'spark-submit --conf "spark.driver.extraJavaOptions=-Da={x}" a.py',
+    "a call for gunicorn": """gunicorn "app:create('{x}')" """,
+    "a shell of AWS": 'aws ssm send-command --parameters commands="./show {x}"',
+    "a shell elsewhere by another name": "rsh host ./show {x}; clush -w a ./show {x}",
+    "other machines of deepspeed": "deepspeed --hostfile h t.py --a {x}",
+    # Texts and files that come to code in other ways.
+    "a here-document whose end is behind a backslash": "cat <<E\nfoo\\\nE\n'{x}'\nE\n",
+    "a here-document whose end is made of two lines": "cat <<EF\nE\\\nF\n: '{x}'\nEF\n",
+    "the whole command in a variable": """./show {x}; python3 -c "print('''$BASH_EXECUTION_STRING''')" """,
+    "the whole command in a file": './show {x}; eval "$(tr "\\0" " " < /proc/$$/cmdline)"',
+    "a file that sort writes by an option in one word": 'echo "./show {x}" | sort -orun.txt; bash run.txt',
+    "a file that uniq writes": 'echo "./show {x}" | uniq - run; bash run',
+    "a file that awk writes": """awk -v a="{x}" 'BEGIN {{ print a > "run" }}'; bash run""",
+    "a file that sed writes": 'echo "{x}" | sed -n "w run"; bash run',
+    "a file that find writes": 'find . -fprintf run "{x}"; bash run',
+    "a file behind what looks like a number": "./show -np2>&1{x}",
+    "the arguments behind nothing": 'set --; $@set -- "{x}"; for a; do eval "$a"; done',
+    "the arguments behind no argument": '$1set -- "{x}"; for a; do eval "$a"; done',
+    "a test behind nothing": "$A test -v {x}; test$A -v {x}; $A command test -v {x}",
+    "code of awk that reads a variable": """export A="{x}"; awk 'BEGIN {{ system("eval \\"$A\\"") }}'""",
+    "a function in a launcher's name": "uv() {{ shift; $@; }}; uv run {x}; uv run {x}.py",
+    "a variable before a program's name": 'A="{x}"; $A./show a; $A/show a',
+    "a seed by a variable's name": 'S="{x}"; RANDOM=S; ./show a',
+    "a test by a variable behind a sign": 'A=-v; test ! "$A" {x}; test \\( "$A" {x} \\); test a -a "$A" {x}',
+    "a substitution before a program's name": "$(echo {x})/show a",
+    "a variable of another shell before a program's name": """D="{x}" bash -c '$D/show a'; eval "D='{x}'"; $D/show""",
+    "a seed that printf sets": 'A={x}; printf -v RANDOM A',
+    "a function that eval makes": """eval 'f() {{ eval "$*"; }}'; f {x}""",
+    "a function in a variable": 'f() {{ eval "$*"; }}; F=f; $F {x}',
+    "a link to the input": 'ln -s /dev/stdin run; echo "{x}" | python3 run',
+    "a file of docker": 'echo "RUN {x}" > Dockerfile; docker build .',
+    "parameters of dvc": 'echo "lr: {x}" > params.yaml; dvc repro',
+    "what lua runs first": 'LUA_INIT_5_4="{x}" ./show a',
+    "a compiler": 'CC="{x}" ./show a; export BROWSER="{x}"; VIMINIT="{x}" ./show a',
 }  # fmt: skip
 
 EVIL = [
@@ -433,6 +506,18 @@ def test_a_command_may_end_with_a_backslash(value, tmp_path):
     # A block that goes on nowhere, without a line end in the file; bash itself may drop the backslash.
     assert shown(built('./show "{x}" \\', value), tmp_path)[0] == value
     assert not (tmp_path / "EVIL").exists()
+
+
+def test_a_name_that_find_writes_into_a_script_is_not_let_in(tmp_path):
+    # The folder's name, which another value gave, would stand in the script instead of {}.
+    entry = EntryPoint(
+        "main", "mkdir {a}; find . -exec sh -c './show {b}' ';'", {"a": Parameter("a"), "b": Parameter("b")}
+    )
+    project = Project(Path("/p"), Path("/p/MLproject"), None, {"main": entry})
+    with pytest.raises(ProjectError, match="where find writes a file's name"):
+        build_command(
+            project, entry, check_parameters(project, entry, {"a": "';touch EVIL;'", "b": "{}"}), lambda *_: ""
+        )
 
 
 @pytest.mark.parametrize("case", GUARDED)

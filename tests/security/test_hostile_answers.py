@@ -366,7 +366,7 @@ def test_the_pages_of_one_list_have_a_largest_size(server: Server, client: RestC
 
     with pytest.raises(TrackingError, match="no end"):
         asked(server, client, HONEST["experiment_ids"][0], page)
-    assert server.asked == 5
+    assert server.asked == 3
 
 
 def test_no_more_runs_are_taken_than_were_asked_for(server: Server, client: RestClient) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mlflow_projects import __version__
-from mlflow_projects.cli import check, close, environments, janitor, new, tree
+from mlflow_projects.cli import check, close, environments, import_script, janitor, new, tree
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
 
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mlflow-projects", description="MLflow Projects on Airflow.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (new, check, environments, tree, close, janitor):
-        name = module.__name__.rpartition(".")[2]
+    for module in (new, import_script, check, environments, tree, close, janitor):
+        name = getattr(module, "NAME", module.__name__.rpartition(".")[2])
         command = commands.add_parser(
             name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}."
         )

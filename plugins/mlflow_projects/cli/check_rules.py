@@ -38,7 +38,7 @@ from mlflow_projects.public_uri import public_text
 Key = tuple[str, ...]
 
 _TOP_KEYS = ("name", "entry_points", "python_env", "conda_env", "docker_env", "databricks_spark_job")
-_ENTRY_POINT_KEYS = ("parameters", "command")
+_ENTRY_POINT_KEYS = ("parameters", "command", "depends_on")  # the last is for `mlflow-projects new --from`
 _PARAMETER_KEYS = ("type", "default", "description")
 _DOCKER_KEYS = ("image", "volumes", "environment")
 _MEANT = {"str": "string", "text": "string", "integer": "int", "double": "float", "number": "float"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow_projects.exceptions import ProjectError
 
-HELP = "make a project and a DAG that runs at once"
+HELP = "make a project and a DAG that runs at once, or a DAG for a project"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LONGEST_NAME = 100
 
@@ -18,6 +18,11 @@ _LONGEST_NAME = 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what may follow the sub-command's name."""
     parser.add_argument("project", metavar="PROJECT", help="its name, also that of the DAG and of the experiment")
+    parser.add_argument(
+        "--from", dest="existing", metavar="FOLDER", type=Path,
+        help="a project that is there: write a DAG with a step for each of its entry points, in the order of their "
+             "depends_on lists",
+    )  # fmt: skip
     parser.add_argument("--dags", metavar="FOLDER", type=Path, help="for the DAG; default: Airflow's DAGs folder")
     parser.add_argument(
         "--projects", metavar="FOLDER", type=Path, help="for the project; default: 'projects' beside the DAGs folder"
@@ -42,20 +47,34 @@ def run(arguments: argparse.Namespace) -> int:
     _check_name(name)
     airflows = Path(conf.get("core", "dags_folder")).expanduser().absolute()
     dags = (arguments.dags or airflows).expanduser().absolute()
-    project = (arguments.projects or dags.parent / "projects").expanduser().absolute() / name
     dag = dags / f"{name}.py"
+    if arguments.existing:
+        return _of_project(name, arguments.existing.expanduser().resolve(), dag, None if dags == airflows else dags)
+    project = (arguments.projects or dags.parent / "projects").expanduser().absolute() / name
     files = {
         **{project / file: text for file, text in scaffold.project_files(name, arguments.python_env).items()},
         dag: scaffold.dag_file(name, scaffold.path_expression(project, dag)),
     }
     _write(files, project)
+    _tell(list(files), name, project, None if dags == airflows else dags)
+    return 0
+
+
+def _of_project(name: str, project: Path, dag: Path, dags: Path | None) -> int:
+    from mlflow_projects.cli.project_dag import project_dag
+
+    _write({dag: project_dag(project, name, dag)}, dag)
+    _tell([dag], name, project, dags)
+    return 0
+
+
+def _tell(made: list[Path], name: str, project: Path, dags: Path | None) -> None:
     print("Made:")
-    for file in files:
+    for file in made:
         print(f"  {_short(file)}")
     print("\nNext:")
-    for command in _next(name, project, None if dags == airflows else dags):
+    for command in _next(name, project, dags):
         print(f"  {command}")
-    return 0
 
 
 def _check_name(name: str) -> None:

@@ -1,0 +1,197 @@
+"""``mlflow-projects import``: a DAG from a script that runs MLflow Projects one after the other.
+
+The script is run with MLflow's calls recorded instead of executed, as often as it takes to see where its options go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_projects.exceptions import ProjectError
+
+NAME = "import"
+HELP = "write a DAG from a script that calls mlflow.run or mlflow.projects.run"
+_DAG_ID = re.compile(r"[\w.-]+", re.ASCII)
+_OF_ANY_FOLDER = ("main", "run", "driver", "pipeline", "run_pipeline")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what may follow the sub-command's name."""
+    parser.add_argument(
+        "script", metavar="SCRIPT", type=Path, help="a .py file, or a folder with an MLproject (then -e)"
+    )
+    parser.add_argument("-e", "--entry-point", metavar="NAME", default="main", help="of the MLproject; default: main")
+    parser.add_argument(
+        "-P", dest="values", metavar="NAME=VALUE", action="append", default=[], help="an option of the script"
+    )
+    parser.add_argument("--dag-id", metavar="ID", help="default: the script's name, or its folder's")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="default: DAG_ID.py in Airflow's DAGs folder")
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        type=Path,
+        help="that the script may read; default: its git repository, or this folder",
+    )
+    parser.add_argument(
+        "--python", metavar="PATH", default=sys.executable, help="that has the script's packages and mlflow"
+    )
+    parser.add_argument(
+        "--seconds", metavar="N", type=float, default=60.0, help="for one run of the script; default: 60"
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="if the script decides on a result, write what comes before"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="run the script and the DAG once, for real, and compare them"
+    )
+    parser.add_argument("args", nargs="*", metavar="-- ARG", help="more arguments of the script, after --")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the DAG file and print what a person should know.
+
+    :raises ProjectError: the script cannot be imported; nothing was written
+    """
+    from mlflow_projects.cli.import_script.dag_source import DagSource
+    from mlflow_projects.cli.import_script.flow import trace
+    from mlflow_projects.cli.import_script.recording import Recorder
+
+    values = _values(arguments.values)
+    script, declared, command_line = _script(arguments)
+    dag_id = arguments.dag_id or _dag_id(script.file)
+    if not _DAG_ID.fullmatch(dag_id):
+        raise ProjectError(f"{dag_id!r} cannot be a DAG's id; take letters, digits, '_', '-' and '.'.")
+    file = _target(arguments.out, dag_id)
+    with Recorder(arguments.python) as recorder:
+        plan = trace(recorder, script, values, command_line, declared, partial=arguments.partial)
+    dag = DagSource(plan, script, dag_id, file)
+    dag.text()
+    rows = _verified(script, arguments.python, plan, dag_id) if arguments.verify else []
+    try:
+        dag.write()
+    except OSError as error:
+        raise ProjectError(f"{file} cannot be written: {error.strerror}.") from error
+    print(f"Made: {_short(file)}")
+    for note in dag.notes():
+        print(f"  {note}")
+    if arguments.verify:
+        print("\nThe script and the DAG, run once each:")
+    for row in rows:
+        print(f"  {row.name}: {'; '.join(row.problems) or 'same command, parameters, metrics, artifacts'}")
+        print(f"    {row.command}")
+    print("\nNext:")
+    print(f"  mlflow-projects check {shlex.quote(_short(script.root))}")
+    print(f"  airflow dags test {dag_id}")
+    return 1 if any(row.problems for row in rows) else 0
+
+
+def _verified(script: Any, python: str, plan: Any, dag_id: str) -> Any:
+    import tempfile
+
+    from mlflow_projects.cli.import_script.verify import verify
+
+    print("Running the script, then the DAG: this takes as long as both ...", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mlflow-projects-verify-") as folder:
+        return verify(script, python, plan, dag_id, Path(folder).resolve())
+
+
+def _values(given: list[str]) -> dict[str, str]:
+    found = {}
+    for one in given:
+        name, sign, value = one.partition("=")
+        if not sign or not name:
+            raise ProjectError(f"-P {one!r} is no NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+def _script(
+    arguments: argparse.Namespace,
+) -> tuple[Any, list[dict[str, Any]] | None, Callable[[Mapping[str, Any]], list[str]] | None]:
+    from mlflow_projects.cli.import_script.recording import Script
+
+    path, here = arguments.script.expanduser().resolve(), Path.cwd().resolve()
+    if not path.exists():
+        raise ProjectError(f"{arguments.script} does not exist; name a script, or a folder with an MLproject.")
+    declared = command_line = None
+    if path.is_dir():
+        folder = path
+        file, declared, command_line = _of_entry_point(path, arguments.entry_point)
+    else:
+        file, folder = path, here if path.is_relative_to(here) else path.parent
+    if file.suffix != ".py":
+        raise ProjectError(f"{arguments.script} is no Python script (.py) and no folder with an MLproject.")
+    root = (arguments.root or _root_of(file, folder)).expanduser().resolve()
+    if not file.is_relative_to(root):
+        raise ProjectError(f"--root {arguments.root} does not hold {arguments.script}.")
+    folder = folder if folder.is_relative_to(root) else file.parent
+    script = Script(file, root, folder, arguments.args, arguments.seconds)
+    return script, declared, command_line
+
+
+def _of_entry_point(
+    folder: Path, name: str
+) -> tuple[Path, list[dict[str, Any]], Callable[[Mapping[str, Any]], list[str]]]:
+    """Return the script of an entry point, its parameters as options, and what makes arguments of their values."""
+    from mlflow_projects.project.command import build_command, check_parameters
+    from mlflow_projects.project.spec import load_project
+
+    project = load_project(folder)
+    entry = project.entry_point(name)
+    kinds = {"int": "integer", "float": "number"}
+    declared = [
+        {"name": one.name, "type": kinds.get(str(one.type), "string"), "default": one.default, "choices": [],
+         "help": "", "required": one.default is None}
+        for one in entry.parameters.values()
+    ]  # fmt: skip
+
+    def words(values: Mapping[str, Any]) -> list[str]:
+        return shlex.split(
+            build_command(project, entry, check_parameters(project, entry, values), lambda uri, _: uri)
+        )
+
+    def arguments(values: Mapping[str, Any]) -> list[str]:
+        return words(values)[2:]
+
+    first = shlex.split(entry.command)[:2]
+    file = folder / (first[1] if len(first) == 2 else "")
+    if not first or not Path(first[0]).name.startswith("python") or not file.is_file():
+        raise ProjectError(
+            f"{project.file}: the command of entry point {name!r} is not 'python SCRIPT …'; name the script itself."
+        )
+    return file.resolve(), declared, arguments
+
+
+def _root_of(file: Path, folder: Path) -> Path:
+    """Return the folder to copy: the script's git repository, else the one in which it is run."""
+    for above in file.parents:
+        if (above / ".git").exists():
+            return above
+    return folder
+
+
+def _dag_id(file: Path) -> str:
+    name = file.parent.name if file.stem in _OF_ANY_FOLDER else file.stem
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII) or "imported"
+
+
+def _target(out: Path | None, dag_id: str) -> Path:
+    if out is None:
+        from airflow.configuration import conf
+
+        out = Path(conf.get("core", "dags_folder")) / f"{dag_id}.py"
+    file = out.expanduser().absolute()
+    if file.exists():
+        raise ProjectError(f"{file} is there already; nothing was written. Take another --out, or remove it.")
+    return file
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,593 @@
+"""A DAG file from a plan."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_projects.cli import python_source as py
+from mlflow_projects.cli.import_script.flow import CLOSE, MARK, OPEN, ROOT, Option, Plan, mark, marks_in
+from mlflow_projects.cli.import_script.recording import Script, ScriptError
+from mlflow_projects.cli.python_source import Call, Name
+from mlflow_projects.cli.scaffold import path_expression
+
+_OWN_NAMES = ("DAG", "Param", "Path", "PROJECT", "FILES", "MLflowProjectOperator", "mlflow_run")
+# A path or an address with a run's id, then "artifacts"; what is before is where the script believes them to be.
+_ARTIFACT = re.compile(
+    f"[^{OPEN}]*(?:{OPEN}[/e][^{CLOSE}]*{CLOSE}[^{OPEN}]*)*{OPEN}r(\\d+){CLOSE}/artifacts(?:/(.*))?", re.DOTALL
+)
+_JINJA = re.compile(r"\{\{|\{%|\{#")
+_SHOWN = 8
+
+
+@dataclass
+class _Step:
+    """A task of the DAG: one call, or several that differ in parameters only."""
+
+    calls: list[dict[str, Any]]
+    indexes: list[int]
+    task_id: str = ""
+    variable: str = ""
+    group: _Group | None = None
+
+    @property
+    def path(self) -> str:
+        """The task's id in the DAG."""
+        return f"{self.group.path}.{self.task_id}" if self.group and self.group.path else self.task_id
+
+
+@dataclass
+class _Group:
+    """What has one parent run; the outermost has none."""
+
+    node: dict[str, Any] | None = None
+    index: int = -1
+    group_id: str = ""
+    variable: str = ""
+    outer: _Group | None = None
+    items: list[_Step | _Group] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        """The group's id in the DAG."""
+        return f"{self.outer.path}.{self.group_id}" if self.outer and self.outer.path else self.group_id
+
+    def steps(self) -> list[_Step]:
+        """Return all steps in it, those of inner groups too."""
+        return [one for item in self.items for one in (item.steps() if isinstance(item, _Group) else [item])]
+
+
+class DagSource:
+    """The text of a DAG file.
+
+    :param file: where it will be, for paths to the projects
+    """
+
+    def __init__(self, plan: Plan, script: Script, dag_id: str, file: Path) -> None:
+        self.plan, self.script, self.dag_id, self.file = plan, script, dag_id, file
+        self.top = self._tree()
+        self.step_at = {index: step for step in self.top.steps() for index in step.indexes}
+        self._name_all()
+        self._needs_path = False
+        self.files: dict[str, str] = {}  # name and text of those beside the DAG's file
+
+    # --- groups and steps
+
+    def _tree(self) -> _Group:
+        nodes = self.plan.nodes
+        top = _Group()
+        groups: dict[int, _Group] = {}
+        given = {node["run_id"]: index for index, node in enumerate(nodes) if node.get("given_run")}
+        for index, node in enumerate(nodes):
+            outer = top
+            parent = node["parent"]
+            if parent is not None and (found := MARK.fullmatch(parent)):
+                outer = groups.get(int(found[2]), top)
+            if node["kind"] == "call":
+                outer.items.append(_Step([node], [index], group=outer))
+            elif node["run_id"] not in given:
+                groups[index] = _Group(node, index, outer=outer)
+                outer.items.append(groups[index])
+        _drop_empty(top)
+        passed_on = [node.get(name) for node in nodes for name in ("uri", "parameters", "run_name")]
+        needed = {int(number) for kind, number in marks_in(passed_on) if kind == "r"}
+        _join_loops(top, needed)
+        return top
+
+    def _name_all(self) -> None:
+        taken = list(_OWN_NAMES)
+        ids: dict[str, list[str]] = {}
+
+        def name(group: _Group) -> None:
+            for item in group.items:
+                there = ids.setdefault(group.path, ["start_run", "end_run"])
+                if isinstance(item, _Group):
+                    assert item.node is not None
+                    item.group_id = py.identifier(self._plain(item.node.get("run_name")) or self.dag_id, there)
+                    there.append(item.group_id)
+                    item.variable = py.identifier(item.group_id, taken)
+                    taken.append(item.variable)
+                    name(item)
+                else:
+                    call = item.calls[0]
+                    item.task_id = py.identifier(self._plain(call["run_name"] or call["name"]), there)
+                    there.append(item.task_id)
+                    item.variable = py.identifier(item.task_id, taken)
+                    taken.append(item.variable)
+
+        name(self.top)
+
+    @staticmethod
+    def _plain(value: Any) -> str:
+        return MARK.sub("", str(value or ""))
+
+    # --- texts
+
+    def _value(self, value: Any) -> Any:
+        """Return what the DAG has for a value: source, or a plain one."""
+        if isinstance(value, dict):
+            return {key: self._value(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._value(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        if (found := _ARTIFACT.fullmatch(value)) and (step := self._step_of(int(found[1]))):
+            tail = found[2] or ""
+            if not MARK.search(tail) and tail == tail.strip("/"):
+                return Name(f"{step.variable}.artifact({py.text(tail) if tail else ''})")
+            rest = self._text(tail)
+            if isinstance(rest, str):
+                root = "f" + py.text(f"{{{step.variable}.artifact()}}/")
+                return Name(f"{root} + {py.text(rest)}" if rest else root)
+        return self._text(value)
+
+    def _step_of(self, index: int) -> _Step | None:
+        return self.step_at.get(index)
+
+    def _text(self, value: str) -> Any:
+        if not MARK.search(value):
+            return f"{{% raw %}}{value}{{% endraw %}}" if _JINJA.search(value) else value
+        if self.script.root != self.script.folder and ROOT in value:
+            value = value.replace(f"{ROOT}/{os.path.relpath(self.script.folder, self.script.root)}", f"{ROOT}.")
+        pieces: list[str] = []  # of source
+        plain = ""
+        at = 0
+        for found in MARK.finditer(value):
+            plain += self._raw(value[at : found.start()])
+            at = found.end()
+            if found[1] == "/":
+                if plain:
+                    pieces.append(py.text(plain))
+                    plain = ""
+                self._needs_path = True
+                pieces.append("PROJECT")
+            else:
+                plain += self._template(found[1], found[2])
+        plain += self._raw(value[at:])
+        if not pieces:
+            return plain
+        if pieces == ["PROJECT"]:
+            tail = plain.removeprefix(".")
+            if "{{" not in tail:
+                return Name(f"f{py.text('{PROJECT}' + tail)}" if tail else "str(PROJECT)")
+        if plain:
+            pieces.append(py.text(plain))
+        return Name(" + ".join(f"str({piece})" if piece == "PROJECT" else piece for piece in pieces))
+
+    @staticmethod
+    def _raw(text: str) -> str:
+        return f"{{% raw %}}{text}{{% endraw %}}" if _JINJA.search(text) else text
+
+    def _template(self, kind: str, content: str) -> str:
+        if kind == "p":
+            return f"{{{{ {py.param(content)} }}}}"
+        if kind == "c":
+            option, texts = self.plan.choices[int(content)]
+            if set(texts) == {True, False}:
+                return f"{{{{ {texts[True]!r} if {py.param(option)} else {texts[False]!r} }}}}"
+            return f"{{{{ {texts!r}[{py.param(option)}] }}}}"
+        if kind == "r":
+            node = self.plan.nodes[int(content)]
+            step = self._step_of(int(content))
+            path = (
+                step.path
+                if step
+                else next((f"{group.path}.start_run" for group in _groups(self.top) if group.node is node), "")
+            )
+            if path:
+                return f"{{{{ ti.xcom_pull({path!r})['run_id'] }}}}"
+            raise ScriptError("A run that holds no step is passed to a step; leave it out of the script.")
+        for group in _groups(self.top):
+            if group.node is not None and group.node["experiment_id"] == mark("e", content):
+                return f"{{{{ ti.xcom_pull({f'{group.path}.start_run'!r})['experiment_id'] }}}}"
+        raise ScriptError("The id of an experiment is passed to a step, but no parent run is in it.")
+
+    def _file(self, node: Mapping[str, Any], path: str) -> str:
+        """Return the name of a file beside the DAG for one that the script makes for a step."""
+        name = Path(path).name
+        text = self.plan.as_given(node["files"][path])
+        while self.files.setdefault(name, text) != text:
+            name = f"{node['name']}_{name}"
+        return name
+
+    def _uri(self, uri: str) -> Any:
+        if (
+            not uri.startswith((ROOT, "/"))
+            and not re.match(r"[A-Za-z0-9+.-]+:|[\w.-]+@[\w.-]+:", uri)
+            and not uri.startswith(OPEN)
+        ):
+            uri = f"{ROOT}./{os.path.normpath(uri)}".removesuffix("/.")
+            where, _, sub = uri.partition("#")
+            uri = where + (f"#{sub}" if sub else "")
+        return self._text(uri)
+
+    # --- the file
+
+    def text(self) -> str:
+        """Return the file's text."""
+        body = self._group(self.top, 1)
+        used = [option for option in self.plan.options if option.is_used]
+        params = {option.name: self._param(option) for option in used}
+        arguments: list[tuple[str, Any]] = [("", self.dag_id), ("schedule", None)]
+        if self._shared:
+            arguments.append(("default_args", {"experiment_name": self._value(self._shared)}))
+        if params:
+            arguments.append(("params", params))
+        arguments.append(("doc_md", Name("__doc__")))
+        head = py.source(Call("with DAG", arguments), 0, 0, 1) + ":"
+        imports = "from airflow.sdk import DAG, Param" if used else "from airflow.sdk import DAG"
+        names = "MLflowProjectOperator, mlflow_run" if _groups(self.top) else "MLflowProjectOperator"
+        lines = [self._doc()]
+        if self._needs_path or self.files:
+            lines += ["from pathlib import Path", ""]
+        lines += [imports, f"from mlflow_projects import {names}", ""]
+        if self._needs_path:
+            lines += [f"PROJECT = {path_expression(self.script.folder, self.file)}"]
+        if self.files:
+            lines += [f"FILES = Path(__file__).resolve().parent / {py.text(self.files_folder)}"]
+        if self._needs_path or self.files:
+            lines.append("")
+        lines += [head, *body]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def write(self) -> None:
+        """Write the DAG's file and those beside it.
+
+        :raises OSError: it is there already, or cannot be written
+        """
+        text, file = self.text(), self.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+        for name, content in self.files.items():
+            beside = file.parent / self.files_folder / name
+            beside.parent.mkdir(exist_ok=True)
+            beside.write_text(content, encoding="utf-8", newline="")
+
+    @property
+    def files_folder(self) -> str:
+        """The folder of :attr:`files`, beside the DAG's file."""
+        return f"{self.file.stem}_files"
+
+    def _doc(self) -> str:
+        lines = [f'"""The steps of {self.script.file.name}, imported by `mlflow-projects import`.']
+        if notes := self.notes():
+            lines.append("")
+            for note in notes:
+                lines += textwrap.wrap(
+                    _doc_text(note), py.WIDTH, initial_indent="- ", subsequent_indent="  ",
+                    break_long_words=False, break_on_hyphens=False,
+                )  # fmt: skip
+            return "\n".join([*lines, '"""', ""])
+        return lines[0] + '"""\n'
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of the import, a sentence each."""
+        notes = []
+        if self.plan.stopped:
+            notes.append(f"It ends before the whole script: {self.script.said(self.plan.stopped)}.")
+        for option in self.plan.options:
+            if option.fixed:
+                notes.append(f"The option {option.name} {option.fixed}; here it is {option.value!r}.")
+        if unused := [
+            option.name for option in self.plan.options if not (option.is_used or option.fixed or option.is_in_file)
+        ]:
+            more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+            notes.append(f"No step gets the option {', '.join(unused[:_SHOWN])}{more}.")
+        for name in dict.fromkeys(name for _, name in self.plan.variable):
+            notes.append(
+                f"{name} is new in each run of the script (a clock, random numbers); here it stays as it was."
+            )
+        environment = sorted(
+            {
+                name
+                for node in self.plan.nodes
+                for name in node.get("environment", ())
+                if not name.startswith("MLFLOW_")
+            }
+        )
+        if environment:
+            notes.append(f"The script sets {', '.join(environment)} for its steps; set them on the workers.")
+        if any(call["storage_dir"] for step in self.top.steps() for call in step.calls):
+            notes.append("storage_dir is left out: artifacts of path parameters are downloaded into the cache.")
+        for name in self.files:
+            notes.append(f"{self.files_folder}/{name} is what the script writes for a step, as it was at the import.")
+        if in_files := [option.name for option in self.plan.options if option.is_in_file]:
+            notes.append(f"There, a change of {', '.join(in_files[:_SHOWN])} has no effect.")
+        passed_on = {path for step in self.top.steps() for call in step.calls for path in call["files"]}
+        seen = dict.fromkeys(
+            self._own(event)
+            for event in self.plan.own
+            if f"{ROOT}/{event.get('what')}" not in passed_on and not (event.get("tags") and event.get("run_id"))
+        )
+        notes += [one for one in seen if one]
+        return notes
+
+    def _own(self, event: Mapping[str, Any]) -> str:
+        place = event["where"]
+        where = (
+            f"{os.path.relpath(self.script.root / place[0], self.script.folder)}:{place[1]}"
+            if place
+            else self.script.name
+        )
+        what = MARK.sub(lambda found: "." if found[1] == "/" else "…", event["what"])
+        return f"{where} {event['does']} {what}, which no step here does."
+
+    def _param(self, option: Option) -> Call:
+        kind: Any = option.kind
+        if option.value is None:
+            kind = ["null", option.kind]
+        arguments: list[tuple[str, Any]] = [("", option.value), ("type", kind)]
+        if option.choices:
+            arguments.append(("enum", list(option.choices)))
+        arguments.append(("title", py.title(option.name.rpartition(".")[2])))
+        if option.help:
+            arguments.append(("description", option.help))
+        if "." in option.name:
+            arguments.append(("section", option.name.partition(".")[0]))
+        return Call("Param", arguments)
+
+    def _group(self, group: _Group, depth: int) -> list[str]:
+        lines: list[str] = []
+        indent = " " * 4 * depth
+        order = self._order(group)
+        named = {name for line in order for name in re.findall(r"\w+", line)} | self._used_names()
+        for item in group.items:
+            if isinstance(item, _Group):
+                assert item.node is not None
+                arguments: list[tuple[str, Any]] = [("", item.group_id)]
+                experiment = self._experiment(item.node, group)
+                if experiment:
+                    arguments.append(("experiment_name", experiment))
+                run_name = item.node.get("run_name")
+                if run_name and run_name != item.group_id:
+                    arguments.append(("run_name", self._value(run_name)))
+                if tags := {k: self._value(v) for event in self._tags(item.node) for k, v in event["tags"].items()}:
+                    arguments.append(("tags", tags))
+                ending = f" as {item.variable}:" if item.variable in named else ":"
+                call = py.source(Call("with mlflow_run", arguments), 4 * depth, 0, len(ending))
+                lines += (indent + call + ending).split("\n")
+                lines += self._group(item, depth + 1)
+            else:
+                lines += self._step(item, group, depth, item.variable in named)
+        return lines + [indent + line if line else line for line in order]
+
+    def _tags(self, node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return the script's calls that set tags of its own run."""
+        return [event for event in self.plan.own if event.get("tags") and event.get("run_id") == node["run_id"]]
+
+    def _used_names(self) -> set[str]:
+        used = set()
+        for step in self.top.steps():
+            for node in step.calls:
+                for found in re.finditer(
+                    r"(\w+)\.artifact\(", repr(self._value({k: node[k] for k in ("parameters",)}))
+                ):
+                    used.add(found[1])
+        return used
+
+    @property
+    def _shared(self) -> str:
+        """The experiment of all steps, where there is no parent run that could say it for them."""
+        found = {node["experiment"] for node in self.plan.nodes}
+        return next(iter(found)) if len(found) == 1 and len(self.top.items) > 1 and not _groups(self.top) else ""
+
+    def _experiment(self, node: Mapping[str, Any], outer: _Group) -> Any:
+        """Return the experiment's name where it is not that of the enclosing run."""
+        while outer.node is None and outer.outer is not None:
+            outer = outer.outer
+        if outer.node is not None and outer.node["experiment_id"] == node["experiment_id"]:
+            return ""
+        if outer.node is None and self._shared:
+            return ""
+        return self._value(node["experiment"])
+
+    def _step(self, step: _Step, group: _Group, depth: int, is_named: bool) -> list[str]:
+        call = step.calls[0]
+        arguments: list[tuple[str, Any]] = [("task_id", step.task_id), ("uri", self._uri(call["uri"]))]
+        if call["entry_point"] != "main":
+            arguments.append(("entry_point", self._value(call["entry_point"])))
+        if call["version"]:
+            arguments.append(("version", self._value(call["version"])))
+        if len(step.calls) == 1 and call["parameters"]:
+            arguments.append(("parameters", self._parameters(call)))
+        if experiment := self._experiment(call, group):
+            arguments.append(("experiment_name", experiment))
+        if call["run_name"] and self._value(call["run_name"]) != step.task_id:
+            arguments.append(("run_name", self._value(call["run_name"])))
+        if call["env_manager"]:
+            arguments.append(("env_manager", self._value(call["env_manager"])))
+        if call["backend"] != "local":
+            arguments.append(("backend", self._value(call["backend"])))
+        if call["backend_config"]:
+            arguments.append(("backend_config", self._value(call["backend_config"])))
+        if any(one["is_cached"] for one in step.calls):
+            arguments.append(("reuse", True))
+        head = f"{step.variable} = " if is_named else ""
+        indent = " " * 4 * depth
+        lines = []
+        if any(one["is_cached"] for one in step.calls):
+            lines.append(f"{indent}# The script looks for an earlier run itself; reuse does that.")
+        if len(step.calls) == 1:
+            lines += (
+                indent + head + py.source(Call("MLflowProjectOperator", arguments), 4 * depth, len(head))
+            ).split("\n")
+            return lines
+        if not self._is_parallel(step):
+            lines.append(f"{indent}# One after the other, as in the script; without the limit they run side by side.")
+            arguments.append(("max_active_tis_per_dagrun", 1))
+        partial = py.source(Call("MLflowProjectOperator.partial", arguments), 4 * depth, len(head))
+        last_line = partial.rpartition("\n")[2]
+        before = len(last_line) if "\n" in partial else len(head) + len(partial)
+        values = [self._parameters(one) for one in step.calls]
+        expand = py.source(Call(".expand", [("parameters", values)]), 4 * depth, before)
+        if "\n" not in partial and "\n" in expand:  # as a formatter breaks such a chain
+            partial = _exploded(Call("MLflowProjectOperator.partial", arguments), 4 * depth)
+        return lines + (indent + head + partial + expand).split("\n")
+
+    def _parameters(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        # MLflow passes None as a text, Airflow's operator takes it for "not given".
+        found = {name: "None" if value is None else self._value(value) for name, value in call["parameters"].items()}
+        for name, value in call["parameters"].items():
+            path = value if isinstance(value, str) and value in call["files"] else f"{ROOT}{self._below_root}/{value}"
+            if path in call["files"]:
+                found[name] = Name(f"f{py.text('{FILES}/' + self._file(call, path))}")
+        return found
+
+    @property
+    def _below_root(self) -> str:
+        below = os.path.relpath(self.script.folder, self.script.root)
+        return "" if below == "." else f"/{below}"
+
+    # --- order
+
+    def _is_parallel(self, step: _Step) -> bool:
+        own = {call["run_id"] for call in step.calls}
+        return not any(own & set(call["after"]) for call in step.calls)
+
+    def _order(self, group: _Group) -> list[str]:
+        """Return lines that put a group's items in the script's order, without what follows from others."""
+        items = group.items
+        if len(items) < 2:
+            return []
+        before: dict[int, set[int]] = {}
+        for later, item in enumerate(items):
+            before[later] = {
+                earlier for earlier in range(len(items)) if earlier != later and _is_before(items[earlier], item)
+            }
+        direct = {
+            later: {one for one in found if not any(one in before[other] for other in found)}
+            for later, found in before.items()
+        }
+        names = [item.variable for item in items]
+        layers: dict[tuple[int, ...], list[int]] = {}
+        for later, found in before.items():
+            layers.setdefault(tuple(sorted(found)), []).append(later)
+        if _is_chain(layers):
+            return _wrapped([_listed(names, later) for later in layers.values()])
+        lines: dict[tuple[int, ...], list[int]] = {}
+        for later, found in direct.items():
+            if found:
+                lines.setdefault(tuple(sorted(found)), []).append(later)
+        return [f"{_listed(names, earlier)} >> {_listed(names, later)}" for earlier, later in lines.items()]
+
+
+def _is_chain(layers: Mapping[tuple[int, ...], Sequence[int]]) -> bool:
+    """Tell whether each layer of items waits for all before it, and Airflow's ``>>`` can say so in one line."""
+    seen: list[int] = []
+    for earlier, items in layers.items():
+        if list(earlier) != sorted(seen):
+            return False
+        seen += items
+    sizes = [len(items) for items in layers.values()]
+    return len(layers) > 1 and not any(one > 1 and other > 1 for one, other in itertools.pairwise(sizes))
+
+
+def _listed(names: Sequence[str], numbers: Sequence[int]) -> str:
+    return names[numbers[0]] if len(numbers) == 1 else f"[{', '.join(names[number] for number in numbers)}]"
+
+
+def _wrapped(names: Sequence[str]) -> list[str]:
+    lines, line = [], names[0]
+    for number, name in enumerate(names[1:], 1):
+        if len(line) + len(name) + 12 > py.WIDTH:
+            lines.append(line)
+            line = names[number - 1]
+        line += f" >> {name}"
+    return [*lines, line]
+
+
+def _exploded(call: Call, indent: int) -> str:
+    lines = [
+        " " * (indent + 4) + (f"{name}=" if name else "") + py.source(value, indent + 4, len(name) + 1, 1) + ","
+        for name, value in call.arguments
+    ]
+    return "\n".join([f"{call.name}(", *lines, " " * indent + ")"])
+
+
+def _is_before(earlier: _Step | _Group, later: _Step | _Group) -> bool:
+    """Tell whether all of one item had ended when the other began."""
+    done = {
+        call["run_id"]
+        for step in (earlier.steps() if isinstance(earlier, _Group) else [earlier])
+        for call in step.calls
+    }
+    steps = later.steps() if isinstance(later, _Group) else [later]
+    return bool(steps) and all(done <= set(call["after"]) for step in steps for call in step.calls)
+
+
+def _drop_empty(group: _Group) -> None:
+    for item in list(group.items):
+        if isinstance(item, _Group):
+            _drop_empty(item)
+            if not item.items:
+                group.items.remove(item)
+
+
+def _join_loops(group: _Group, needed: set[int]) -> None:
+    """Join calls of one place in the script that differ in parameters only, if nobody needs one of them alone."""
+    joined: list[_Step | _Group] = []
+    for item in group.items:
+        if isinstance(item, _Group):
+            _join_loops(item, needed)
+        last = joined[-1] if joined else None
+        if (
+            isinstance(item, _Step)
+            and isinstance(last, _Step)
+            and _is_same_but_parameters(last.calls[0], item.calls[0])
+            and not needed & {*last.indexes, *item.indexes}
+        ):
+            last.calls += item.calls
+            last.indexes += item.indexes
+        else:
+            joined.append(item)
+    group.items = joined
+
+
+def _is_same_but_parameters(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    names = (
+        "uri",
+        "entry_point",
+        "version",
+        "stack",
+        "backend",
+        "backend_config",
+        "env_manager",
+        "experiment_id",
+        "run_name",
+    )
+    return all(one[name] == other[name] for name in names) and one["parameters"].keys() == other["parameters"].keys()
+
+
+def _groups(group: _Group) -> list[_Group]:
+    return [inner for item in group.items if isinstance(item, _Group) for inner in (item, *_groups(item))]
+
+
+def _doc_text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"""', "'''")

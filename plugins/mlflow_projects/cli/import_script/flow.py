@@ -1,0 +1,401 @@
+"""Where the options of a script and the results of its steps go: read from runs of it with other values.
+
+A script is run again with a value that stands nowhere else. Where that value turns up, the option goes; where only
+other words turn up, they depend on it; where there are other steps, it decides on them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow_projects.cli.import_script.recording import Recorded, Recorder, Script, ScriptError
+from mlflow_projects.exceptions import ProjectError
+
+# Marks in texts, for what the DAG writes in another way: private characters, which no script holds.
+OPEN, CLOSE = "\ue000", "\ue001"
+MARK = re.compile(f"{OPEN}(.)([^{CLOSE}]*){CLOSE}")
+ROOT = f"{OPEN}/{CLOSE}"
+_FIRST_EXPERIMENT = 710_000_000  # as script_recorder/server.py
+_LEAVES = (
+    "uri",
+    "entry_point",
+    "version",
+    "parameters",
+    "backend",
+    "backend_config",
+    "env_manager",
+    "run_name",
+    "storage_dir",
+    "experiment",
+    "files",
+)
+_MOST_CHOICES = 8
+_MISSING = object()
+Leaves = dict[tuple[Any, ...], Any]
+
+
+def mark(kind: str, content: object) -> str:
+    return f"{OPEN}{kind}{content}{CLOSE}"
+
+
+@dataclass
+class Option:
+    """An option of the script.
+
+    :param value: its default, or the one that was asked for
+    :param kind: JSON's name of its type
+    :param fixed: why the DAG has no param for it; "" if it has one
+    """
+
+    name: str
+    value: Any
+    kind: str
+    choices: Sequence[Any] = ()
+    help: str = ""
+    is_used: bool = False
+    is_in_file: bool = False
+    fixed: str = ""
+
+
+@dataclass
+class Plan:
+    """What a DAG is written from.
+
+    :param nodes: the script's own runs and its steps, in their order; texts have marks
+    :param own: what else it does
+    :param variable: nodes' values that are drawn at random, as (index of the node, name)
+    :param choices: what a mark of kind ``c`` stands for: (option, {value: text})
+    :param arguments: the script's, for the values that were asked for
+    :param stopped: why the plan has no end; None if it has
+    """
+
+    nodes: list[dict[str, Any]]
+    own: list[Mapping[str, Any]]
+    options: list[Option]
+    variable: list[tuple[int, str]] = field(default_factory=list)
+    choices: list[tuple[str, dict[Any, str]]] = field(default_factory=list)
+    arguments: Sequence[str] = ()
+    stopped: Mapping[str, Any] | None = None
+
+    def as_given(self, text: str) -> str:
+        """Return a text with the options' values for their marks."""
+        values = {option.name: option.value for option in self.options}
+        return MARK.sub(lambda found: str(values[found[2]]) if found[1] == "p" else "", text)
+
+
+def trace(
+    recorder: Recorder,
+    script: Script,
+    given: Mapping[str, Any],
+    arguments: Callable[[Mapping[str, Any]], list[str]] | None = None,
+    declared: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    partial: bool = False,
+) -> Plan:
+    """Run a script as often as it takes to know where its options go.
+
+    :param given: values of options
+    :param arguments: makes arguments of all values, where not the script's parser but an MLproject names the options
+    :param declared: these options
+    :param partial: take what came before the place where the script decides on a result
+    :raises ScriptError: it cannot be recorded, or decides on a result
+    """
+    tracing = _Tracing(recorder, script, given, arguments)
+    first = tracing.record({})
+    if first.stopped and not (partial and first.stopped.get("decides") and first.calls):
+        raise ScriptError(_refusal(script, first))
+    options = [_option(one, given) for one in (first.inputs if declared is None else declared)]
+    if missing := [option.name for option in options if option.fixed == "missing"]:
+        raise ScriptError(f"{script.name} needs a value for {missing[0]!r}: pass -P {missing[0]}=VALUE.")
+    tracing.stopped = first.stopped
+    tracing.base = _nodes(first, script)
+    if not any(node["kind"] == "call" for node in tracing.base):
+        raise ScriptError(
+            f"{script.name} runs no project with these options: neither by mlflow.run or mlflow.projects.run, nor "
+            "by 'mlflow run'. Options are passed as -P NAME=VALUE, other arguments after --."
+        )
+    tracing.leaves = _leaves(tracing.base)
+    tracing.find_random()
+    tracing.follow([option for option in options if not option.choices and option.kind not in ("boolean", "array")])
+    for option in options:
+        if option.choices or option.kind == "boolean":
+            tracing.try_each(option)
+        elif option.kind == "array":
+            option.fixed = "is a list"
+    _put(tracing.base, tracing.texts)
+    used = {name for node in tracing.base for kind, name in marks_in({**node, "files": None}) if kind == "p"}
+    in_files = {name for node in tracing.base for kind, name in marks_in(node.get("files")) if kind == "p"}
+    used |= {option for option, _ in tracing.choices}
+    for option in options:
+        option.is_used = option.name in used
+        option.is_in_file = option.is_in_file or option.name in in_files
+    with_marks = _marker(first, script)
+    own = [with_marks(event) for event in first.events if event["kind"] == "own"]
+    argued = arguments(given) if arguments else first.arguments
+    return Plan(tracing.base, own, options, tracing.variable, tracing.choices, argued, first.stopped)
+
+
+def _refusal(script: Script, recorded: Recorded) -> str:
+    assert recorded.stopped is not None
+    said = script.said(recorded.stopped)
+    if not recorded.stopped.get("decides"):
+        return f"{said}. Nothing was written."
+    return (
+        f"{said}, which is not known before it has run. Three ways on: decide in a @task.branch of the DAG, make "
+        "what follows a second DAG, or keep the script as one step. --partial writes what comes before. Nothing was "
+        "written."
+    )
+
+
+def _option(declared: Mapping[str, Any], given: Mapping[str, Any]) -> Option:
+    name, kind = declared["name"], declared["type"]
+    value = given.get(name, declared["default"])
+    option = Option(name, _typed(value, kind), kind, declared["choices"], " ".join(declared["help"].split()))
+    if name not in given and declared["required"]:
+        option.fixed = "missing"
+    return option
+
+
+def _typed(value: Any, kind: str) -> Any:
+    """Return a value that was typed as text as the option's type has it."""
+    try:
+        if isinstance(value, str) and kind in ("integer", "number"):
+            return int(value) if kind == "integer" else float(value)
+    except ValueError:
+        return value
+    if isinstance(value, str) and kind == "boolean":
+        return value.lower() in ("true", "1", "yes", "on")
+    return float(value) if kind == "number" and type(value) is int else value
+
+
+@dataclass
+class _Tracing:
+    recorder: Recorder
+    script: Script
+    given: Mapping[str, Any]
+    arguments: Callable[[Mapping[str, Any]], list[str]] | None
+    base: list[dict[str, Any]] = field(default_factory=list)
+    leaves: Leaves = field(default_factory=dict)
+    texts: Leaves = field(default_factory=dict)  # what the DAG has instead of a leaf
+    variable: list[tuple[int, str]] = field(default_factory=list)
+    choices: list[tuple[str, dict[Any, str]]] = field(default_factory=list)
+    stopped: Mapping[str, Any] | None = None
+
+    def record(self, values: Mapping[str, Any], *, seed: int = 0) -> Recorded:
+        values = {**self.given, **values}
+        return self.recorder.record(
+            self.script, values, self.arguments(values) if self.arguments else None, seed=seed
+        )
+
+    def other(self, values: Mapping[str, Any], *, seed: int = 0) -> Leaves | None:
+        """Return the values of the same steps with other options; None if there are other steps, or an error."""
+        try:
+            recorded = self.record(values, seed=seed)
+        except ProjectError:  # it cannot be recorded, or the MLproject refuses the value
+            return None
+        if (recorded.stopped or {}).get("sentence") != (self.stopped or {}).get("sentence"):
+            return None
+        nodes = _nodes(recorded, self.script)
+        return _leaves(nodes) if _shape(nodes) == _shape(self.base) else None
+
+    def find_random(self) -> None:
+        """Find what another clock and other random numbers change.
+
+        :raises ScriptError: the steps themselves
+        """
+        other = self.other({}, seed=1)
+        if other is None or other.keys() != self.leaves.keys():
+            raise ScriptError(
+                f"{self.script.name} runs other steps each time, by the clock or by random numbers; a DAG has "
+                "always the same. Nothing was written."
+            )
+        self.variable = [
+            (key[0], ".".join(map(str, key[1:]))) for key in self.leaves if other[key] != self.leaves[key]
+        ]
+        self.random = {key for key in self.leaves if other[key] != self.leaves[key]}
+
+    # --- values that pass through
+
+    def follow(self, options: Sequence[Option]) -> None:
+        """Find where the values of options stand, all at once where that works, else in halves."""
+        good = self._good(list(options))
+        while good and (found := self._found(good)) is None:  # each alone, but not together
+            good.pop().fixed = "works only with some values of others"
+        self.texts.update((found or {}) if good else {})
+
+    def _good(self, options: list[Option]) -> list[Option]:
+        if not options or self._found(options) is not None:
+            return options
+        if len(options) == 1:
+            option = options[0]
+            for attempt in (1, 2):
+                if self._found(options, attempt) is not None:
+                    return options
+            option.fixed = "decides which steps there are, or is computed with"
+            return []
+        half = len(options) // 2
+        return self._good(options[:half]) + self._good(options[half:])
+
+    def _found(self, options: Sequence[Option], attempt: int = 0) -> Leaves | None:
+        """Return the changed leaves with marks for these options; None if something else has changed as well."""
+        values = {option.name: _unlike(option, number, attempt) for number, option in enumerate(options)}
+        other = self.other(values)
+        if other is None or other.keys() != self.leaves.keys():
+            return None
+        found: Leaves = {}
+        for key, before in self.leaves.items():
+            after = other[key]
+            if after == before or key in self.random:
+                continue
+            marked = back = str(after)
+            for option in options:
+                marked = marked.replace(str(values[option.name]), mark("p", option.name))
+                back = back.replace(str(values[option.name]), str(option.value))
+            if back != str(before):
+                return None
+            found[key] = marked
+        return found
+
+    # --- values that choose
+
+    def try_each(self, option: Option) -> None:
+        """Find what each value of an option with few of them changes."""
+        others = [choice for choice in option.choices or (True, False) if choice != option.value]
+        if not others or len(others) > _MOST_CHOICES:
+            option.fixed = f"has more than {_MOST_CHOICES} choices" if others else "has one value only"
+            return
+        seen = {option.value: self.leaves}
+        for choice in others:
+            found = self.other({option.name: choice})
+            if found is None:
+                option.fixed = "decides which steps there are"
+                return
+            seen[choice] = found
+        texts: Leaves = {}
+        chosen: list[tuple[str, dict[Any, str]]] = []
+        keys = {key: None for leaves in seen.values() for key in leaves}
+        for key in keys:
+            values = {choice: leaves.get(key, _MISSING) for choice, leaves in seen.items()}
+            if key in self.random or all(value == values[option.value] for value in values.values()):
+                continue
+            if key[1] == "files":
+                option.is_in_file = True
+                continue
+            if key[1] == "backend_config":  # what another backend does not know, it does not read
+                there = [value for value in values.values() if value is not _MISSING]
+                if all(value == there[0] for value in there):
+                    texts[key] = there[0]
+                    continue
+            if _MISSING in values.values() or key in self.texts:
+                option.fixed = "changes more than one value at a time"
+                return
+            if all(str(value) == str(choice) for choice, value in values.items()):
+                texts[key] = mark("p", option.name)
+            elif all(_is_plain(value) for value in values.values()):
+                texts[key] = mark("c", len(self.choices) + len(chosen))
+                chosen.append((option.name, {choice: str(value) for choice, value in values.items()}))
+            else:
+                option.fixed = "changes which artifacts are passed on"
+                return
+        self.texts.update(texts)
+        self.choices += chosen
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool) and not MARK.search(str(value))
+
+
+def _unlike(option: Option, number: int, attempt: int) -> Any:
+    """Return a value of the option's type that stands nowhere by chance."""
+    value = option.value
+    if option.kind == "integer":
+        small = value if isinstance(value, int) else 1
+        return (7_000_000 + 101 * number, small + 1, max(small - 1, 0))[attempt]
+    if option.kind == "number":
+        rate = value if isinstance(value, float) else 0.5
+        return (round(0.7310917 + number / 10_007, 7), round(rate * 0.8137, 9), round(rate * 1.1931, 9))[attempt]
+    suffix = f"zq{number}zq"
+    return (f"{value or ''}{suffix}", f"{suffix}{value or ''}", suffix)[attempt]
+
+
+# --- recordings, without what is new in each
+
+
+def _nodes(recorded: Recorded, script: Script) -> list[dict[str, Any]]:
+    """Return the script's runs and steps with marks for what differs from one run to the next."""
+    with_marks = _marker(recorded, script)
+    named = {number: name for number, name in recorded.experiments.items() if int(number) > _FIRST_EXPERIMENT}
+    return [
+        {**with_marks(node), "experiment": named.get(node["experiment_id"], "")}
+        for node in recorded.events
+        if node["kind"] in ("open", "call")
+    ]
+
+
+def _marker(recorded: Recorded, script: Script) -> Callable[[Any], Any]:
+    """Return what puts marks into a value of a recording."""
+    nodes = [event for event in recorded.events if event["kind"] in ("open", "call")]
+    names = {node["run_id"]: mark("r", index) for index, node in enumerate(nodes)}
+    first = _FIRST_EXPERIMENT
+    names.update({number: mark("e", int(number) - first) for number in recorded.experiments if int(number) > first})
+    names[str(script.root)] = ROOT
+    pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+
+    def with_marks(value: Any) -> Any:
+        if isinstance(value, str):
+            return pattern.sub(lambda found: names[found.group()], value)
+        if isinstance(value, dict):
+            return {with_marks(key): with_marks(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [with_marks(inner) for inner in value]
+        return value
+
+    return with_marks
+
+
+def _shape(nodes: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    return [
+        (node["kind"], node["parent"], sorted(node["after"]), node.get("given_run"), len(node.get("stack", ())))
+        for node in nodes
+    ]
+
+
+def _leaves(nodes: Sequence[Mapping[str, Any]]) -> Leaves:
+    """Return {(index of the node, key, …): value} of all that a DAG says of the nodes."""
+    found: Leaves = {}
+
+    def add(key: tuple[Any, ...], value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                add((*key, name), inner)
+        else:
+            found[key] = value
+
+    for index, node in enumerate(nodes):
+        for name in _LEAVES:
+            if name in node:
+                add((index, name), node[name])
+    return found
+
+
+def _put(nodes: list[dict[str, Any]], texts: Leaves) -> None:
+    for (index, *path, last), text in texts.items():
+        inner = nodes[index]
+        for name in path:
+            inner = inner.setdefault(name, {})
+        inner[last] = text
+
+
+def marks_in(content: Any) -> Iterator[tuple[str, str]]:
+    """Yield (kind, content) of the marks in a value."""
+    if isinstance(content, str):
+        yield from MARK.findall(content)
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from marks_in(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from marks_in(value)

@@ -1,0 +1,393 @@
+"""MLflow's own code on a scratch database, with the one difference that no project is executed.
+
+So runs, experiments, tags, parameters and searches are what they would be; only metrics and artifacts of steps are
+not known.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .outside import step_of
+from .state import recording
+
+# Calls that write into a run of the script's own, or into the registry. They say nothing of the steps' order.
+_OWN = (
+    "log_param", "log_params", "log_metric", "log_metrics", "log_artifact", "log_artifacts", "log_text", "log_dict",
+    "log_figure", "log_image", "log_table", "log_input", "log_batch", "log_model", "set_tag", "set_tags",
+    "delete_tag", "delete_run", "delete_experiment", "set_terminated", "set_experiment_tag", "register_model",
+    "create_registered_model", "create_model_version", "set_registered_model_alias",
+    "transition_model_version_stage",
+)  # fmt: skip
+_REGISTRY = frozenset(_OWN[_OWN.index("register_model") :])
+_LOOKS = ("search_runs", "list_run_infos")
+_TEXT_OPTIONS = {
+    "-e": "entry_point", "--entry-point": "entry_point", "-v": "version", "--version": "version",
+    "--experiment-name": "experiment_name", "--experiment-id": "experiment_id", "-b": "backend",
+    "--backend": "backend", "-c": "backend_config", "--backend-config": "backend_config",
+    "--env-manager": "env_manager", "--storage-dir": "storage_dir", "--run-id": "run_id", "--run-name": "run_name",
+}  # fmt: skip
+
+
+def install() -> None:
+    """Patch MLflow before the script imports it."""
+    import mlflow
+    import mlflow.projects
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+    mlflow.projects._run = _run
+    mlflow.projects.run = mlflow.run = _with_old_options(mlflow.projects.run)
+    mlflow.start_run = _noted_start(mlflow.start_run)
+    mlflow.set_tracking_uri = mlflow.set_registry_uri = lambda uri: recording().add(
+        "own", does="sets", what=f"the tracking server {uri}"
+    )
+    mlflow.tracking.set_tracking_uri = mlflow.set_tracking_uri
+    mlflow.artifacts.download_artifacts = _download(mlflow.artifacts.download_artifacts)
+    MlflowClient.__init__ = _without_address(MlflowClient.__init__)
+    MlflowClient.download_artifacts = lambda self, run_id, path, dst_path=None: mlflow.artifacts.download_artifacts(
+        run_id=run_id, artifact_path=path, dst_path=dst_path
+    )
+    MlflowClient.list_run_infos = lambda self, experiment_id, *_, **__: [  # as MLflow 1 had it
+        run.info for run in self.search_runs([str(experiment_id)])
+    ]
+    MlflowClient.list_artifacts = _of_step(MlflowClient.list_artifacts, "lists the artifacts")
+    MlflowClient.get_metric_history = _of_step(MlflowClient.get_metric_history, "reads a metric")
+    for owner in (mlflow, MlflowClient):
+        for name in _OWN:
+            if hasattr(owner, name):
+                setattr(owner, name, _noted_own(getattr(owner, name), name))
+        for name in _LOOKS:
+            if hasattr(owner, name):
+                setattr(owner, name, _noted_look(getattr(owner, name)))
+    Run.data = property(_data_of(Run.data.fget))
+
+
+def _run(
+    uri: str, experiment_id: str, entry_point: str, version: Any, parameters: Any, docker_args: Any,
+    backend_name: str, backend_config: dict[str, Any], storage_dir: Any, env_manager: Any, synchronous: bool,
+    run_name: Any, build_image: Any, docker_auth: Any,
+) -> Any:  # fmt: skip
+    """Stand for ``mlflow.projects._run``, which has checked the arguments of ``run`` and found the experiment."""
+    import mlflow
+    from mlflow.projects import submitted_run, utils
+
+    current = recording()
+    uri, parameters = os.fspath(uri), dict(parameters or {})
+    tags = {"mlflow.project.entryPoint": entry_point, "mlflow.source.name": uri, "mlflow.source.type": "PROJECT"}
+    if not _ELSEWHERE.match(uri) and not os.path.exists(uri.partition("#")[0]):
+        current.stop(f"runs the project {uri!r}, which is not there")
+    if utils._is_local_uri(uri) and not utils._is_zip_uri(uri.partition("#")[0]):
+        folder = utils._fetch_project(uri)
+        if entry := utils.load_project(folder).get_entry_point(entry_point):
+            entry._validate_parameters(parameters)
+        if commit := utils.get_git_commit(folder):
+            tags["mlflow.source.git.commit"] = commit
+    config = {key: value for key, value in backend_config.items() if key not in _INTERNAL}
+    given = backend_config.get(utils.MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG)
+    client = mlflow.MlflowClient()
+    active = mlflow.active_run()
+    if given:
+        run = client.get_run(given)
+    else:
+        if active:
+            tags["mlflow.parentRunId"] = active.info.run_id
+        run = client.create_run(experiment_id, tags=tags, run_name=run_name)
+    run_id = str(run.info.run_id)
+    name = run_name or (entry_point if entry_point != "main" else os.path.basename(uri.rstrip("/")) or "main")
+    frames = current.frames()
+    event = current.add(
+        "call", run_id=run_id, uri=uri, entry_point=entry_point, version=version, experiment_id=experiment_id,
+        parameters={str(key): _plain(value) for key, value in parameters.items()},
+        backend=backend_name, backend_config=_plain(config), env_manager=env_manager, run_name=run_name,
+        storage_dir=storage_dir, docker_args=_plain(docker_args), build_image=bool(build_image),
+        given_run=bool(given),
+        parent=run.data.tags.get("mlflow.parentRunId"), after=sorted(current.done), stack=current.stack(),
+        is_cached=bool(frames) and frames[0] in current.searched, name=name, synchronous=bool(synchronous),
+        environment={
+            name: value for name, value in os.environ.items() if current.environment.get(name) != value
+        },
+    )  # fmt: skip
+    event["files"] = _written_files(event["parameters"])
+    current.searched = []
+    current.steps[run_id] = event
+    for key, value in parameters.items():  # a run that is given may have some
+        client.log_param(run_id, str(key), str(value), synchronous=True) if not given else None
+    if not given:
+        client.set_terminated(run_id)
+    if synchronous:
+        current.done.add(run_id)
+
+    class Submitted(submitted_run.SubmittedRun):  # type: ignore[misc]
+        """A step that has succeeded, for whoever waits for it."""
+
+        command_proc = None
+
+        @property
+        def run_id(self) -> str:
+            return run_id
+
+        def wait(self) -> bool:
+            recording().done.add(run_id)
+            return True
+
+        def get_status(self) -> str:
+            self.wait()
+            return "FINISHED"
+
+        def cancel(self) -> None:
+            recording().stop(f"cancels {name!r}")
+
+    return Submitted()
+
+
+_ELSEWHERE = re.compile(r"[A-Za-z0-9+.-]+:|[\w.-]+@[\w.-]+:")
+_MOST_BYTES = 64 * 1024
+
+
+def _written_files(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return {path: text} of files that the script has written and now passes to a step."""
+    current = recording()
+    written = {event.get("path") for event in current.events if event["kind"] == "own"}
+    found = {}
+    for value in parameters.values():
+        path = os.path.abspath(value) if isinstance(value, str) and "\0" not in value else ""
+        if path in written and os.path.isfile(path):
+            try:
+                with open(path, encoding="utf-8", newline="") as file:
+                    found[path] = file.read(_MOST_BYTES + 1)
+            except UnicodeDecodeError:
+                found[path] = "\0"
+            if len(found[path]) > _MOST_BYTES or "\0" in found[path]:
+                current.stop(
+                    f"passes {os.path.basename(path)}, which the script makes before, to a step", decides=True
+                )
+    return found
+
+
+_INTERNAL = frozenset(
+    (
+        "ENV_MANAGER",
+        "SYNCHRONOUS",
+        "DOCKER_ARGS",
+        "STORAGE_DIR",
+        "build_image",
+        "docker_auth",
+        "_mlflow_local_backend_run_id",
+    )
+)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; what JSON has not becomes text, as MLflow makes it."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return [_plain(inner) for inner in value]
+    return str(value)
+
+
+def _with_old_options(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Take ``use_conda``, which MLflow 1 had, as well."""
+
+    @functools.wraps(run)
+    def run_project(*args: Any, use_conda: bool | None = None, **kwargs: Any) -> Any:
+        if use_conda is not None and kwargs.get("env_manager") is None:
+            kwargs["env_manager"] = "conda" if use_conda else "local"
+        return run(*args, **kwargs)
+
+    return run_project
+
+
+def from_command_line(words: list[str], folder: Any, environment: Any) -> None:
+    """Record a project that the script runs by ``mlflow run``."""
+    import mlflow
+
+    arguments: dict[str, Any] = {"parameters": {}}
+    rest = iter(words)
+    for word in rest:
+        option, has_value, value = word.partition("=")
+        if word in ("-P", "--param-list"):
+            name, _, text = next(rest, "").partition("=")
+            arguments["parameters"][name] = text
+        elif word.startswith("-P"):
+            name, _, text = word[2:].partition("=")
+            arguments["parameters"][name] = text
+        elif word == "--no-conda":
+            arguments["env_manager"] = "local"
+        elif option in _TEXT_OPTIONS:
+            arguments[_TEXT_OPTIONS[option]] = value if has_value else next(rest, "")
+        elif word.startswith("-"):
+            recording().stop(f"runs 'mlflow run' with {word!r}, which an import does not know")
+        else:
+            arguments["uri"] = word
+    config = arguments.get("backend_config")
+    if config and not config.endswith(".json"):
+        arguments["backend_config"] = json.loads(config)
+    uri = arguments.get("uri", "")
+    if (folder and uri.startswith(".")) or uri == "":
+        arguments["uri"] = os.path.join(os.fspath(folder or "."), uri)
+    if environment and "MLFLOW_EXPERIMENT_NAME" in environment:
+        arguments.setdefault("experiment_name", environment["MLFLOW_EXPERIMENT_NAME"])
+    mlflow.run(**arguments)
+
+
+def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(start)
+    def start_run(*args: Any, **kwargs: Any) -> Any:
+        run = start(*args, **kwargs)
+        info, tags = run.info, run.data.tags
+        current = recording()
+        if not any(event["kind"] == "open" and event["run_id"] == info.run_id for event in current.events):
+            named = kwargs.get("run_name") or (kwargs.get("tags") or {}).get("mlflow.runName")
+            current.add(
+                "open", run_id=info.run_id, experiment_id=info.experiment_id, run_name=named,
+                parent=tags.get("mlflow.parentRunId"), after=sorted(current.done),
+            )  # fmt: skip
+        return run
+
+    return start_run
+
+
+def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        current = recording()
+        frame = inspect.currentframe()
+        caller = frame and frame.f_back
+        if caller is None or not current.is_own(caller.f_code.co_filename):
+            return real(*args, **kwargs)  # MLflow itself
+        shown = [str(value) for value in args if isinstance(value, str)][:1]
+        import mlflow
+
+        active = mlflow.active_run()
+        event = current.add(
+            "own",
+            run_id=active and active.info.run_id,
+            does="calls",
+            what=f"mlflow.{name}({', '.join(map(repr, shown))})",
+            call=name,
+        )
+        if name in ("set_tag", "set_tags") and args and not hasattr(args[0], "get_run"):
+            event["tags"] = _plain(args[0] if name == "set_tags" else {args[0]: args[-1]})
+        if step := next(
+            (step_of(current, value) for value in (*args, *kwargs.values()) if isinstance(value, str)), ""
+        ):
+            event["of_step"] = step
+            if name in ("set_terminated",):
+                return None
+            if name.startswith("log_artifact"):
+                return None
+        if name in _REGISTRY:
+            return _Registered()
+        return real(*args, **kwargs)
+
+    return noted
+
+
+class _Registered:
+    """A version of a model that was not registered: its number is not known."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        recording().stop(f"reads the {name} of a model that it has registered", decides=True)
+
+
+def _noted_look(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def search(*args: Any, **kwargs: Any) -> Any:
+        recording().searched = recording().frames()
+        return real(*args, **kwargs)
+
+    return search
+
+
+def _without_address(init: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(init)
+    def initialise(self: Any, *_: Any, **__: Any) -> None:
+        init(self)
+
+    return initialise
+
+
+def _of_step(real: Callable[..., Any], what: str) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def ask(self: Any, run_id: str, *args: Any, **kwargs: Any) -> Any:
+        if step := step_of(recording(), run_id):
+            recording().stop(f"{what} of {step!r}", decides=True)
+        return real(self, run_id, *args, **kwargs)
+
+    return ask
+
+
+def _download(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def download(
+        artifact_uri: Any = None,
+        run_id: Any = None,
+        artifact_path: Any = None,
+        dst_path: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        import mlflow
+
+        address = artifact_uri or run_id or ""
+        if not step_of(recording(), address):
+            return real(artifact_uri, run_id, artifact_path, dst_path, *args, **kwargs)
+        if address.startswith("runs:/"):
+            run_id, _, artifact_path = address.removeprefix("runs:/").partition("/")
+        if run_id:
+            root = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
+            return "/".join(filter(None, (root, artifact_path)))
+        return address
+
+    return download
+
+
+class _Metrics(Mapping[str, float]):
+    """Metrics of a step that did not run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def _stop(self, what: str = "the metrics") -> Any:
+        recording().stop(f"depends on {what} of {self._name!r}", decides=True)
+
+    def __getitem__(self, key: str) -> float:
+        return float(self._stop(f"the metric {key!r}"))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._stop(f"the metric {key!r}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stop())
+
+    def __len__(self) -> int:
+        return int(self._stop())
+
+    def __contains__(self, key: object) -> bool:
+        return bool(self._stop(f"the metric {key!r}"))
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
+def _data_of(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def data(run: Any) -> Any:
+        found = real(run)
+        step = recording().steps.get(run.info.run_id)
+        if found is not None and step:
+            found._metrics = _Metrics(step["name"])
+        return found
+
+    return data

@@ -1,0 +1,286 @@
+"""What a script does besides running projects: noted instead of done, or done in its scratch folder only."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from .state import Recording, recording
+
+_LIBRARY = sysconfig.get_paths()["stdlib"]
+_WRITES = ("w", "a", "x", "+")
+
+
+def install() -> None:
+    """Put our own functions in the place of the real ones, and listen to what Python tells of all others."""
+    _install_commands()
+    _install_removal()
+    _install_looks_at_artifacts()
+    sys.addaudithook(_audit)
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    from . import state
+
+    if (current := state.current) is None or current.stopped:
+        return
+    if event in ("socket.connect", "socket.sendto") and args and getattr(args[0], "family", None) != socket.AF_UNIX:
+        current.stop(f"opens a connection to {_shown(args[1])}, and an import has no network")
+    elif event == "socket.getaddrinfo":
+        current.stop(f"opens a connection to {_shown(args[0])}, and an import has no network")
+    elif event == "open" and isinstance(args[0], str | bytes):
+        _opened(current, os.fsdecode(args[0]), args[1] or "", args[2])
+
+
+def _opened(current: Recording, path: str, mode: str, flags: int) -> None:
+    path = os.path.abspath(path)
+    is_written = any(letter in mode for letter in _WRITES) or bool(flags & (os.O_WRONLY | os.O_RDWR))
+    if step := step_of(current, path):
+        current.stop(f"{'writes to' if is_written else 'reads'} an artifact of {step!r}", decides=True)
+    if not is_written or path == os.devnull or not (frames := current.frames()):
+        return
+    if _is_below(path, current.root):
+        # A library's own files (logs, caches) are not the script's work.
+        if current.is_own(_caller(frames[0])) and not path.endswith((".pyc", ".log")):
+            current.add("own", does="writes", what=os.path.relpath(path, current.root), path=path)
+    elif not _is_below(path, current.scratch):
+        current.stop(f"writes {path}, which is outside of its folder")
+
+
+def _caller(frame: Any) -> str:
+    return str(frame.f_code.co_filename)
+
+
+def step_of(current: Recording, text: str) -> str:
+    """Return the name of the step whose run's id stands in a text; "" for none."""
+    return next((step["name"] for run_id, step in current.steps.items() if run_id in text), "")
+
+
+def _is_below(path: str, folder: str) -> bool:
+    real = os.path.realpath(path)
+    return real == folder or real.startswith(folder + os.sep)
+
+
+def _shown(address: Any) -> str:
+    if isinstance(address, tuple):
+        address = address[0]
+    return repr(address.decode(errors="replace") if isinstance(address, bytes) else address)
+
+
+# --- other programs
+
+
+def _is_asked_by_the_script() -> bool:
+    """Tell whether its own code starts a program, rather than a library that it uses."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith((_LIBRARY, __file__)):
+        frame = frame.f_back
+    return frame is not None and recording().is_own(frame.f_code.co_filename)
+
+
+def _install_commands() -> None:
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        """Notes a command of the script, and has run it well."""
+
+        def __init__(self, args: Any, *more: Any, **kwargs: Any) -> None:
+            self._is_noted = False
+            if not _is_asked_by_the_script():
+                super().__init__(args, *more, **kwargs)
+                return
+            self._is_noted, self._child_created = True, False
+            self.args, self.pid, self.returncode = args, 0, 0
+            note_command(args, kwargs.get("cwd"), kwargs.get("env"))
+            text = bool(kwargs.get("text") or kwargs.get("encoding") or kwargs.get("universal_newlines"))
+            streams = {name: kwargs.get(name) for name in ("stdin", "stdout", "stderr")}
+            self.stdin: Any = _Input() if streams["stdin"] == subprocess.PIPE else None
+            for name in ("stdout", "stderr"):
+                setattr(self, name, _Output(args, text) if streams[name] == subprocess.PIPE else None)
+
+        def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
+            if not self._is_noted:
+                return super().communicate(input, timeout)
+            outputs: tuple[Any, Any] = (self.stdout, self.stderr)
+            return tuple(output and output.unknown() for output in outputs)
+
+        def wait(self, timeout: float | None = None) -> int:
+            return 0 if self._is_noted else super().wait(timeout)
+
+        def poll(self) -> int | None:
+            return 0 if self._is_noted else super().poll()
+
+        def __exit__(self, *args: Any) -> None:
+            if not self._is_noted:
+                super().__exit__(*args)
+
+        def __del__(self, *args: Any) -> None:
+            if not self._is_noted:
+                super().__del__(*args)
+
+    subprocess.Popen = Popen  # type: ignore[misc]
+
+    def system(command: str) -> int:
+        note_command(command, None, None)
+        return 0
+
+    def popen(command: str, *_: Any, **__: Any) -> Any:
+        note_command(command, None, None)
+        return _Output(command, True)
+
+    setattr(os, "system", system)  # noqa: B010
+    setattr(os, "popen", popen)  # noqa: B010
+    for name in ("execv", "execve", "execvp", "execvpe", "execl", "execlp"):
+        setattr(os, name, lambda path, *_: recording().stop(f"becomes another program, {path!r}"))
+
+
+class _Output:
+    """What a command that was not run would have printed: whoever wants to know it cannot be told."""
+
+    def __init__(self, command: Any, text: bool) -> None:
+        self.command, self.text = command, text
+
+    def unknown(self) -> Any:
+        return Unknown(self.command, self.text)
+
+    def read(self, *_: Any) -> Any:
+        return self.unknown()
+
+    def close(self) -> None:
+        pass
+
+    def __iter__(self) -> Any:
+        return iter(self.unknown())
+
+
+class _Input:
+    def write(self, *_: Any) -> None:
+        pass
+
+    flush = close = write
+
+
+def Unknown(command: Any, text: bool) -> Any:
+    """Return an empty text that ends the script as soon as it is looked at."""
+    shown = command if isinstance(command, str) else " ".join(map(str, command))
+
+    def look(self: Any, *_: Any, **__: Any) -> Any:
+        recording().stop(f"reads the output of {shown[:80]!r}, which an import does not run", decides=True)
+
+    names = [
+        "__str__",
+        "__iter__",
+        "__len__",
+        "__eq__",
+        "__ne__",
+        "__contains__",
+        "__getitem__",
+        "__add__",
+        "__format__",
+        "__bool__",
+        "__lt__",
+        "__gt__",
+        "strip",
+        "split",
+        "splitlines",
+        "decode",
+        "encode",
+        "startswith",
+        "endswith",
+        "replace",
+        "rstrip",
+        "lstrip",
+        "lower",
+        "upper",
+        "find",
+    ]
+    base = str if text else bytes
+    return type("Unknown", (base,), {**dict.fromkeys(names, look), "__hash__": base.__hash__})()
+
+
+def note_command(command: Any, folder: Any, environment: Any) -> None:
+    """Note a command; one that is ``mlflow run`` is a call of ours."""
+    words = command if isinstance(command, list | tuple) else _words(os.fspath(command))
+    words = [os.fsdecode(word) for word in words]
+    current = recording()
+    if is_mlflow_run := _behind_mlflow_run(words):
+        from . import mlflow_calls
+
+        mlflow_calls.from_command_line(is_mlflow_run, folder, environment)
+    else:
+        current.add("own", does="runs", what=" ".join(words)[:200])
+
+
+def _words(command: str) -> list[str]:
+    try:
+        lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        return list(lexer)
+    except ValueError:
+        return [command]
+
+
+def _behind_mlflow_run(words: Sequence[str]) -> list[str]:
+    """Return the arguments of ``mlflow run``; [] for another command."""
+    names = [os.path.basename(word) for word in words]
+    for start in (["mlflow", "run"], ["-m", "mlflow", "run"]):
+        for at in range(len(names)):
+            if names[at : at + len(start)] == start and at <= 1:
+                found = list(words[at + len(start) :])
+                if any(set(word) <= set("|&;<>()") for word in found):
+                    recording().stop(f"runs a shell command around 'mlflow run' ({' '.join(words)[:80]})")
+                return found
+    return []
+
+
+# --- removal
+
+
+def _install_removal() -> None:
+    for module, names in ((os, ("remove", "unlink", "rmdir", "removedirs")), (shutil, ("rmtree",))):
+        for name in names:
+            setattr(module, name, _only_in_scratch(getattr(module, name)))
+
+
+def _only_in_scratch(real: Callable[..., Any]) -> Callable[..., Any]:
+    def remove(path: Any, *args: Any, **kwargs: Any) -> Any:
+        current = recording()
+        full = os.path.join(
+            os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(path)))), os.path.basename(path)
+        )
+        if kwargs.get("dir_fd") is not None or _is_below(full, current.scratch):
+            return real(path, *args, **kwargs)
+        current.add("own", does="removes", what=full)
+        return None
+
+    return remove
+
+
+# --- artifacts of steps that did not run
+
+
+def _install_looks_at_artifacts() -> None:
+    for name in ("stat", "lstat", "listdir", "scandir", "access"):
+        setattr(os, name, _unless_artifact(getattr(os, name)))
+    for name in ("exists", "isfile", "isdir", "getsize", "getmtime"):  # in C, some of them
+        setattr(os.path, name, _unless_artifact(getattr(os.path, name)))
+
+
+def _unless_artifact(real: Callable[..., Any]) -> Callable[..., Any]:
+    def look(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+        from . import state
+
+        current = state.current
+        if current and current.steps and isinstance(path, str | bytes | os.PathLike):
+            step = step_of(current, os.fsdecode(path))
+            if step and current.frames():
+                current.stop(f"looks at an artifact of {step!r}", decides=True)
+        return real(path, *args, **kwargs)
+
+    return look

@@ -1,0 +1,182 @@
+"""Runs the script once for each request, in a child of a process that has imported MLflow already.
+
+A request is a line of JSON on standard input: ``{"script": …, "args": […], "values": {…}, "root": …, "scratch": …,
+"seconds": …, "seed": …, "options": true}``; the answer is one on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import runpy
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from typing import Any
+
+from . import state
+from .state import Recording, StopScript
+
+_FIRST_EXPERIMENT = 710_000_000  # a number that stands nowhere by chance
+_TRACE_LINES = 3
+
+
+def main() -> None:
+    """Serve the requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the script prints is not an answer
+    first = json.loads(sys.stdin.readline())
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    database = os.path.join(first["scratch"], "template.db")
+    _prepare(database)
+    answers.write(json.dumps({"ready": True}) + "\n")
+    answers.flush()
+    for line in sys.stdin:
+        request = json.loads(line)
+        answers.write(json.dumps(_answer(request, database)) + "\n")
+        answers.flush()
+
+
+def _prepare(database: str) -> None:
+    """Import what every run needs, and make the database that each gets a copy of."""
+    import mlflow
+    import mlflow.artifacts
+    import mlflow.projects
+    from mlflow.tracking import MlflowClient
+
+    with contextlib.suppress(ImportError):
+        import numpy  # noqa: F401
+    uri = f"sqlite:///{database}"
+    client = MlflowClient(tracking_uri=uri)
+    filler = client.create_experiment("filler", artifact_location="/nowhere")
+    client._tracking_client.store.engine.dispose()
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE experiments SET experiment_id = ?, lifecycle_stage = 'deleted' WHERE experiment_id = ?",
+            (_FIRST_EXPERIMENT, int(filler)),
+        )
+    del mlflow
+
+
+def _answer(request: dict[str, Any], database: str) -> dict[str, Any]:
+    result = os.path.join(request["scratch"], "result.json")
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(result)
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            _run(request, database, result)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    deadline = time.monotonic() + request["seconds"]
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGUSR1)  # it says where it is
+            time.sleep(1)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            break
+        time.sleep(0.02)
+    try:
+        with open(result, encoding="utf-8") as file:
+            content: dict[str, Any] = json.load(file)
+            return content
+    except (OSError, ValueError):
+        return {"crashed": True}
+
+
+def _run(request: dict[str, Any], database: str, result: str) -> None:
+    from . import mlflow_calls, options, outside, parallel
+
+    root, scratch = request["root"], request["scratch"]
+    current = Recording(root, scratch)
+
+    def write(**end: Any) -> None:
+        content = {
+            "events": current.events, "inputs": current.inputs, "stopped": current.stopped,
+            "experiments": experiments(), "arguments": current.arguments, **end,
+        }  # fmt: skip
+        temporary = f"{result}.new"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, default=str)
+        os.replace(temporary, result)
+
+    def experiments() -> dict[str, str]:
+        with contextlib.closing(sqlite3.connect(copy)) as connection:
+            rows = connection.execute("SELECT experiment_id, name FROM experiments").fetchall()
+        return {str(number): name for number, name in rows}
+
+    copy = os.path.join(scratch, "mlflow.db")
+    shutil.copyfile(database, copy)
+    os.environ.update(MLFLOW_TRACKING_URI=f"sqlite:///{copy}", TMPDIR=os.path.join(scratch, "tmp"))
+    os.makedirs(os.environ["TMPDIR"], exist_ok=True)
+    sys.stdin = open(os.devnull)
+    os.dup2(sys.stdin.fileno(), 0)
+    os.chdir(request["folder"])
+    sys.argv = [request["script"], *request["args"]]
+    sys.path[0:0] = [os.path.dirname(request["script"])]
+    sys.dont_write_bytecode = True
+    random.seed(request["seed"])
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(request["seed"])
+    options.Values.wanted, options.Values.seen = request["values"], not request["options"]
+    mlflow_calls.install()
+    if request["options"]:
+        options.install()
+    parallel.install()
+    outside.install()
+    current.environment = dict(os.environ)
+
+    def too_long(*_: object) -> None:
+        current.stopped = {"sentence": "does not end", "where": current.place(), "decides": False}
+        write()
+        os._exit(0)
+
+    signal.signal(signal.SIGUSR1, too_long)
+    state.current = current
+    error: BaseException | None = None
+    try:
+        runpy.run_path(request["script"], run_name="__main__")
+    except StopScript:
+        pass
+    except BaseException as caught:
+        error = caught
+    state.current = None
+    if current.stopped or error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        write()
+        return
+    write(error=_in_words(error, current))
+
+
+def _in_words(error: BaseException, current: Recording) -> dict[str, Any]:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if current.is_own(frame.filename)]
+    where = (os.path.relpath(frames[-1].filename, current.root), frames[-1].lineno) if frames else None
+    if isinstance(error, SystemExit):
+        said = f"ends by sys.exit({error.code!r})"
+    elif isinstance(error, ModuleNotFoundError):
+        said = f"needs the package {error.name!r}, which {sys.executable} does not have"
+    elif isinstance(error, EOFError):
+        said = "reads from its standard input, which is empty here"
+    else:
+        text = " ".join(str(error).split())[:300]
+        said = f"raises {type(error).__name__}: {text}" if text else f"raises {type(error).__name__}"
+    return {
+        "sentence": said,
+        "where": where,
+        "missing": getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None,
+    }

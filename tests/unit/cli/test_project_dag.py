@@ -46,7 +46,7 @@ def test_depends_on_gives_the_order_and_parameters_become_params(tmp_path: Path)
     assert text.endswith(
         "        prepare >> train\n        prepare >> report\n        [train, report] >> main\n"
     )  # fmt: skip
-    assert not [found for found in lint_project(folder).findings if "depends_on" in str(found)]
+    assert not [found for found in lint_project(folder).findings if "depends_on" in found.message]
     compile(text, "dag", "exec")
 
 

@@ -29,6 +29,7 @@ if len(sys.argv) == 3 and sys.argv[1] == "-c" and "MLFLOW_RUN_ID" in os.environ:
         file.write(json.dumps({{"run_id": os.environ["MLFLOW_RUN_ID"], "command": sys.argv[2]}}) + "\\n")
 os.execv({bash!r}, ["bash", *sys.argv[1:]])
 """
+_BY_HAND = re.compile(r"[^\s'\"=,]*\bRUN/artifacts")
 _ACTIVATION = re.compile(r"^(?:source|\.|conda) .*? && ", re.DOTALL)
 
 
@@ -143,7 +144,8 @@ class _Side:
         def alike(text: str) -> str:
             for place, name in sorted(places, key=lambda pair: -len(pair[0])):
                 text = text.replace(place, name)
-            return numbers.sub("EXPERIMENT", text)
+            # Scripts build such a path by hand too, from where they believe the artifacts to be.
+            return _BY_HAND.sub("ARTIFACTS", numbers.sub("EXPERIMENT", text))
 
         return [
             {

@@ -51,6 +51,46 @@ INTERPRETERS = {
 _LONG = r"--(e[a-z]*|print|source|import|loader|test-reporter|run|process-\w+|define)\b"
 
 
+def _long(*names: str) -> str:
+    """Return a pattern of long options, which their programs take shortened too."""
+    shortened = ("(".join(name) + ")?" * (len(name) - 1) for name in names)
+    return rf"--({'|'.join(shortened)})(?==|\Z)"
+
+
+# They give what follows some of their options to a shell.
+RUN_OPTIONS = {
+    "find": r"-(exec|ok)(dir)?$",
+    "tar": r"-[a-zA-Z]*[IF]|" + _long(
+        "use-compress-program", "to-command", "checkpoint-action", "info-script", "new-volume-script", "rsh-command",
+        "rmt-command",
+    ),
+    "git": r"-[cuxO]|ext::|foreach\Z|--\w+-filter|" + _long(
+        "exec", "upload-pack", "receive-pack", "open-files-in-pager", "extcmd", "config", "sendmail-cmd",
+    ),
+    "flock": r"-c|--command",
+    "env": r"-[a-zA-Z0]*S|" + _long("split-string"),
+    "split": _long("filter"),
+    "sort": _long("compress-program"),
+    "zip": r"-\w*TT|" + _long("unzip-command"),
+}  # fmt: skip
+# The same of programs whose other options are data.
+CODE_OPTIONS = {
+    "java": r"-XX:(On|Flags)",
+    "spark-submit": r"--driver-java-options|.*JavaOptions",
+    "gunicorn": r"[^-].*\(",
+    "less": r"[-+]",
+    "strace": r"-o|--output",
+}
+# They take code from any of their words.
+TAKE_CODE = re.compile(
+    r"ansible[\w-]*|dc|emacs(client)?|(g|r)?(vi|vim|view|vimdiff)|nvim|ex|gdb|lftp|lldb|m4|nc|ncat|netcat|socat"
+)
+# The same, before the name of a file.
+TAKE_FIRST_CODE = re.compile(
+    r"bun|clisp|deno|elixir|erl|expect|ghc|groovy|guile|iex|ocaml|racket|raku|sbcl|scala|swipl|tclsh|ts-node|tsx|wish"
+)
+
+
 def interpreter(name: str) -> Interpreter | None:
     """Return how a program of that name is told its code; None if it is none of these."""
     return next((found for pattern, found in INTERPRETERS.items() if pattern.fullmatch(name)), None)

@@ -67,46 +67,6 @@ _MODULES = (
 _INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)|(-f|--[\w-]+=)-")
 
 
-def _long(*names: str) -> str:
-    """Return a pattern of long options, which their programs take shortened too."""
-    shortened = ("(".join(name) + ")?" * (len(name) - 1) for name in names)
-    return rf"--({'|'.join(shortened)})(?==|\Z)"
-
-
-# They give what follows some of their options to a shell.
-_RUN_OPTIONS = {
-    "find": r"-(exec|ok)(dir)?$",
-    "tar": r"-[a-zA-Z]*[IF]|" + _long(
-        "use-compress-program", "to-command", "checkpoint-action", "info-script", "new-volume-script", "rsh-command",
-        "rmt-command",
-    ),
-    "git": r"-[cuxO]|ext::|foreach\Z|--\w+-filter|" + _long(
-        "exec", "upload-pack", "receive-pack", "open-files-in-pager", "extcmd", "config", "sendmail-cmd",
-    ),
-    "flock": r"-c|--command",
-    "env": r"-[a-zA-Z0]*S|" + _long("split-string"),
-    "split": _long("filter"),
-    "sort": _long("compress-program"),
-    "zip": r"-\w*TT|" + _long("unzip-command"),
-}  # fmt: skip
-# The same of programs whose other options are data.
-_CODE_OPTIONS = {
-    "java": r"-XX:(On|Flags)",
-    "spark-submit": r"--driver-java-options|.*JavaOptions",
-    "gunicorn": r"[^-].*\(",
-    "less": r"[-+]",
-    "strace": r"-o|--output",
-}
-# They take code from any of their words.
-_TAKE_CODE = re.compile(
-    r"ansible[\w-]*|dc|emacs(client)?|(g|r)?(vi|vim|view|vimdiff)|nvim|ex|gdb|lftp|lldb|m4|nc|ncat|netcat|socat"
-)
-# The same, before the name of a file.
-_TAKE_FIRST_CODE = re.compile(
-    r"bun|clisp|deno|elixir|erl|expect|ghc|groovy|guile|iex|ocaml|racket|raku|sbcl|scala|swipl|tclsh|ts-node|tsx|wish"
-)
-
-
 def name_of(word: str | None) -> str:
     """Return the name of the program that a word names, without its folder."""
     return (word or "").rstrip("/").rpartition("/")[2]
@@ -139,7 +99,11 @@ def program_of(words: Words) -> str:
 def _is_known(word: str | None) -> bool:
     name = name_of(word)
     is_path = bool(re.fullmatch(r"[\w.?-]*(/[\w.-]+)+", word or ""))
-    return is_path or name in (*READ_WORDS, *_TAKE_DATA, *_START, *_MAKE, *_RUN_OPTIONS) or is_interpreter(name)
+    return (
+        is_path
+        or name in (*READ_WORDS, *_TAKE_DATA, *_START, *_MAKE, *code_options.RUN_OPTIONS)
+        or is_interpreter(name)
+    )
 
 
 def script_index(words: Words) -> int | None:
@@ -260,7 +224,7 @@ def runs_expressions(words: Words) -> bool:
 
 def reads_options(words: Words) -> bool:
     """Tell whether a command's program runs what some of its options say."""
-    return program_of(words) in _RUN_OPTIONS
+    return program_of(words) in code_options.RUN_OPTIONS
 
 
 def starts_program(words: Words, at: int) -> bool:
@@ -376,7 +340,7 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
             if any(re.fullmatch(r"-\w*s\w*", option or "") for option in rest[:index]):
                 return True
         elif name == "xargs" and (
-            program_of(rest) in (*READ_WORDS, *_MAKE, *_RUN_OPTIONS)
+            program_of(rest) in (*READ_WORDS, *_MAKE, *code_options.RUN_OPTIONS)
             or any(may_be_code(rest, at) or is_script(rest, at) for at in range(len(rest)))
         ):
             return True
@@ -396,12 +360,14 @@ def _code_of(words: tuple[str | None, ...], start: int) -> frozenset[int]:
 
 def _code_indexes(name: str, words: Words) -> Iterator[int]:
     """Yield which of the words after a program's name may be code."""
-    if _TAKE_CODE.fullmatch(name) or (name == "tar" and re.match(r"[a-zA-Z]*[IF]", (words or [""])[0] or "")):
+    if code_options.TAKE_CODE.fullmatch(name) or (
+        name == "tar" and re.match(r"[a-zA-Z]*[IF]", (words or [""])[0] or "")
+    ):
         yield from range(len(words))
-    elif _TAKE_FIRST_CODE.fullmatch(name):
+    elif code_options.TAKE_FIRST_CODE.fullmatch(name):
         files = (index for index, word in enumerate(words) if re.fullmatch(r"[^-+].*\.\w+", word or ""))
         yield from range(next(files, len(words)))
-    elif options := _RUN_OPTIONS.get(name) or _CODE_OPTIONS.get(name):
+    elif options := code_options.RUN_OPTIONS.get(name) or code_options.CODE_OPTIONS.get(name):
         for index, word in enumerate(words):
             if found := re.match(options, word or ""):
                 yield index

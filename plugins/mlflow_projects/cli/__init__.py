@@ -26,9 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (new, import_script, check, environments, tree, close, janitor):
         name = getattr(module, "NAME", module.__name__.rpartition(".")[2])
-        command = commands.add_parser(
-            name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}."
-        )
+        description = getattr(module, "DESCRIPTION", f"{module.HELP[0].upper()}{module.HELP[1:]}.")
+        command = commands.add_parser(name, help=module.HELP, description=description)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)

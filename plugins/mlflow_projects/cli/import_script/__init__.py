@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="also run the script and the DAG once each, for real, and compare them"
     )
-    parser.add_argument("args", nargs="*", metavar="-- ARG", help="other arguments of the script, after --")
+    parser.usage = "%(prog)s [options] SCRIPT [-- ARG ...]"
+    parser.epilog = "What stands after -- are more arguments of the script, as they are."
+    parser.set_defaults(args=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mlflow_projects.cli.import_script.recording import Recorder
 
     values = _values(arguments.values)
-    script, declared, command_line = _script(arguments)
+    script, declared, command_line = _script(arguments, values)
     dag_id = arguments.dag_id or _dag_id(script.file)
     if not _DAG_ID.fullmatch(dag_id):
         raise ProjectError(f"{dag_id!r} cannot be a DAG's id; take letters, digits, '_', '-' and '.'.")
@@ -122,13 +124,13 @@ def _values(given: list[str]) -> dict[str, str]:
     for one in given:
         name, sign, value = one.partition("=")
         if not sign or not name:
-            raise ProjectError(f"-P {one!r} is no NAME=VALUE.")
+            raise ProjectError(f"-P {one!r} is not NAME=VALUE; write for example -P epochs=3.")
         found[name] = value
     return found
 
 
 def _script(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, values: Mapping[str, str]
 ) -> tuple[Any, list[dict[str, Any]] | None, Callable[[Mapping[str, Any]], list[str]] | None]:
     from mlflow_projects.cli.import_script.recording import Script
 
@@ -139,6 +141,11 @@ def _script(
     if path.is_dir():
         folder = path
         file, declared, command_line = _of_entry_point(path, arguments.entry_point)
+        if missing := [one["name"] for one in declared if one["required"] and one["name"] not in values]:
+            raise ProjectError(
+                f"Entry point {arguments.entry_point!r} needs values; pass "
+                f"{' '.join(f'-P {name}=VALUE' for name in missing)}."
+            )
     else:
         file, folder = path, here if path.is_relative_to(here) else path.parent
     if file.suffix != ".py":

@@ -25,7 +25,7 @@ def print_next(dag_id: str, project: Path, file: Path, missing: Sequence[str] = 
         commands.insert(0, f"export AIRFLOW__CORE__DAGS_FOLDER={shlex.quote(str(file.parent))}")
     if not database_is_made():
         commands.append("airflow db migrate")
-    values = f" --conf {shlex.quote(json.dumps(dict.fromkeys(missing, '...')))}" if missing else ""
+    values = f" --conf {shlex.quote(json.dumps(dict.fromkeys(missing, 'VALUE')))}" if missing else ""
     commands += [f"airflow dags test {dag_id}{values}", f"mlflow-projects tree {dag_id}"]
     print("\nNext:")
     for command in commands:

@@ -91,7 +91,7 @@ def test_the_command_writes_the_dag_and_tells_what_is_next(
     assert (tmp_path / "dags" / "of_churn.py").is_file()
     printed = capsys.readouterr().out
     assert "\nNo default: data.\n" in printed
-    for command in ("mlflow-projects check churn", """airflow dags test of_churn --conf '{"data": "..."}'"""):
+    for command in ("mlflow-projects check churn", """airflow dags test of_churn --conf '{"data": "VALUE"}'"""):
         assert f"  {command}\n" in printed
     assert main(["new", "of_churn", "--from", "churn", "--dags", "dags"]) == 1
 

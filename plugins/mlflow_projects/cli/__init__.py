@@ -26,12 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (new, import_script, check, environments, tree, close, janitor):
         name = getattr(module, "NAME", module.__name__.rpartition(".")[2])
-        command = commands.add_parser(
-            name, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}."
-        )
+        description = getattr(module, "DESCRIPTION", f"{module.HELP[0].upper()}{module.HELP[1:]}.")
+        command = commands.add_parser(name, help=module.HELP, description=description)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    rest: list[str] = []
+    if words[:1] == [import_script.NAME] and "--" in words:  # argparse takes no list of words behind options
+        words, rest = words[: words.index("--")], words[words.index("--") + 1 :]
+    arguments = parser.parse_args(words)
+    if rest:
+        arguments.args = rest
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shlex
 from pathlib import Path
 
+from mlflow_projects.cli.next_steps import print_next, short
 from mlflow_projects.exceptions import ProjectError
 
 HELP = "make a project and a DAG that runs at once, or a DAG for a project"
@@ -20,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project", metavar="PROJECT", help="its name, also that of the DAG and of the experiment")
     parser.add_argument(
         "--from", dest="existing", metavar="FOLDER", type=Path,
-        help="a project that is there: write a DAG with a step for each of its entry points, in the order of their "
-             "depends_on lists",
+        help="a project that you have: write only a DAG, with a step for each entry point; the order is said by "
+             "'depends_on: [NAME]' below an entry point, or is that of the file",
     )  # fmt: skip
     parser.add_argument("--dags", metavar="FOLDER", type=Path, help="for the DAG; default: Airflow's DAGs folder")
     parser.add_argument(
@@ -45,36 +44,40 @@ def run(arguments: argparse.Namespace) -> int:
 
     name = arguments.project
     _check_name(name)
-    airflows = Path(conf.get("core", "dags_folder")).expanduser().absolute()
-    dags = (arguments.dags or airflows).expanduser().absolute()
+    dags = (arguments.dags or Path(conf.get("core", "dags_folder"))).expanduser().absolute()
     dag = dags / f"{name}.py"
     if arguments.existing:
-        return _of_project(name, arguments.existing.expanduser().resolve(), dag, None if dags == airflows else dags)
+        if arguments.projects or arguments.python_env:
+            raise ProjectError("--from writes no project; leave --projects and --python-env out.")
+        return _of_project(name, arguments.existing.expanduser().resolve(), dag)
     project = (arguments.projects or dags.parent / "projects").expanduser().absolute() / name
     files = {
         **{project / file: text for file, text in scaffold.project_files(name, arguments.python_env).items()},
         dag: scaffold.dag_file(name, scaffold.path_expression(project, dag)),
     }
     _write(files, project)
-    _tell(list(files), name, project, None if dags == airflows else dags)
+    _tell_made(list(files))
+    print_next(name, project, dag)
     return 0
 
 
-def _of_project(name: str, project: Path, dag: Path, dags: Path | None) -> int:
-    from mlflow_projects.cli.project_dag import project_dag
+def _of_project(name: str, project: Path, dag: Path) -> int:
+    from mlflow_projects.cli.project_dag import params_without_default, project_dag
 
     _write({dag: project_dag(project, name, dag)}, dag)
-    _tell([dag], name, project, dags)
+    _tell_made([dag])
+    missing = params_without_default(project)
+    if missing:
+        print(f"\nNo default: {', '.join(missing)}.")
+        print('Give values in the trigger form, or pass on what an earlier step logs: STEP.artifact("PATH").')
+    print_next(name, project, dag, missing)
     return 0
 
 
-def _tell(made: list[Path], name: str, project: Path, dags: Path | None) -> None:
+def _tell_made(files: list[Path]) -> None:
     print("Made:")
-    for file in made:
-        print(f"  {_short(file)}")
-    print("\nNext:")
-    for command in _next(name, project, dags):
-        print(f"  {command}")
+    for file in files:
+        print(f"  {short(file)}")
 
 
 def _check_name(name: str) -> None:
@@ -101,23 +104,3 @@ def _write(files: dict[Path, str], project: Path) -> None:
             file.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ProjectError(f"{file} cannot be written: {error.strerror}.") from error
-
-
-def _next(name: str, project: Path, dags: Path | None) -> list[str]:
-    """Return the commands to type.
-
-    :param dags: the DAGs folder, if it is not Airflow's
-    """
-    from mlflow_projects.cli.airflow_side import database_is_made
-
-    commands = [f"mlflow-projects check {shlex.quote(_short(project))}", f"airflow dags test {name}"]
-    if not database_is_made():
-        commands.insert(1, "airflow db migrate")
-    if dags:
-        commands.insert(0, f"export AIRFLOW__CORE__DAGS_FOLDER={shlex.quote(str(dags))}")
-    return [*commands, f"mlflow-projects tree {name}"]
-
-
-def _short(path: Path) -> str:
-    """Return a path as seen from this folder, if it is below it."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

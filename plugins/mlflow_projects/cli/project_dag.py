@@ -75,6 +75,12 @@ def project_dag(folder: Path, dag_id: str, file: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def params_without_default(folder: Path) -> list[str]:
+    """Return the params of a project's DAG that a DAG run needs a value for."""
+    params = _params(load_project(folder)).items()
+    return [name for name, (param, _) in params if not any(argument == "" for argument, _ in param.arguments)]
+
+
 def _arguments(
     task_id: str, entry: EntryPoint, params: Mapping[str, tuple[Call, Sequence[tuple[str, str]]]]
 ) -> list[tuple[str, Any]]:

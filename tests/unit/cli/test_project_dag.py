@@ -89,8 +89,20 @@ def test_the_command_writes_the_dag_and_tells_what_is_next(
     project(tmp_path / "churn")
     assert main(["new", "of_churn", "--from", "churn", "--dags", "dags"]) == 0
     assert (tmp_path / "dags" / "of_churn.py").is_file()
-    assert "  mlflow-projects check churn\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "\nNo default: data.\n" in printed
+    for command in ("mlflow-projects check churn", """airflow dags test of_churn --conf '{"data": "VALUE"}'"""):
+        assert f"  {command}\n" in printed
     assert main(["new", "of_churn", "--from", "churn", "--dags", "dags"]) == 1
+
+
+@pytest.mark.parametrize("option", [["--python-env"], ["--projects", "x"]])
+def test_what_from_cannot_use_is_refused(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project(tmp_path / "churn")
+    assert main(["new", "of_churn", "--from", str(folder), "--dags", str(tmp_path / "dags"), *option]) == 1
+    assert "leave --projects and --python-env out" in capsys.readouterr().err
 
 
 def test_a_folder_without_entry_points_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ The script is run with MLflow's calls recorded instead of executed, as often as 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -14,10 +13,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow_projects.cli.next_steps import print_next, short
 from mlflow_projects.exceptions import ProjectError
 
 NAME = "import"
 HELP = "write a DAG from a script that calls mlflow.run or mlflow.projects.run"
+DESCRIPTION = (
+    f"{HELP[0].upper()}{HELP[1:]}. The script runs a few times in a copy of its folder, with MLflow's calls "
+    "recorded: its projects do not run, and there is no network."
+)
 _DAG_ID = re.compile(r"[\w.-]+", re.ASCII)
 _OF_ANY_FOLDER = ("main", "run", "driver", "pipeline", "run_pipeline")
 
@@ -25,33 +29,46 @@ _OF_ANY_FOLDER = ("main", "run", "driver", "pipeline", "run_pipeline")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what may follow the sub-command's name."""
     parser.add_argument(
-        "script", metavar="SCRIPT", type=Path, help="a .py file, or a folder with an MLproject (then -e)"
-    )
-    parser.add_argument("-e", "--entry-point", metavar="NAME", default="main", help="of the MLproject; default: main")
-    parser.add_argument(
-        "-P", dest="values", metavar="NAME=VALUE", action="append", default=[], help="an option of the script"
-    )
-    parser.add_argument("--dag-id", metavar="ID", help="default: the script's name, or its folder's")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="default: DAG_ID.py in Airflow's DAGs folder")
-    parser.add_argument(
-        "--root",
-        metavar="FOLDER",
-        type=Path,
-        help="that the script may read; default: its git repository, or this folder",
+        "script", metavar="SCRIPT", type=Path, help="the script (.py), or a folder with an MLproject that names it"
     )
     parser.add_argument(
-        "--python", metavar="PATH", default=sys.executable, help="that has the script's packages and mlflow"
+        "-e", "--entry-point", metavar="NAME", default="main",
+        help="with a folder: the entry point that runs the script; default: main",
+    )  # fmt: skip
+    parser.add_argument(
+        "-P", dest="values", metavar="NAME=VALUE", action="append", default=[],
+        help="the value of an option of the script (with a folder: of a parameter of the entry point); it becomes "
+             "the default in the DAG; repeat -P for more options",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dag-id", metavar="ID", help="default: the script's name; for main.py and the like, its folder's name"
     )
     parser.add_argument(
-        "--seconds", metavar="N", type=float, default=60.0, help="for one run of the script; default: 60"
+        "--out", metavar="FILE", type=Path, help="the DAG's file; default: DAG_ID.py in Airflow's DAGs folder"
     )
     parser.add_argument(
-        "--partial", action="store_true", help="if the script decides on a result, write what comes before"
-    )
+        "--root", metavar="FOLDER", type=Path,
+        help="the folder that holds the script, its projects and all files that it reads; default: the script's git "
+             "repository, else the folder you are in, else the script's folder",
+    )  # fmt: skip
     parser.add_argument(
-        "--verify", action="store_true", help="run the script and the DAG once, for real, and compare them"
+        "--python", metavar="PATH", default=sys.executable,
+        help="the Python that has mlflow and the script's packages; default: the one of this command",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", metavar="N", type=float, default=60.0,
+        help="the longest time for one recording of the script; default: 60",
+    )  # fmt: skip
+    parser.add_argument(
+        "--partial", action="store_true",
+        help="if the script decides on a result of a step, write the steps before that place",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verify", action="store_true", help="also run the script and the DAG once each, for real, and compare them"
     )
-    parser.add_argument("args", nargs="*", metavar="-- ARG", help="more arguments of the script, after --")
+    parser.usage = "%(prog)s [options] SCRIPT [-- ARG ...]"
+    parser.epilog = "What stands after -- are more arguments of the script, as they are."
+    parser.set_defaults(args=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,11 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
     from mlflow_projects.cli.import_script.recording import Recorder
 
     values = _values(arguments.values)
-    script, declared, command_line = _script(arguments)
+    script, declared, command_line = _script(arguments, values)
     dag_id = arguments.dag_id or _dag_id(script.file)
     if not _DAG_ID.fullmatch(dag_id):
         raise ProjectError(f"{dag_id!r} cannot be a DAG's id; take letters, digits, '_', '-' and '.'.")
     file = _target(arguments.out, dag_id)
+    _check_file_name(file, script.root)
+    print(f"Recording {script.name}; its projects do not run ...", flush=True)
     with Recorder(arguments.python) as recorder:
         plan = trace(recorder, script, values, command_line, declared, partial=arguments.partial)
     dag = DagSource(plan, script, dag_id, file)
@@ -78,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         dag.write()
     except OSError as error:
         raise ProjectError(f"{file} cannot be written: {error.strerror}.") from error
-    print(f"Made: {_short(file)}")
+    print(f"Made: {short(file)}")
     for note in dag.notes():
         print(f"  {note}")
     if arguments.verify:
@@ -86,9 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     for row in rows:
         print(f"  {row.name}: {'; '.join(row.problems) or 'same command, parameters, metrics, artifacts'}")
         print(f"    {row.command}")
-    print("\nNext:")
-    print(f"  mlflow-projects check {shlex.quote(_short(script.root))}")
-    print(f"  airflow dags test {dag_id}")
+    print_next(dag_id, script.root, file)
     return 1 if any(row.problems for row in rows) else 0
 
 
@@ -107,13 +124,13 @@ def _values(given: list[str]) -> dict[str, str]:
     for one in given:
         name, sign, value = one.partition("=")
         if not sign or not name:
-            raise ProjectError(f"-P {one!r} is no NAME=VALUE.")
+            raise ProjectError(f"-P {one!r} is not NAME=VALUE; write for example -P epochs=3.")
         found[name] = value
     return found
 
 
 def _script(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, values: Mapping[str, str]
 ) -> tuple[Any, list[dict[str, Any]] | None, Callable[[Mapping[str, Any]], list[str]] | None]:
     from mlflow_projects.cli.import_script.recording import Script
 
@@ -124,6 +141,11 @@ def _script(
     if path.is_dir():
         folder = path
         file, declared, command_line = _of_entry_point(path, arguments.entry_point)
+        if missing := [one["name"] for one in declared if one["required"] and one["name"] not in values]:
+            raise ProjectError(
+                f"Entry point {arguments.entry_point!r} needs values; pass "
+                f"{' '.join(f'-P {name}=VALUE' for name in missing)}."
+            )
     else:
         file, folder = path, here if path.is_relative_to(here) else path.parent
     if file.suffix != ".py":
@@ -182,6 +204,18 @@ def _dag_id(file: Path) -> str:
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII) or "imported"
 
 
+def _check_file_name(file: Path, root: Path) -> None:
+    """Refuse a file that would hide a module: Airflow puts the DAGs folder on Python's path."""
+    from importlib.util import find_spec
+
+    found = find_spec(file.stem) if file.stem.isidentifier() else None
+    if found is not None and found.origin is not None and not Path(found.origin).resolve().is_relative_to(root):
+        raise ProjectError(
+            f"{file.name} would hide the Python module {file.stem!r}, which is installed here; give another --dag-id "
+            "or --out."
+        )
+
+
 def _target(out: Path | None, dag_id: str) -> Path:
     if out is None:
         from airflow.configuration import conf
@@ -191,7 +225,3 @@ def _target(out: Path | None, dag_id: str) -> Path:
     if file.exists():
         raise ProjectError(f"{file} is there already; nothing was written. Take another --out, or remove it.")
     return file
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -50,8 +50,9 @@ def verify(script: Script, python: str, plan: Plan, dag_id: str, folder: Path) -
 
     :param python: that runs the script
     :param folder: an empty one, for databases, artifacts and logs
-    :raises ScriptError: one of them did not end well
+    :raises ScriptError: one of them did not end well, or the script names a tracking server
     """
+    _check_server(script, plan)
     theirs = _Side("script", folder / "script", script.root)
     ours = _Side("DAG", folder / "dag", script.root)
     copy = theirs.home / "copy"
@@ -66,6 +67,19 @@ def verify(script: Script, python: str, plan: Plan, dag_id: str, folder: Path) -
     dag.write()
     ours.run_dag(dag_id, dag.file.parent)
     return _compare(theirs.runs(), ours.runs())
+
+
+def _check_server(script: Script, plan: Plan) -> None:
+    """Refuse a script that names a tracking server: run for real, it would write there."""
+    for event in plan.own:
+        said = str(event.get("what"))
+        # The import's own database is what a script sees as MLFLOW_TRACKING_URI.
+        if event.get("does") == "sets" and "the tracking server" in said and "/mlflow-projects-import-" not in said:
+            sentence = (
+                f"sets {said}, and --verify would write there; take the address from the variable "
+                "MLFLOW_TRACKING_URI, or leave --verify out"
+            )
+            raise ScriptError(f"{script.said({**event, 'sentence': sentence})}. Nothing was written.")
 
 
 class _Side:

@@ -102,14 +102,19 @@ def _answer(request: dict[str, Any], database: str) -> dict[str, Any]:
 
 def _run(request: dict[str, Any], database: str, result: str) -> None:
     from . import mlflow_calls, options, outside, parallel
+    from .options import Values
 
     root, scratch = request["root"], request["scratch"]
+    copy = os.path.join(scratch, "mlflow.db")
+    shutil.copyfile(request["database"] or database, copy)
+    os.environ.update(MLFLOW_TRACKING_URI=f"sqlite:///{copy}", TMPDIR=os.path.join(scratch, "tmp"))
+    os.environ.update(request["environment"])
     current = Recording(root, scratch)
 
     def write(**end: Any) -> None:
         content = {
             "events": current.events, "inputs": current.inputs, "stopped": current.stopped,
-            "experiments": experiments(), "arguments": current.arguments, **end,
+            "experiments": experiments(), "variables": current.variables, "arguments": current.arguments, **end,
         }  # fmt: skip
         temporary = f"{result}.new"
         with open(temporary, "w", encoding="utf-8") as file:
@@ -121,9 +126,6 @@ def _run(request: dict[str, Any], database: str, result: str) -> None:
             rows = connection.execute("SELECT experiment_id, name FROM experiments").fetchall()
         return {str(number): name for number, name in rows}
 
-    copy = os.path.join(scratch, "mlflow.db")
-    shutil.copyfile(database, copy)
-    os.environ.update(MLFLOW_TRACKING_URI=f"sqlite:///{copy}", TMPDIR=os.path.join(scratch, "tmp"))
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)
     sys.stdin = open(os.devnull)
     os.dup2(sys.stdin.fileno(), 0)
@@ -134,10 +136,14 @@ def _run(request: dict[str, Any], database: str, result: str) -> None:
     random.seed(request["seed"])
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(request["seed"])
-    options.Values.wanted, options.Values.seen = request["values"], not request["options"]
+    Values.wanted, Values.seen = request["values"], not request["options"]
+    import mlflow
+
+    mlflow.set_tracking_uri(current.tracking_uri)  # before what the script puts into the environment
     mlflow_calls.install()
     if request["options"]:
         options.install()
+    options.install_environment()
     parallel.install()
     outside.install()
     current.environment = dict(os.environ)
@@ -157,6 +163,13 @@ def _run(request: dict[str, Any], database: str, result: str) -> None:
     except BaseException as caught:
         error = caught
     state.current = None
+    if error is None and not current.stopped and Values.wanted and not Values.seen:
+        name = next(iter(Values.wanted))
+        current.stopped = {
+            "sentence": f"has no option {name!r} that an import knows: it uses no argparse, click, fire or hydra; "
+            "its own arguments are passed after --",
+            "where": None, "decides": False,
+        }  # fmt: skip
     if current.stopped or error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         write()
         return
@@ -168,7 +181,7 @@ def _in_words(error: BaseException, current: Recording) -> dict[str, Any]:
     where = (os.path.relpath(frames[-1].filename, current.root), frames[-1].lineno) if frames else None
     if isinstance(error, SystemExit):
         said = f"ends by sys.exit({error.code!r})"
-    elif isinstance(error, ModuleNotFoundError):
+    elif isinstance(error, ModuleNotFoundError) and error.name:
         said = f"needs the package {error.name!r}, which {sys.executable} does not have"
     elif isinstance(error, EOFError):
         said = "reads from its standard input, which is empty here"

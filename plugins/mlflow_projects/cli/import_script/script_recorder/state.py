@@ -32,6 +32,10 @@ class Recording:
         self.stopped: dict[str, Any] | None = None
         self.steps: dict[str, dict[str, Any]] = {}  # by run id
         self.environment = dict(os.environ)
+        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        self.variables: dict[str, Any] = {}  # of the environment, that the script reads
+        self.secrets: dict[str, str] = {}
+        self.names: dict[str, str | None] = {}  # that the script gives its own runs, by run id
         self.searched: list[FrameType] = []  # the frames above the last search for earlier runs
         self._own = threading.local()
 

@@ -124,7 +124,9 @@ class Recorder:
             for name, value in os.environ.items()
             if not name.startswith(("AIRFLOW_", "MLFLOW_", "_AIRFLOW"))
         }
-        environment.update(PYTHONHASHSEED="0", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg")
+        environment.update(
+            PYTHONHASHSEED="0", HYDRA_FULL_ERROR="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg"
+        )
         self._log = (self.scratch / "log").open("w+", errors="replace")
         try:
             self._process: subprocess.Popen[str] | None = subprocess.Popen(

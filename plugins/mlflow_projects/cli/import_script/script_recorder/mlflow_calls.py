@@ -110,7 +110,7 @@ def _run(
         parameters={str(key): _as_text(value) for key, value in parameters.items()},
         backend=backend_name, backend_config=_plain(config), env_manager=env_manager, run_name=run_name,
         storage_dir=storage_dir, docker_args=_plain(docker_args), build_image=bool(build_image),
-        given_run=bool(given), tags=next((one["tags"] for one in current.events if one["run_id"] == given), {}),
+        given_run=bool(given), tags=current.run_of(given)["tags"] if current.run_of(given) else {},
         parent=run.data.tags.get("mlflow.parentRunId"), after=sorted(current.done), stack=current.stack(),
         is_cached=bool(frames) and frames[0] in current.searched, name=run_name or project, project=project,
         synchronous=bool(synchronous),
@@ -280,7 +280,7 @@ def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:
         run = start(*args, **kwargs)
         info, tags = run.info, run.data.tags
         current = recording()
-        if not any(event["kind"] == "open" and event["run_id"] == info.run_id for event in current.events):
+        if not current.run_of(info.run_id):
             named = kwargs.get("run_name") or (kwargs.get("tags") or {}).get("mlflow.runName")
             named = named or current.names.get(info.run_id)
             current.names[info.run_id] = named
@@ -332,8 +332,8 @@ def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def _note_tags(current: Recording, event: dict[str, Any], tags: Mapping[str, Any]) -> None:
     """Take tags for those of the script's own run, unless one is not known before a step has run."""
-    owner = next((one for one in current.events if one["kind"] == "open" and one["run_id"] == event["run_id"]), None)
-    if owner is None or any(step_of(current, str(value)) for value in tags.values()):
+    owner = current.run_of(event["run_id"])
+    if not owner or any(step_of(current, str(value)) for value in tags.values()):
         return
     event["is_of_run"] = True
     texts = {str(key): str(value) for key, value in tags.items()}

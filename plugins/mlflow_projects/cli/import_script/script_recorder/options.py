@@ -392,8 +392,7 @@ def install_environment() -> None:
         if isinstance(name, str) and _SECRET.search(name) and isinstance(value, str) and value:
             current.secrets[name] = value
         elif isinstance(name, str) and not name.startswith("MLFLOW_") and name not in current.variables:
-            has_own = os.environ._data.get(os.environ.encodekey(name)) is not None
-            is_set_here = has_own and current.environment.get(name) is None
+            is_set_here = name in os.environ and name not in current.environment
             if isinstance(value, str | int | float | None) and not is_set_here:
                 current.variables[name] = value
 

@@ -44,6 +44,11 @@ class Recording:
         self.events.append(event)
         return event
 
+    def run_of(self, run_id: Any) -> dict[str, Any]:
+        """Return what is known of a run that the script has opened itself; {} for another."""
+        opened = (event for event in self.events if event["kind"] == "open" and event["run_id"] == run_id)
+        return next(opened, {})
+
     def stop(self, sentence: str, *, decides: bool = False) -> NoReturn:
         """End the script with a sentence.
 

@@ -107,12 +107,22 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
     ),
     "looks_in_vain": (  # the last one looks for an earlier run, and does not care
         "import mlflow\ndef step(name, cached=True):\n"
-        "    found = mlflow.search_runs(filter_string=f\"tags.`mlflow.project.entryPoint` = '{name}'\", output_format='list')\n"
+        "    query = f\"tags.`mlflow.project.entryPoint` = '{name}'\"\n"
+        "    found = mlflow.search_runs(filter_string=query, output_format='list')\n"
         "    if found and cached:\n        return found[0].info.run_id\n"
         "    return mlflow.run('step', name, env_manager='local').run_id\nstep('main')\nstep('load', False)\n",
         [],
         ['entry_point="load",\n        env_manager="local",\n    )', "reuse=True"],
         [],
+    ),
+    "elsewhere": (  # in another folder, by commands with an environment of their own
+        "import mlflow, os, subprocess\n"
+        "subprocess.run('MLFLOW_EXPERIMENT_NAME=e X=1 mlflow run step --env-manager local', shell=True)\n"
+        "os.makedirs('inner/step')\nopen('inner/step/MLproject', 'w').write('name: inner')\nos.chdir('inner')\n"
+        "mlflow.run('step', run_name='second', env_manager='local')\n",
+        [],
+        ['uri=f"{PROJECT}/step",', 'uri=f"{PROJECT}/inner/step"', 'experiment_name="e"'],
+        ["The script sets X for its steps", "elsewhere.py:4 writes inner/step/MLproject"],
     ),
     "own_server": (
         "import mlflow, os\nos.environ['MLFLOW_TRACKING_URI'] = 'http://no-such-host.invalid:5000'\n"
@@ -126,8 +136,17 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
 REFUSED = {
     "parser": ("import mlflow\nmlflow.run('step', env_manager='local')\n", "parser.py has no option 'wrong' that"),
     "secret": (
-        "import mlflow, os\nmlflow.run('step', env_manager='local', parameters={'x': os.getenv('DB_PASSWORD', 'hunter2')})\n",
-        r"secret.py:2: this passes the environment variable DB_PASSWORD \(x\) to a step",
+        "import mlflow, os\nx = os.getenv('DB_PASSWORD', 'hunter2')\nmlflow.run('step', parameters={'x': x})\n",
+        r"secret.py:3: this passes the environment variable DB_PASSWORD \(x\) to a step",
+    ),
+    "part": (
+        "import mlflow\nr = mlflow.run('step', env_manager='local')\n"
+        "mlflow.run('step', parameters={'x': r.run_id[:8]})\n",
+        r"part.py:3: this passes a part of the id, the name or the time of the run of 'step' \(x\)",
+    ),
+    "around": (
+        "import os\nos.system('cd step && mlflow run .')\n",
+        r"around.py:2: this runs a command around 'mlflow run' \(cd step && mlflow run .\)",
     ),
     "temporary": (
         "import mlflow, tempfile\nmlflow.run('step', env_manager='local', parameters={'data': tempfile.mkdtemp()})\n",

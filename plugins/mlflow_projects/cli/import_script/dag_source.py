@@ -207,11 +207,16 @@ class DagSource:
             )
             if path:
                 return f"{{{{ ti.xcom_pull({path!r})['run_id'] }}}}"
-            raise ScriptError("A run that holds no step is passed to a step; leave it out of the script.")
+            raise ScriptError(
+                f"{self.script.name} passes a run that holds no step to a step; leave it out of the script."
+            )
         for group in _groups(self.top):
             if group.node is not None and group.node["experiment_id"] == mark("e", content):
                 return f"{{{{ ti.xcom_pull({f'{group.path}.start_run'!r})['experiment_id'] }}}}"
-        raise ScriptError("The id of an experiment is passed to a step, but no parent run is in it.")
+        raise ScriptError(
+            f"{self.script.name} passes the id of an experiment to a step, and no parent run is in it, so the DAG "
+            "does not know it; pass the experiment's name, or open a run in it with start_run."
+        )
 
     def _file(self, node: Mapping[str, Any], path: str) -> str:
         """Return the name of a file beside the DAG for one that the script makes for a step."""

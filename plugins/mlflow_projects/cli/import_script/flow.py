@@ -351,11 +351,14 @@ class _Tracing:
         other = self.other(values)
         if isinstance(other, str):
             return other
-        compared = [key for key in self.leaves if key not in self.random and key[1] not in _NOT_IN_THE_DAG]
-        if {*compared} != {key for key in other if key not in self.random and key[1] not in _NOT_IN_THE_DAG}:
+        compared, there = ({key for key in leaves if self._is_compared(key)} for leaves in (self.leaves, other))
+        if compared != there:
             return "decides which values a step gets"
-        is_same = all(str(other[key]) == str(self._with(values, key)) for key in compared if not _is_config(key))
+        is_same = all(str(other[key]) == str(self._with(values, key)) for key in compared)
         return "" if is_same else _COMPUTED
+
+    def _is_compared(self, key: tuple[Any, ...]) -> bool:
+        return key not in self.random and key[1] not in _NOT_IN_THE_DAG and not _is_config(key)
 
     def _with(self, values: Mapping[str, Any], key: tuple[Any, ...]) -> Any:
         """Return what a step of the DAG gets."""

@@ -124,9 +124,8 @@ class Recorder:
             for name, value in os.environ.items()
             if not name.startswith(("AIRFLOW_", "MLFLOW_", "_AIRFLOW"))
         }
-        environment.update(
-            PYTHONHASHSEED="0", HYDRA_FULL_ERROR="1", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg"
-        )
+        environment.update(PYTHONHASHSEED="0", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg")
+        environment.update(HYDRA_FULL_ERROR="1", JOBLIB_MULTIPROCESSING="0")
         self._log = (self.scratch / "log").open("w+", errors="replace")
         try:
             self._process: subprocess.Popen[str] | None = subprocess.Popen(

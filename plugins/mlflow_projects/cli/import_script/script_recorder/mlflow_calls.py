@@ -83,6 +83,9 @@ def _run(
     current = recording()
     uri, parameters = os.fspath(uri), dict(parameters or {})
     tags = {"mlflow.project.entryPoint": entry_point, "mlflow.source.name": uri, "mlflow.source.type": "PROJECT"}
+    if not _ELSEWHERE.match(uri) and os.getcwd() != current.folder:  # the script has changed it
+        path, sign, sub_folder = uri.partition("#")
+        uri = os.path.abspath(path) + sign + sub_folder
     if not _ELSEWHERE.match(uri) and not os.path.exists(uri.partition("#")[0]):
         current.stop(f"runs the project {uri!r}, which is not there")
     if utils._is_local_uri(uri) and not utils._is_zip_uri(uri.partition("#")[0]):
@@ -162,6 +165,12 @@ def _refuse_what_is_of_the_import(event: Mapping[str, Any]) -> None:
     passed = {**event["parameters"], "uri": event["uri"], "run_name": event["run_name"]}
     for name, value in passed.items():
         text = str(value).replace(current.root, "")
+        for step in current.steps.values():
+            if _is_known_later(step, text):
+                current.stop(
+                    f"passes a part of the id, the name or the time of the run of {step['name']!r} ({name}) to a "
+                    "step; pass the whole run id"
+                )
         if current.tracking_uri in text:
             current.stop(f"passes the address of the tracking server ({name}) to a step; leave it out, steps know it")
         for variable, secret in current.secrets.items():
@@ -172,6 +181,20 @@ def _refuse_what_is_of_the_import(event: Mapping[str, Any]) -> None:
                 )
         if current.scratch in text and value not in event["files"]:
             current.stop(f"passes a temporary file or folder ({name}) to a step, which no other run has")
+
+
+def _is_known_later(step: Mapping[str, Any], text: str) -> bool:
+    """Tell whether a text has what only a step's run says, besides its whole id."""
+    import mlflow
+
+    run_id = step["run_id"]
+    text = text.replace(run_id, "")
+    if run_id[:6] in text.lower() or run_id[-6:] in text.lower():
+        return True
+    info = mlflow.MlflowClient().get_run(run_id).info
+    return any(
+        str(value) in text for value in (info.start_time, info.end_time, not step["run_name"] and info.run_name)
+    )
 
 
 _MOST_STEPS = 1000
@@ -267,11 +290,18 @@ def from_command_line(words: list[str], folder: Any, environment: Any) -> None:
     if config and not config.endswith(".json"):
         arguments["backend_config"] = json.loads(config)
     uri = arguments.get("uri", "")
-    if (folder and uri.startswith(".")) or uri == "":
-        arguments["uri"] = os.path.join(os.fspath(folder or "."), uri)
+    if folder and not _ELSEWHERE.match(uri):
+        arguments["uri"] = os.path.join(os.fspath(folder), uri)
     if environment and "MLFLOW_EXPERIMENT_NAME" in environment:
         arguments.setdefault("experiment_name", environment["MLFLOW_EXPERIMENT_NAME"])
-    mlflow.run(**arguments)
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in (environment or {}).items() if not name.startswith("MLFLOW_")})
+    try:
+        mlflow.run(**arguments)
+    finally:
+        for name in {*os.environ} - {*before}:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:

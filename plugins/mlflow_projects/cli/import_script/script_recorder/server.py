@@ -109,6 +109,7 @@ def _run(request: dict[str, Any], database: str, result: str) -> None:
     shutil.copyfile(request["database"] or database, copy)
     os.environ.update(MLFLOW_TRACKING_URI=f"sqlite:///{copy}", TMPDIR=os.path.join(scratch, "tmp"))
     os.environ.update(request["environment"])
+    os.chdir(request["folder"])
     current = Recording(root, scratch)
 
     def write(**end: Any) -> None:
@@ -129,7 +130,6 @@ def _run(request: dict[str, Any], database: str, result: str) -> None:
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)
     sys.stdin = open(os.devnull)
     os.dup2(sys.stdin.fileno(), 0)
-    os.chdir(request["folder"])
     sys.argv = [request["script"], *request["args"]]
     sys.path[0:0] = [os.path.dirname(request["script"])]
     sys.dont_write_bytecode = True

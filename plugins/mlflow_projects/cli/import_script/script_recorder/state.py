@@ -32,6 +32,7 @@ class Recording:
         self.stopped: dict[str, Any] | None = None
         self.steps: dict[str, dict[str, Any]] = {}  # by run id
         self.environment = dict(os.environ)
+        self.folder = os.getcwd()
         self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         self.variables: dict[str, Any] = {}  # of the environment, that the script reads
         self.secrets: dict[str, str] = {}

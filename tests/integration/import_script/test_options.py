@@ -105,6 +105,14 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         ['task_id="step"'],
         ["run_name is new in each run of the script (a clock, random numbers); here it is left to MLflow."],
     ),
+    "clock": (
+        "import mlflow, datetime\nfrom time import strftime\nwith mlflow.start_run():\n"
+        "    mlflow.set_tag('day', value=strftime('%Y-%m-%d'))\n"
+        "    mlflow.run('step', parameters={'data': f'{datetime.datetime.now():%Y%m%d}'}, env_manager='local')\n",
+        [],
+        ['tags={"day": "20'],
+        ["parameters.data is new in each run", "tags.day is new in each run"],
+    ),
     "looks_in_vain": (  # the last one looks for an earlier run, and does not care
         "import mlflow\ndef step(name, cached=True):\n"
         "    query = f\"tags.`mlflow.project.entryPoint` = '{name}'\"\n"

@@ -325,10 +325,8 @@ class DagSource:
         for name in self.files:
             notes.append(f"{self.files_folder}/{name} is what the script writes for a step, as it was at the import.")
         if in_files := [option.name for option in self.plan.options if option.is_in_file]:
-            there = " and ".join(
-                [*(["in the environment"] if environment else []), *(["in files"] if self.files else [])]
-            )
-            notes.append(f"A change of {_some(in_files)} has no effect {there or 'there'}.")
+            places = [*(["the environment"] if environment else []), *([self.files_folder] if self.files else [])]
+            notes.append(f"A change of {_some(in_files)} has no effect in {' and '.join(places)}.")
         passed_on = {path for step in self.top.steps() for call in step.calls for path in call["files"]}
         seen = dict.fromkeys(
             self._own(event)
@@ -606,7 +604,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _doc_text(text: str) -> str:

@@ -219,6 +219,8 @@ class _Tracing:
     default: dict[str, Any] = field(default_factory=dict)
     random: set[tuple[Any, ...]] = field(default_factory=set)
     attempts: dict[str, int] = field(default_factory=dict)  # which kind of other value an option takes
+    near: set[str] = field(default_factory=set)  # options that take values like their own only
+    unchecked: set[str] = field(default_factory=set)
 
     def record(self, values: Mapping[str, Any], **more: Any) -> Recorded:
         environment = {name: str(value) for name, value in values.items() if name in self.variables}
@@ -245,6 +247,8 @@ class _Tracing:
         :raises ScriptError: the steps themselves
         """
         other = self.other({}, seed=1)
+        if isinstance(other, str):  # a library that cannot stand another clock
+            other = self.other({}, seed=2)
         if isinstance(other, str) or other.keys() != self.leaves.keys():
             raise ScriptError(
                 f"{self.script.name} runs other steps each time, by the clock or by random numbers; a DAG has "
@@ -324,27 +328,37 @@ class _Tracing:
         self._checked(list(options), [])
 
     def _checked(self, options: list[Option], accepted: list[Option]) -> list[Option]:
-        why = self._differs({one.name: self._another(one, n) for n, one in enumerate([*accepted, *options])})
-        if not options or not why:
+        if not options or not self._differ([*accepted, *options]):
             return accepted + options
         if len(options) == 1:
-            option = options[0]
-            if alone := self._differs({option.name: self._another(option, 0)}):
-                for value in [self._another(option, 0, again=True)]:
-                    alone = self._differs({option.name: value}) if alone == REFUSED else alone
-                if alone == REFUSED:  # so it is not known better
-                    return accepted
-            self._fix(option, alone or _TOGETHER)
-            return accepted
+            self._settle(options[0], accepted)
+            return accepted if options[0].fixed or options[0].name in self.unchecked else [*accepted, *options]
         half = len(options) // 2
         return self._checked(options[half:], self._checked(options[:half], accepted))
 
-    def _another(self, option: Option, number: int, *, again: bool = False) -> Any:
+    def _settle(self, option: Option, accepted: Sequence[Option]) -> None:
+        """Find out why the DAG differs with another value of an option, beside others that are right."""
+        why = self._differ([option])
+        if why == REFUSED:
+            self.near.add(option.name)
+            why = self._differ([option])
+            if not why and not self._differ([*accepted, option]):
+                return
+        if why == REFUSED:  # so it is not known better
+            self.unchecked.add(option.name)
+        else:
+            self._fix(option, why or _TOGETHER)
+
+    def _differ(self, options: Sequence[Option]) -> str:
+        return self._differs({option.name: self._another(option, number) for number, option in enumerate(options)})
+
+    def _another(self, option: Option, number: int) -> Any:
         """Return one more value that an option may have."""
+        is_near = option.name in self.near
         if option.choices or option.kind == "boolean":
             others = [choice for choice in option.choices or (True, False) if choice != option.value]
-            return others[0 if again else -1]
-        return _unlike(option, number + 50, self.attempts.get(option.name, 0), again=not again)
+            return others[0 if is_near else -1]
+        return _unlike(option, number + 50, self.attempts.get(option.name, 0), again=not is_near)
 
     def _differs(self, values: Mapping[str, Any]) -> str:
         """Return why the script does with these values what the DAG does not say; "" if it does what it says."""

@@ -165,7 +165,7 @@ class Recorder:
 
         :param values: of its options
         :param args: instead of options
-        :param seed: of random numbers; another than 0 also moves the clock
+        :param seed: of random numbers; 1 also moves the clock
         :param environment: more variables
         :param database: what an earlier recording left
         :param keeps: leave one

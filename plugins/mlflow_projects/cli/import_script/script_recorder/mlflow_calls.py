@@ -343,8 +343,9 @@ def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
             what=f"mlflow.{name}({', '.join(map(repr, shown))})",
             call=name,
         )
-        if name in ("set_tag", "set_tags") and args and not hasattr(args[0], "get_run"):
-            _note_tags(current, event, dict(args[0]) if name == "set_tags" else {args[0]: args[-1]})
+        if name in ("set_tag", "set_tags") and active and (not args or isinstance(args[0], str | dict)):
+            given = inspect.signature(real).bind(*args, **kwargs).arguments
+            _note_tags(current, event, given["tags"] if name == "set_tags" else {given["key"]: given["value"]})
         if step := next(
             (step_of(current, value) for value in (*args, *kwargs.values()) if isinstance(value, str)), ""
         ):

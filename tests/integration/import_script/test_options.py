@@ -64,8 +64,8 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         "if a.command == 'train':\n"
         "    mlflow.run('step', env_manager='local', parameters={'data': a.data, 'root': a.root})\n",
         ["train", "--data=d"],
-        ['"root": Param("r"', '"root": "{{ params.root }}"', '"data": "d"'],
-        ["The option data is computed with; here it is 'd'."],
+        ['"root": Param("r"', '"data": Param("d"', '{"data": "{{ params.data }}", "root": "{{ params.root }}"}'],
+        [],
     ),
     "group": (
         "import click, mlflow\n@click.group()\n@click.option('--root', default='r')\n@click.pass_context\n"
@@ -76,11 +76,19 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         ['{"data": "{{ params.data }}", "root": "{{ params.root }}"}'],
         [],
     ),
+    "typed": (
+        "import typer, mlflow\ndef main(data: str = 'x', rate: float = 0.5, deep: bool = False):\n"
+        "    mlflow.run('step', env_manager='local', parameters={'data': data, 'rate': rate, 'deep': deep})\n"
+        "typer.run(main)\n",
+        [],
+        ['"data": Param("x"', '"rate": Param(0.5, type="number"', '"deep": Param(False, type="boolean"'],
+        [],
+    ),
     "environment": (
         "import mlflow, os\nmlflow.run('step', env_manager='local', parameters={\n"
         "    'data': os.environ.get('DATA_OF_A_DRIVER', 'here'), 'x': os.getenv('X_OF_A_DRIVER', 'there')})\n",
         [],
-        ['"data": "{{ params.DATA_OF_A_DRIVER }}", "x": "{{ params.X_OF_A_DRIVER }}"', '"there",'],
+        ['"data": "{{ params.DATA_OF_A_DRIVER }}"', '"x": "{{ params.X_OF_A_DRIVER }}"', '"there",'],
         [],
     ),
     "values": (
@@ -126,7 +134,8 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
     "elsewhere": (  # in another folder, by commands with an environment of their own
         "import mlflow, os, subprocess\n"
         "subprocess.run('MLFLOW_EXPERIMENT_NAME=e X=1 mlflow run step --env-manager local', shell=True)\n"
-        "os.makedirs('inner/step')\nopen('inner/step/MLproject', 'w').write('name: inner')\nos.chdir('inner')\n"
+        "os.makedirs('inner/step')\nopen('inner/step/MLproject', 'w').write('entry_points: {main: {command: ls}}')\n"
+        "os.chdir('inner')\n"
         "mlflow.run('step', run_name='second', env_manager='local')\n",
         [],
         ['uri=f"{PROJECT}/step",', 'uri=f"{PROJECT}/inner/step"', 'experiment_name="e"'],
@@ -175,6 +184,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_dag_does_what_the_script_does_with_other_values(name: str, imported: Import, folder: Path) -> None:
+    if name == "typed":
+        pytest.importorskip("typer")
     text, args, contents, notes = SCRIPTS[name]
     (folder / f"{name}.py").write_text(text)
     dag = imported(folder / f"{name}.py", args=args)

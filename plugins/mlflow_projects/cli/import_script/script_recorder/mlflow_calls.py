@@ -120,7 +120,7 @@ def _run(
         environment={
             name: value
             for name, value in os.environ.items()
-            if current.environment.get(name) != value and not name.startswith("MLFLOW_")
+            if current.environment.get(name) != value and not name.startswith(("MLFLOW_", "KMP_"))
         },
     )  # fmt: skip
     event["files"] = _written_files(event["parameters"])

@@ -66,8 +66,9 @@ def _kind(kind: Any, default: Any) -> str:
 
 def install() -> None:
     _install_argparse()
-    with contextlib.suppress(ImportError):
-        _install_click()
+    for package in ("click", "typer._click"):  # typer has one of its own
+        if package in sys.modules:
+            _install_click(sys.modules[f"{package}.core"])
     with contextlib.suppress(ImportError):
         _install_fire()
     with contextlib.suppress(ImportError):
@@ -185,15 +186,13 @@ def _is_true(value: Any) -> bool:
 # --- click
 
 
-def _install_click() -> None:
-    import click
-
+def _install_click(click: Any) -> None:
     real = click.Command.make_context
 
     def make_context(self: Any, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         if not Values.seen and recording().frames():
             params = [param for param in self.params if param.expose_value]
-            if isinstance(self, click.Group):  # its options come before the command
+            if hasattr(self, "commands"):  # its options come before the command
                 Groups.inputs += [_of_param(param) for param in params]
                 told = _click_arguments(params, Values.wanted)
                 Groups.told += told
@@ -213,7 +212,7 @@ def _install_click() -> None:
                 "arguments after --"
             )
 
-    click.Command.make_context = make_context  # type: ignore[method-assign]
+    click.Command.make_context = make_context
 
 
 class Groups:
@@ -224,14 +223,8 @@ class Groups:
 
 
 def _of_param(param: Any) -> dict[str, Any]:
-    import click
-
-    kinds = {
-        click.types.IntParamType: "integer",
-        click.types.FloatParamType: "number",
-        click.types.BoolParamType: "boolean",
-    }
-    kind = next((name for one, name in kinds.items() if isinstance(param.type, one)), "string")
+    kinds = {"IntParamType": "integer", "FloatParamType": "number", "BoolParamType": "boolean"}
+    kind = next((kinds[one.__name__] for one in type(param.type).__mro__ if one.__name__ in kinds), "string")
     default = param.default() if callable(param.default) else param.default
     if isinstance(default, list | tuple):
         default = str(list(default))

@@ -7,6 +7,7 @@ A request is a line of JSON on standard input: ``{"script": …, "args": […], 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -50,8 +51,9 @@ def _prepare(database: str) -> None:
     import mlflow.projects
     from mlflow.tracking import MlflowClient
 
-    with contextlib.suppress(ImportError):
-        import numpy  # noqa: F401
+    for name in ("numpy", "click", "typer"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     uri = f"sqlite:///{database}"
     client = MlflowClient(tracking_uri=uri)
     filler = client.create_experiment("filler", artifact_location="/nowhere")

@@ -125,10 +125,12 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         "import mlflow\ndef step(name, cached=True):\n"
         "    query = f\"tags.`mlflow.project.entryPoint` = '{name}'\"\n"
         "    found = mlflow.search_runs(filter_string=query, output_format='list')\n"
+        "    found = [run for run in found if run.data.params.get('rows') == 3]\n"
         "    if found and cached:\n        return found[0].info.run_id\n"
-        "    return mlflow.run('step', name, env_manager='local').run_id\nstep('main')\nstep('load', False)\n",
+        "    return mlflow.run('step', name, parameters={'rows': 3}, env_manager='local').run_id\n"
+        "step('main')\nstep('load', False)\n",
         [],
-        ['entry_point="load",\n        env_manager="local",\n    )', "reuse=True"],
+        ['entry_point="load",\n        parameters={"rows": 3},\n        env_manager="local",\n    )', "reuse=True"],
         [],
     ),
     "elsewhere": (  # in another folder, by commands with an environment of their own

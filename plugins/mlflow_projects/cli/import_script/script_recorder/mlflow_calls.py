@@ -444,6 +444,18 @@ def _download(real: Callable[..., Any]) -> Callable[..., Any]:
     return download
 
 
+class _Alike(str):
+    """A parameter's text that is equal to the number that it was: what a script means that looks for it."""
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, str(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
 class _Metrics(Mapping[str, float]):
     """Metrics of a step that did not run."""
 
@@ -476,6 +488,8 @@ def _data_of(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def data(run: Any) -> Any:
         found = real(run)
         step = recording().steps.get(run.info.run_id)
+        if found is not None and recording().is_again:
+            found._params = {key: _Alike(value) for key, value in found._params.items()}
         if found is not None and step:
             found._metrics = _Metrics(step["name"])
         return found

@@ -113,6 +113,7 @@ def _run(request: dict[str, Any], database: str, result: str) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     current = Recording(root, scratch)
+    current.is_again = bool(request["database"])
 
     def write(**end: Any) -> None:
         content = {

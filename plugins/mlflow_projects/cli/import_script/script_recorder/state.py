@@ -33,6 +33,7 @@ class Recording:
         self.steps: dict[str, dict[str, Any]] = {}  # by run id
         self.environment = dict(os.environ)
         self.folder = os.getcwd()
+        self.is_again = False  # it finds the runs of an earlier recording
         self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         self.variables: dict[str, Any] = {}  # of the environment, that the script reads
         self.secrets: dict[str, str] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import enum
 import functools
 import inspect
 import itertools
@@ -224,7 +225,14 @@ class Groups:
 
 def _of_param(param: Any) -> dict[str, Any]:
     kinds = {"IntParamType": "integer", "FloatParamType": "number", "BoolParamType": "boolean"}
-    kind = next((kinds[one.__name__] for one in type(param.type).__mro__ if one.__name__ in kinds), "string")
+    own = getattr(param, "type", None)
+    kind = next((kinds[one.__name__] for one in type(own).__mro__ if one.__name__ in kinds), "string")
+    choices = getattr(own, "choices", ())
+    if described := getattr(param, "type_descriptor", None):  # typer's
+        kind = _TYPES.get(described.annotation, "string")
+        choices = (
+            [one.value for one in described.annotation] if isinstance(described.annotation, enum.EnumMeta) else ()
+        )
     default = param.default() if callable(param.default) else param.default
     if isinstance(default, list | tuple):
         default = str(list(default))
@@ -236,7 +244,7 @@ def _of_param(param: Any) -> dict[str, Any]:
         "name": param.name,
         "type": "array" if param.nargs != 1 or getattr(param, "multiple", False) else kind,
         "default": default if default is not None or not getattr(param, "is_flag", False) else False,
-        "choices": [str(choice) for choice in getattr(param.type, "choices", ())],
+        "choices": [str(choice) for choice in choices],
         "help": getattr(param, "help", None) or "",
         "required": bool(param.required),
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import enum
 import functools
 import inspect
 import itertools
@@ -230,9 +229,8 @@ def _of_param(param: Any) -> dict[str, Any]:
     choices = getattr(own, "choices", ())
     if described := getattr(param, "type_descriptor", None):  # typer's
         kind = _TYPES.get(described.annotation, "string")
-        choices = (
-            [one.value for one in described.annotation] if isinstance(described.annotation, enum.EnumMeta) else ()
-        )
+        members: dict[str, Any] = getattr(described.annotation, "__members__", {})
+        choices = [member.value for member in members.values()]
     default = param.default() if callable(param.default) else param.default
     if isinstance(default, list | tuple):
         default = str(list(default))

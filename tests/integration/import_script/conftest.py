@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,10 @@ def recorder() -> Iterator[Recorder]:
 def imported(recorder: Recorder) -> Import:
     """Return what imports a script: (file, values of options) to the DAG's source."""
 
-    def run(file: Path, *, seconds: float = 120.0, partial: bool = False, **values: str) -> DagSource:
-        script = Script(file, file.parent, file.parent, seconds=seconds)
+    def run(
+        file: Path, *, seconds: float = 120.0, partial: bool = False, args: Sequence[str] = (), **values: str
+    ) -> DagSource:
+        script = Script(file, file.parent, file.parent, args, seconds)
         plan = trace(recorder, script, values, partial=partial)
         return DagSource(plan, script, file.stem, file.parent.parent / "dags" / f"{file.stem}.py")
 

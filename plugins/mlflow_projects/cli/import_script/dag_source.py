@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.cli import python_source as py
-from mlflow_projects.cli.import_script.flow import CLOSE, MARK, OPEN, ROOT, Option, Plan, mark, marks_in
+from mlflow_projects.cli.import_script.flow import CLOSE, MARK, OPEN, REFUSED, ROOT, Option, Plan, mark, marks_in
 from mlflow_projects.cli.import_script.recording import Script, ScriptError
 from mlflow_projects.cli.python_source import Call, Name
 from mlflow_projects.cli.scaffold import path_expression
@@ -109,19 +109,24 @@ class DagSource:
                 there = ids.setdefault(group.path, ["start_run", "end_run"])
                 if isinstance(item, _Group):
                     assert item.node is not None
-                    item.group_id = py.identifier(self._plain(item.node.get("run_name")) or self.dag_id, there)
+                    item.group_id = py.identifier(self._plain(self._run_name(item.node)) or self.dag_id, there)
                     there.append(item.group_id)
                     item.variable = py.identifier(item.group_id, taken)
                     taken.append(item.variable)
                     name(item)
                 else:
                     call = item.calls[0]
-                    item.task_id = py.identifier(self._plain(call["run_name"] or call["name"]), there)
+                    item.task_id = py.identifier(self._plain(self._run_name(call) or call["project"]), there)
                     there.append(item.task_id)
                     item.variable = py.identifier(item.task_id, taken)
                     taken.append(item.variable)
 
         name(self.top)
+
+    def _run_name(self, node: Mapping[str, Any]) -> Any:
+        """Return a run's name, unless it is another one each time: MLflow has such names too."""
+        is_new = any(node is self.plan.nodes[index] and name == "run_name" for index, name in self.plan.variable)
+        return None if is_new else node["run_name"]
 
     @staticmethod
     def _plain(value: Any) -> str:
@@ -202,11 +207,16 @@ class DagSource:
             )
             if path:
                 return f"{{{{ ti.xcom_pull({path!r})['run_id'] }}}}"
-            raise ScriptError("A run that holds no step is passed to a step; leave it out of the script.")
+            raise ScriptError(
+                f"{self.script.name} passes a run that holds no step to a step; leave it out of the script."
+            )
         for group in _groups(self.top):
             if group.node is not None and group.node["experiment_id"] == mark("e", content):
                 return f"{{{{ ti.xcom_pull({f'{group.path}.start_run'!r})['experiment_id'] }}}}"
-        raise ScriptError("The id of an experiment is passed to a step, but no parent run is in it.")
+        raise ScriptError(
+            f"{self.script.name} passes the id of an experiment to a step, and no parent run is in it, so the DAG "
+            "does not know it; pass the experiment's name, or open a run in it with start_run."
+        )
 
     def _file(self, node: Mapping[str, Any], path: str) -> str:
         """Return the name of a file beside the DAG for one that the script makes for a step."""
@@ -293,38 +303,35 @@ class DagSource:
         if self.plan.stopped:
             notes.append(f"It ends before the whole script: {self.script.said(self.plan.stopped)}.")
         for option in self.plan.options:
-            if option.fixed:
-                notes.append(f"The option {option.name} {option.fixed}; here it is {option.value!r}.")
+            if option.fixed and not (option.is_variable and option.fixed == REFUSED):
+                notes.append(f"The option {option.name} {option.fixed}; here it is {_shortened(repr(option.value))}.")
         if unused := [
-            option.name for option in self.plan.options if not (option.is_used or option.fixed or option.is_in_file)
+            option.name
+            for option in self.plan.options
+            if not (option.is_used or option.fixed or option.is_in_file or option.is_variable)
         ]:
-            more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
-            notes.append(f"No step gets the option {', '.join(unused[:_SHOWN])}{more}.")
+            notes.append(f"No step gets the option {_some(unused)}.")
         for name in dict.fromkeys(name for _, name in self.plan.variable):
-            notes.append(
-                f"{name} is new in each run of the script (a clock, random numbers); here it stays as it was."
-            )
-        environment = sorted(
-            {
-                name
-                for node in self.plan.nodes
-                for name in node.get("environment", ())
-                if not name.startswith("MLFLOW_")
-            }
-        )
-        if environment:
+            here = "it is left to MLflow" if name == "run_name" else "it stays as it was"
+            notes.append(f"{name} is new in each run of the script (a clock, random numbers); here {here}.")
+        calls = [call for step in self.top.steps() for call in step.calls]
+        if environment := sorted({name for call in calls for name in call["environment"]}):
             notes.append(f"The script sets {', '.join(environment)} for its steps; set them on the workers.")
-        if any(call["storage_dir"] for step in self.top.steps() for call in step.calls):
+        if any(call["storage_dir"] for call in calls):
             notes.append("storage_dir is left out: artifacts of path parameters are downloaded into the cache.")
+        for name in ("docker_args", "build_image"):
+            if any(call[name] for call in calls):
+                notes.append(f"{name} is left out: the operator has no such argument.")
         for name in self.files:
             notes.append(f"{self.files_folder}/{name} is what the script writes for a step, as it was at the import.")
         if in_files := [option.name for option in self.plan.options if option.is_in_file]:
-            notes.append(f"There, a change of {', '.join(in_files[:_SHOWN])} has no effect.")
+            places = [*(["the environment"] if environment else []), *([self.files_folder] if self.files else [])]
+            notes.append(f"A change of {_some(in_files)} has no effect in {' and '.join(places)}.")
         passed_on = {path for step in self.top.steps() for call in step.calls for path in call["files"]}
         seen = dict.fromkeys(
             self._own(event)
             for event in self.plan.own
-            if f"{ROOT}/{event.get('what')}" not in passed_on and not (event.get("tags") and event.get("run_id"))
+            if f"{ROOT}/{event.get('what')}" not in passed_on and not event.get("is_of_run")
         )
         notes += [one for one in seen if one]
         return notes
@@ -345,7 +352,10 @@ class DagSource:
             kind = ["null", option.kind]
         arguments: list[tuple[str, Any]] = [("", option.value), ("type", kind)]
         if option.choices:
-            arguments.append(("enum", list(option.choices)))
+            is_own = option.value in option.choices
+            arguments.append(("enum", [*([] if is_own else [option.value]), *option.choices]))
+        if not option.may_be_empty:
+            arguments.append(("minLength", 1))
         arguments.append(("title", py.title(option.name.rpartition(".")[2])))
         if option.help:
             arguments.append(("description", option.help))
@@ -365,11 +375,11 @@ class DagSource:
                 experiment = self._experiment(item.node, group)
                 if experiment:
                     arguments.append(("experiment_name", experiment))
-                run_name = item.node.get("run_name")
+                run_name = self._run_name(item.node)
                 if run_name and run_name != item.group_id:
                     arguments.append(("run_name", self._value(run_name)))
-                if tags := {k: self._value(v) for event in self._tags(item.node) for k, v in event["tags"].items()}:
-                    arguments.append(("tags", tags))
+                if item.node["tags"]:
+                    arguments.append(("tags", self._value(item.node["tags"])))
                 ending = f" as {item.variable}:" if item.variable in named else ":"
                 call = py.source(Call("with mlflow_run", arguments), 4 * depth, 0, len(ending))
                 lines += (indent + call + ending).split("\n")
@@ -377,10 +387,6 @@ class DagSource:
             else:
                 lines += self._step(item, group, depth, item.variable in named)
         return lines + [indent + line if line else line for line in order]
-
-    def _tags(self, node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Return the script's calls that set tags of its own run."""
-        return [event for event in self.plan.own if event.get("tags") and event.get("run_id") == node["run_id"]]
 
     def _used_names(self) -> set[str]:
         used = set()
@@ -419,8 +425,11 @@ class DagSource:
             arguments.append(("parameters", self._parameters(call)))
         if experiment := self._experiment(call, group):
             arguments.append(("experiment_name", experiment))
-        if call["run_name"] and self._value(call["run_name"]) != step.task_id:
-            arguments.append(("run_name", self._value(call["run_name"])))
+        run_name = self._run_name(call)
+        if run_name and self._value(run_name) != step.task_id:
+            arguments.append(("run_name", self._value(run_name)))
+        if call["tags"]:
+            arguments.append(("tags", self._value(call["tags"])))
         if call["env_manager"]:
             arguments.append(("env_manager", self._value(call["env_manager"])))
         if call["backend"] != "local":
@@ -587,6 +596,15 @@ def _is_same_but_parameters(one: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 def _groups(group: _Group) -> list[_Group]:
     return [inner for item in group.items if isinstance(item, _Group) for inner in (item, *_groups(item))]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _doc_text(text: str) -> str:

@@ -6,6 +6,7 @@ other words turn up, they depend on it; where there are other steps, it decides 
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +30,19 @@ _LEAVES = (
     "env_manager",
     "run_name",
     "storage_dir",
+    "docker_args",
+    "tags",
     "experiment",
+    "environment",
     "files",
 )
 _MOST_CHOICES = 8
+_NOT_IN_THE_DAG = ("files", "environment", "storage_dir", "docker_args")
+# Why an option is no param.
+REFUSED = "takes only values that the script knows"
+_DECIDES = "decides which steps there are"
+_COMPUTED = "is computed with"
+_TOGETHER = "works only with some values of others"
 _MISSING = object()
 Leaves = dict[tuple[Any, ...], Any]
 
@@ -48,6 +58,8 @@ class Option:
     :param value: its default, or the one that was asked for
     :param kind: JSON's name of its type
     :param fixed: why the DAG has no param for it; "" if it has one
+    :param is_variable: it is one of the environment
+    :param may_be_empty: an empty text is as good as another
     """
 
     name: str
@@ -58,6 +70,8 @@ class Option:
     is_used: bool = False
     is_in_file: bool = False
     fixed: str = ""
+    is_variable: bool = False
+    may_be_empty: bool = True
 
 
 @dataclass
@@ -104,13 +118,17 @@ def trace(
     :raises ScriptError: it cannot be recorded, or decides on a result
     """
     tracing = _Tracing(recorder, script, given, arguments)
-    first = tracing.record({})
+    first = tracing.record({}, keeps=True)
     if first.stopped and not (partial and first.stopped.get("decides") and first.calls):
         raise ScriptError(_refusal(script, first))
     options = [_option(one, given) for one in (first.inputs if declared is None else declared)]
+    names = {option.name for option in options}
+    options += [_variable(name, value) for name, value in first.variables.items() if name not in names]
+    tracing.variables = {option.name for option in options if option.is_variable}
     if missing := [option.name for option in options if option.fixed == "missing"]:
         raise ScriptError(f"{script.name} needs a value for {missing[0]!r}: pass -P {missing[0]}=VALUE.")
     tracing.stopped = first.stopped
+    tracing.default = {option.name: option.value for option in options}
     tracing.base = _nodes(first, script)
     if not any(node["kind"] == "call" for node in tracing.base):
         raise ScriptError(
@@ -119,16 +137,25 @@ def trace(
         )
     tracing.leaves = _leaves(tracing.base)
     tracing.find_random()
-    tracing.follow([option for option in options if not option.choices and option.kind not in ("boolean", "array")])
+    tracing.find_caches(first)
+    fixed = {"array": "is a list", "other": "is counted, or stands for a value"}
+    free = [option for option in options if not option.choices and option.kind not in ("boolean", *fixed)]
+    tracing.follow(free)
     for option in options:
-        if option.choices or option.kind == "boolean":
+        if option.kind in fixed:
+            option.fixed = fixed[option.kind]
+        elif option.choices or option.kind == "boolean":
             tracing.try_each(option)
-        elif option.kind == "array":
-            option.fixed = "is a list"
+    tracing.check([option for option in options if not option.fixed])
+    tracing.compare([option for option in free if not option.fixed], _compared(script, first))
     _put(tracing.base, tracing.texts)
-    used = {name for node in tracing.base for kind, name in marks_in({**node, "files": None}) if kind == "p"}
-    in_files = {name for node in tracing.base for kind, name in marks_in(node.get("files")) if kind == "p"}
-    used |= {option for option, _ in tracing.choices}
+    used: set[str] = set()
+    in_files: set[str] = set()
+    for key, text in tracing.texts.items():
+        for kind, name in marks_in(text):
+            if kind in "pc":
+                name = name if kind == "p" else tracing.choices[int(name)][0]
+                (in_files if key[1] in _NOT_IN_THE_DAG else used).add(name)
     for option in options:
         option.is_used = option.name in used
         option.is_in_file = option.is_in_file or option.name in in_files
@@ -159,6 +186,11 @@ def _option(declared: Mapping[str, Any], given: Mapping[str, Any]) -> Option:
     return option
 
 
+def _variable(name: str, value: Any) -> Option:
+    kind = {bool: "boolean", int: "integer", float: "number"}.get(type(value), "string")
+    return Option(name, value, kind, help="a variable of the script's environment", is_variable=True)
+
+
 def _typed(value: Any, kind: str) -> Any:
     """Return a value that was typed as text as the option's type has it."""
     try:
@@ -168,7 +200,7 @@ def _typed(value: Any, kind: str) -> Any:
         return value
     if isinstance(value, str) and kind == "boolean":
         return value.lower() in ("true", "1", "yes", "on")
-    return float(value) if kind == "number" and type(value) is int else value
+    return value
 
 
 @dataclass
@@ -183,23 +215,31 @@ class _Tracing:
     variable: list[tuple[int, str]] = field(default_factory=list)
     choices: list[tuple[str, dict[Any, str]]] = field(default_factory=list)
     stopped: Mapping[str, Any] | None = None
+    variables: set[str] = field(default_factory=set)
+    default: dict[str, Any] = field(default_factory=dict)
+    random: set[tuple[Any, ...]] = field(default_factory=set)
+    attempts: dict[str, int] = field(default_factory=dict)  # which kind of other value an option takes
+    near: set[str] = field(default_factory=set)  # options that take values like their own only
+    unchecked: set[str] = field(default_factory=set)
 
-    def record(self, values: Mapping[str, Any], *, seed: int = 0) -> Recorded:
-        values = {**self.given, **values}
-        return self.recorder.record(
-            self.script, values, self.arguments(values) if self.arguments else None, seed=seed
-        )
+    def record(self, values: Mapping[str, Any], **more: Any) -> Recorded:
+        environment = {name: str(value) for name, value in values.items() if name in self.variables}
+        values = {**self.given, **{name: value for name, value in values.items() if name not in self.variables}}
+        args = self.arguments(values) if self.arguments else None
+        return self.recorder.record(self.script, values, args, environment=environment, **more)
 
-    def other(self, values: Mapping[str, Any], *, seed: int = 0) -> Leaves | None:
-        """Return the values of the same steps with other options; None if there are other steps, or an error."""
+    def other(self, values: Mapping[str, Any], *, seed: int = 0) -> Leaves | str:
+        """Return the values of the same steps with other options; why not if there are other steps, or an error."""
         try:
             recorded = self.record(values, seed=seed)
         except ProjectError:  # it cannot be recorded, or the MLproject refuses the value
-            return None
+            return REFUSED
         if (recorded.stopped or {}).get("sentence") != (self.stopped or {}).get("sentence"):
-            return None
+            return REFUSED
         nodes = _nodes(recorded, self.script)
-        return _leaves(nodes) if _shape(nodes) == _shape(self.base) else None
+        if _shape(nodes) != _shape(self.base):
+            return _DECIDES
+        return _leaves(nodes)
 
     def find_random(self) -> None:
         """Find what another clock and other random numbers change.
@@ -207,44 +247,66 @@ class _Tracing:
         :raises ScriptError: the steps themselves
         """
         other = self.other({}, seed=1)
-        if other is None or other.keys() != self.leaves.keys():
+        if isinstance(other, str):  # a library that cannot stand another clock
+            other = self.other({}, seed=2)
+        if isinstance(other, str) or other.keys() != self.leaves.keys():
             raise ScriptError(
                 f"{self.script.name} runs other steps each time, by the clock or by random numbers; a DAG has "
                 "always the same. Nothing was written."
             )
-        self.variable = [
-            (key[0], ".".join(map(str, key[1:]))) for key in self.leaves if other[key] != self.leaves[key]
-        ]
         self.random = {key for key in self.leaves if other[key] != self.leaves[key]}
+        shown = [key for key in self.leaves if key in self.random and key[1] not in _NOT_IN_THE_DAG]
+        self.variable = [(key[0], ".".join(map(str, key[1:]))) for key in shown]
+
+    def find_caches(self, first: Recorded) -> None:
+        """Find out which steps the script leaves out if it finds their earlier runs."""
+        if not any(node.get("is_cached") for node in self.base):
+            return
+        try:
+            again = self.record({}, database=first.database)
+        except ProjectError:  # it needs more of an earlier run than is known
+            return
+        made = [(call["stack"], call["entry_point"]) for call in again.calls]
+        for node in self.base:
+            if node.get("is_cached") and (node["stack"], node["entry_point"]) in made:
+                node["is_cached"] = False
 
     # --- values that pass through
 
     def follow(self, options: Sequence[Option]) -> None:
         """Find where the values of options stand, all at once where that works, else in halves."""
         good = self._good(list(options))
-        while good and (found := self._found(good)) is None:  # each alone, but not together
-            good.pop().fixed = "works only with some values of others"
-        self.texts.update((found or {}) if good else {})
+        while good and isinstance(found := self._found(good), str):  # each alone, but not together
+            good.pop().fixed = _TOGETHER
+        self.texts.update(found if good and not isinstance(found, str) else {})
 
     def _good(self, options: list[Option]) -> list[Option]:
-        if not options or self._found(options) is not None:
+        if not options or not isinstance(why := self._found(options), str):
             return options
         if len(options) == 1:
             option = options[0]
             for attempt in (1, 2):
-                if self._found(options, attempt) is not None:
+                if why == _COMPUTED:
+                    break
+                self.attempts[option.name] = attempt
+                if not isinstance(why := self._found(options), str):
                     return options
-            option.fixed = "decides which steps there are, or is computed with"
+            option.fixed = why
             return []
         half = len(options) // 2
         return self._good(options[:half]) + self._good(options[half:])
 
-    def _found(self, options: Sequence[Option], attempt: int = 0) -> Leaves | None:
-        """Return the changed leaves with marks for these options; None if something else has changed as well."""
-        values = {option.name: _unlike(option, number, attempt) for number, option in enumerate(options)}
+    def _found(self, options: Sequence[Option]) -> Leaves | str:
+        """Return the changed leaves with marks for these options; why not if something else has changed as well."""
+        values = {
+            option.name: _unlike(option, number, self.attempts.get(option.name, 0))
+            for number, option in enumerate(options)
+        }
         other = self.other(values)
-        if other is None or other.keys() != self.leaves.keys():
-            return None
+        if isinstance(other, str):
+            return other
+        if other.keys() != self.leaves.keys():
+            return _DECIDES if len(options) > 1 else "decides which values a step gets"
         found: Leaves = {}
         for key, before in self.leaves.items():
             after = other[key]
@@ -255,9 +317,103 @@ class _Tracing:
                 marked = marked.replace(str(values[option.name]), mark("p", option.name))
                 back = back.replace(str(values[option.name]), str(option.value))
             if back != str(before):
-                return None
+                return _COMPUTED
             found[key] = marked
         return found
+
+    # --- a second look, with other values
+
+    def check(self, options: Sequence[Option]) -> None:
+        """Look whether the DAG says what the script does with other values of all options."""
+        self._checked(list(options), [])
+
+    def _checked(self, options: list[Option], accepted: list[Option]) -> list[Option]:
+        if not options or not self._differ([*accepted, *options]):
+            return accepted + options
+        if len(options) == 1:
+            self._settle(options[0], accepted)
+            return accepted if options[0].fixed or options[0].name in self.unchecked else [*accepted, *options]
+        half = len(options) // 2
+        return self._checked(options[half:], self._checked(options[:half], accepted))
+
+    def _settle(self, option: Option, accepted: Sequence[Option]) -> None:
+        """Find out why the DAG differs with another value of an option, beside others that are right."""
+        why = self._differ([option])
+        if why == REFUSED:
+            self.near.add(option.name)
+            why = self._differ([option])
+            if not why and not self._differ([*accepted, option]):
+                return
+        if why == REFUSED:  # so it is not known better
+            self.unchecked.add(option.name)
+        else:
+            self._fix(option, why or _TOGETHER)
+
+    def _differ(self, options: Sequence[Option]) -> str:
+        return self._differs({option.name: self._another(option, number) for number, option in enumerate(options)})
+
+    def _another(self, option: Option, number: int) -> Any:
+        """Return one more value that an option may have."""
+        is_near = option.name in self.near
+        if option.choices or option.kind == "boolean":
+            others = [choice for choice in option.choices or (True, False) if choice != option.value]
+            return others[0 if is_near else -1]
+        return _unlike(option, number + 50, self.attempts.get(option.name, 0), again=not is_near)
+
+    def _differs(self, values: Mapping[str, Any]) -> str:
+        """Return why the script does with these values what the DAG does not say; "" if it does what it says."""
+        other = self.other(values)
+        if isinstance(other, str):
+            return other
+        compared, there = ({key for key in leaves if self._is_compared(key)} for leaves in (self.leaves, other))
+        if compared != there:
+            return "decides which values a step gets"
+        is_same = all(str(other[key]) == str(self._with(values, key)) for key in compared)
+        return "" if is_same else _COMPUTED
+
+    def _is_compared(self, key: tuple[Any, ...]) -> bool:
+        return key not in self.random and key[1] not in _NOT_IN_THE_DAG and not _is_config(key)
+
+    def _with(self, values: Mapping[str, Any], key: tuple[Any, ...]) -> Any:
+        """Return what a step of the DAG gets."""
+
+        def value(found: re.Match[str]) -> str:
+            if found[1] == "p":
+                return str(values.get(found[2], self.default[found[2]]))
+            if found[1] == "c":
+                option, texts = self.choices[int(found[2])]
+                return texts[values.get(option, self.default[option])]
+            return found[0]
+
+        return MARK.sub(value, self.texts[key]) if key in self.texts else self.leaves[key]
+
+    def _fix(self, option: Option, why: str) -> None:
+        """Take an option's marks out again."""
+        option.fixed = why
+        for key, text in list(self.texts.items()):
+            if any(
+                name == option.name if kind == "p" else kind == "c" and self.choices[int(name)][0] == option.name
+                for kind, name in marks_in(text)
+            ):
+                text = text.replace(mark("p", option.name), str(option.value))
+                if any(kind in "pc" for kind, _ in marks_in(text)) and not text.startswith(f"{OPEN}c"):
+                    self.texts[key] = text
+                else:
+                    del self.texts[key]
+
+    def compare(self, options: Sequence[Option], compared: Mapping[str, Sequence[Any]]) -> None:
+        """Look at values that the script's own code compares an option with."""
+        for option in options:
+            empty = "" if option.kind == "string" else 0
+            for value in compared.get(option.name.rpartition(".")[2].replace("-", "_"), ()):
+                value = empty if value is None else value
+                if option.fixed or value == option.value or isinstance(value, str) != (option.kind == "string"):
+                    continue
+                why = self._differs({option.name: value})
+                if value == "" and why:
+                    option.may_be_empty = False
+                elif why not in ("", REFUSED):
+                    self._fix(option, f"{why} (where it is {value!r})")
 
     # --- values that choose
 
@@ -270,8 +426,8 @@ class _Tracing:
         seen = {option.value: self.leaves}
         for choice in others:
             found = self.other({option.name: choice})
-            if found is None:
-                option.fixed = "decides which steps there are"
+            if isinstance(found, str):
+                option.fixed = found
                 return
             seen[choice] = found
         texts: Leaves = {}
@@ -281,10 +437,10 @@ class _Tracing:
             values = {choice: leaves.get(key, _MISSING) for choice, leaves in seen.items()}
             if key in self.random or all(value == values[option.value] for value in values.values()):
                 continue
-            if key[1] == "files":
+            if key[1] in _NOT_IN_THE_DAG:
                 option.is_in_file = True
                 continue
-            if key[1] == "backend_config":  # what another backend does not know, it does not read
+            if _is_config(key):  # what another backend does not know, it does not read
                 there = [value for value in values.values() if value is not _MISSING]
                 if all(value == there[0] for value in there):
                     texts[key] = there[0]
@@ -304,21 +460,70 @@ class _Tracing:
         self.choices += chosen
 
 
+def _is_config(key: tuple[Any, ...]) -> bool:
+    return bool(key[1] == "backend_config")
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) and not MARK.search(str(value))
 
 
-def _unlike(option: Option, number: int, attempt: int) -> Any:
-    """Return a value of the option's type that stands nowhere by chance."""
+def _unlike(option: Option, number: int, attempt: int, *, again: bool = False) -> Any:
+    """Return a value of the option's type that stands nowhere by chance.
+
+    :param attempt: 0 for one that is unlike its own, else one that is near to it
+    :param again: one more
+    """
     value = option.value
     if option.kind == "integer":
         small = value if isinstance(value, int) else 1
+        if again:
+            return (3_000_000 + 211 * number, small + 2, max(small - 2, 0))[attempt]
         return (7_000_000 + 101 * number, small + 1, max(small - 1, 0))[attempt]
     if option.kind == "number":
         rate = value if isinstance(value, float) else 0.5
+        if again:
+            return (round(0.3917509 + number / 10_007, 7), round(rate * 0.7919, 9), round(rate * 1.2173, 9))[attempt]
         return (round(0.7310917 + number / 10_007, 7), round(rate * 0.8137, 9), round(rate * 1.1931, 9))[attempt]
     suffix = f"zq{number}zq"
+    if again:
+        return (suffix, f"{suffix}/{value or ''}", f"{suffix}zw")[attempt]
     return (f"{value or ''}{suffix}", f"{suffix}{value or ''}", suffix)[attempt]
+
+
+def _compared(script: Script, recorded: Recorded) -> dict[str, list[Any]]:
+    """Return the constants that the script's own code compares names with; None where it asks for truth."""
+    files = {place[0] for node in recorded.calls for place in node["stack"]}
+    found: dict[str, list[Any]] = {}
+
+    def add(node: ast.AST, value: Any) -> None:
+        name = getattr(node, "attr", getattr(node, "id", None))
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            name = node.slice.value
+        if isinstance(name, str) and value not in found.setdefault(name.replace("-", "_"), []):
+            found[name.replace("-", "_")].append(value)
+
+    for file in files:
+        try:
+            tree = ast.parse((script.root / file).read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                for one in sides:
+                    for other in sides:
+                        for part in ast.walk(other) if other is not one else ():
+                            if isinstance(part, ast.Constant) and type(part.value) in (str, int, float):
+                                add(one, part.value)
+            elif isinstance(node, ast.BoolOp):
+                for one in node.values:
+                    add(one, None)
+            elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+                add(node.operand, None)
+            elif isinstance(node, ast.If | ast.IfExp | ast.While):
+                add(node.test, None)
+    return found
 
 
 # --- recordings, without what is new in each

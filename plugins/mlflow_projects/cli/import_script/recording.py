@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,6 +51,8 @@ class Recorded:
     :param inputs: the options that it has, as its own parser declares them
     :param experiments: name by id
     :param arguments: what the values of options became on its command line
+    :param variables: of the environment that it reads, with their values or what it has without them
+    :param database: what it leaves of MLflow's
     :param stopped: why it came to no end; None if it did
     """
 
@@ -59,6 +61,8 @@ class Recorded:
     experiments: Mapping[str, str]
     arguments: Sequence[str] = ()
     stopped: Mapping[str, Any] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    database: Path | None = None
 
     @property
     def calls(self) -> list[Mapping[str, Any]]:
@@ -121,6 +125,7 @@ class Recorder:
             if not name.startswith(("AIRFLOW_", "MLFLOW_", "_AIRFLOW"))
         }
         environment.update(PYTHONHASHSEED="0", MLFLOW_DISABLE_TELEMETRY="true", MPLBACKEND="Agg")
+        environment.update(HYDRA_FULL_ERROR="1", JOBLIB_MULTIPROCESSING="0")
         self._log = (self.scratch / "log").open("w+", errors="replace")
         try:
             self._process: subprocess.Popen[str] | None = subprocess.Popen(
@@ -146,13 +151,24 @@ class Recorder:
         self._folder.cleanup()
 
     def record(
-        self, script: Script, values: Mapping[str, Any], args: Sequence[str] | None = None, *, seed: int = 0
+        self,
+        script: Script,
+        values: Mapping[str, Any],
+        args: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        environment: Mapping[str, str] | None = None,
+        database: Path | None = None,
+        keeps: bool = False,
     ) -> Recorded:
         """Run a script once.
 
         :param values: of its options
         :param args: instead of options
-        :param seed: of random numbers; another than 0 also moves the clock
+        :param seed: of random numbers; 1 also moves the clock
+        :param environment: more variables
+        :param database: what an earlier recording left
+        :param keeps: leave one
         :raises ScriptError: it did not end, or raised an exception
         """
         scratch = Path(tempfile.mkdtemp(dir=self.scratch))
@@ -169,8 +185,13 @@ class Recorder:
                 "scratch": str(scratch),
                 "seconds": script.seconds,
                 "seed": seed,
+                "environment": dict(environment or {}),
+                "database": database and str(database),
             }
         )
+        left = self.scratch / f"{scratch.name}.db"
+        if keeps and (scratch / "mlflow.db").exists():
+            (scratch / "mlflow.db").rename(left)
         shutil.rmtree(scratch, ignore_errors=True)
         if answer.get("crashed"):
             raise ScriptError(
@@ -179,7 +200,7 @@ class Recorder:
         if error := answer.get("error"):
             remedy = "; install it there, or name another --python" if error.get("missing") else ""
             raise ScriptError(f"{script.said(error)}{remedy}. Nothing was written.")
-        return Recorded(**_without(answer, str(root), str(script.root)))
+        return Recorded(**_without(answer, str(root), str(script.root)), database=left)
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process is not None

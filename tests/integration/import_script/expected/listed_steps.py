@@ -1,12 +1,11 @@
 """The steps of listed_steps.py, imported by `mlflow-projects import`.
 
-- The option main.steps decides which steps there are, or is computed with; here it is
-  'all'.
-- No step gets the option main.project.
+- The option main.steps decides which steps there are; here it is 'all'.
 - The script sets WANDB_PROJECT for its steps; set them on the workers.
 - listed_steps_files/forest.json is what the script writes for a step, as it was at the
   import.
-- There, a change of forest.depth, forest.criterion has no effect.
+- A change of main.project, forest.depth, forest.criterion has no effect in the
+  environment and listed_steps_files.
 """
 
 from pathlib import Path

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .outside import step_of
-from .state import recording
+from .state import Recording, recording
 
 # Calls that write into a run of the script's own, or into the registry. They say nothing of the steps' order.
 _OWN = (
@@ -51,6 +52,7 @@ def install() -> None:
     mlflow.tracking.set_tracking_uri = mlflow.set_tracking_uri
     mlflow.artifacts.download_artifacts = _download(mlflow.artifacts.download_artifacts)
     MlflowClient.__init__ = _without_address(MlflowClient.__init__)
+    MlflowClient.create_run = _with_its_name(MlflowClient.create_run)
     MlflowClient.download_artifacts = lambda self, run_id, path, dst_path=None: mlflow.artifacts.download_artifacts(
         run_id=run_id, artifact_path=path, dst_path=dst_path
     )
@@ -81,6 +83,9 @@ def _run(
     current = recording()
     uri, parameters = os.fspath(uri), dict(parameters or {})
     tags = {"mlflow.project.entryPoint": entry_point, "mlflow.source.name": uri, "mlflow.source.type": "PROJECT"}
+    if not _ELSEWHERE.match(uri) and os.getcwd() != current.folder:  # the script has changed it
+        path, sign, sub_folder = uri.partition("#")
+        uri = os.path.abspath(path) + sign + sub_folder
     if not _ELSEWHERE.match(uri) and not os.path.exists(uri.partition("#")[0]):
         current.stop(f"runs the project {uri!r}, which is not there")
     if utils._is_local_uri(uri) and not utils._is_zip_uri(uri.partition("#")[0]):
@@ -93,28 +98,35 @@ def _run(
     given = backend_config.get(utils.MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG)
     client = mlflow.MlflowClient()
     active = mlflow.active_run()
-    if given:
+    if given:  # its name and experiment are what counts, not those of the call
         run = client.get_run(given)
+        experiment_id, run_name = run.info.experiment_id, current.names.get(given)
     else:
         if active:
             tags["mlflow.parentRunId"] = active.info.run_id
         run = client.create_run(experiment_id, tags=tags, run_name=run_name)
     run_id = str(run.info.run_id)
-    name = run_name or (entry_point if entry_point != "main" else os.path.basename(uri.rstrip("/")) or "main")
+    project = entry_point if entry_point != "main" else os.path.basename(uri.rstrip("/")) or "main"
     frames = current.frames()
     event = current.add(
         "call", run_id=run_id, uri=uri, entry_point=entry_point, version=version, experiment_id=experiment_id,
-        parameters={str(key): _plain(value) for key, value in parameters.items()},
+        parameters={str(key): _as_text(value) for key, value in parameters.items()},
         backend=backend_name, backend_config=_plain(config), env_manager=env_manager, run_name=run_name,
         storage_dir=storage_dir, docker_args=_plain(docker_args), build_image=bool(build_image),
-        given_run=bool(given),
+        given_run=bool(given), tags=current.run_of(given)["tags"] if current.run_of(given) else {},
         parent=run.data.tags.get("mlflow.parentRunId"), after=sorted(current.done), stack=current.stack(),
-        is_cached=bool(frames) and frames[0] in current.searched, name=name, synchronous=bool(synchronous),
+        is_cached=bool(frames) and frames[0] in current.searched, name=run_name or project, project=project,
+        synchronous=bool(synchronous),
         environment={
-            name: value for name, value in os.environ.items() if current.environment.get(name) != value
+            name: value
+            for name, value in os.environ.items()
+            if current.environment.get(name) != value and not name.startswith(("MLFLOW_", "KMP_"))
         },
     )  # fmt: skip
     event["files"] = _written_files(event["parameters"])
+    _refuse_what_is_of_the_import(event)
+    if len(current.steps) >= _MOST_STEPS:
+        current.stop(f"runs more than {_MOST_STEPS} projects")
     current.searched = []
     current.steps[run_id] = event
     for key, value in parameters.items():  # a run that is given may have some
@@ -142,11 +154,50 @@ def _run(
             return "FINISHED"
 
         def cancel(self) -> None:
-            recording().stop(f"cancels {name!r}")
+            recording().stop(f"cancels {run_name or project!r}")
 
     return Submitted()
 
 
+def _refuse_what_is_of_the_import(event: Mapping[str, Any]) -> None:
+    """Stop where a step gets what the script would have elsewhere, and a DAG has not at all."""
+    current = recording()
+    passed = {**event["parameters"], "uri": event["uri"], "run_name": event["run_name"]}
+    for name, value in passed.items():
+        text = str(value).replace(current.root, "")
+        for step in current.steps.values():
+            if _is_known_later(step, text):
+                current.stop(
+                    f"passes a part of the id, the name or the time of the run of {step['name']!r} ({name}) to a "
+                    "step; pass the whole run id"
+                )
+        if current.tracking_uri in text:
+            current.stop(f"passes the address of the tracking server ({name}) to a step; leave it out, steps know it")
+        for variable, secret in current.secrets.items():
+            if secret in text:
+                current.stop(
+                    f"passes the environment variable {variable} ({name}) to a step, and the DAG would show it; let "
+                    "the step read its own environment"
+                )
+        if current.scratch in text and value not in event["files"]:
+            current.stop(f"passes a temporary file or folder ({name}) to a step, which no other run has")
+
+
+def _is_known_later(step: Mapping[str, Any], text: str) -> bool:
+    """Tell whether a text has what only a step's run says, besides its whole id."""
+    import mlflow
+
+    run_id = step["run_id"]
+    text = text.replace(run_id, "")
+    if run_id[:6] in text.lower() or run_id[-6:] in text.lower():
+        return True
+    info = mlflow.MlflowClient().get_run(run_id).info
+    return any(
+        str(value) in text for value in (info.start_time, info.end_time, not step["run_name"] and info.run_name)
+    )
+
+
+_MOST_STEPS = 1000
 _ELSEWHERE = re.compile(r"[A-Za-z0-9+.-]+:|[\w.-]+@[\w.-]+:")
 _MOST_BYTES = 64 * 1024
 
@@ -195,6 +246,12 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def _as_text(value: Any) -> Any:
+    """Return a parameter's value as it is, if source can say it; else as text, as MLflow makes it."""
+    is_plain = value is None or type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value))
+    return value if is_plain else str(value)
+
+
 def _with_old_options(run: Callable[..., Any]) -> Callable[..., Any]:
     """Take ``use_conda``, which MLflow 1 had, as well."""
 
@@ -233,11 +290,18 @@ def from_command_line(words: list[str], folder: Any, environment: Any) -> None:
     if config and not config.endswith(".json"):
         arguments["backend_config"] = json.loads(config)
     uri = arguments.get("uri", "")
-    if (folder and uri.startswith(".")) or uri == "":
-        arguments["uri"] = os.path.join(os.fspath(folder or "."), uri)
+    if folder and not _ELSEWHERE.match(uri):
+        arguments["uri"] = os.path.join(os.fspath(folder), uri)
     if environment and "MLFLOW_EXPERIMENT_NAME" in environment:
         arguments.setdefault("experiment_name", environment["MLFLOW_EXPERIMENT_NAME"])
-    mlflow.run(**arguments)
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in (environment or {}).items() if not name.startswith("MLFLOW_")})
+    try:
+        mlflow.run(**arguments)
+    finally:
+        for name in {*os.environ} - {*before}:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:
@@ -246,11 +310,14 @@ def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:
         run = start(*args, **kwargs)
         info, tags = run.info, run.data.tags
         current = recording()
-        if not any(event["kind"] == "open" and event["run_id"] == info.run_id for event in current.events):
+        if not current.run_of(info.run_id):
             named = kwargs.get("run_name") or (kwargs.get("tags") or {}).get("mlflow.runName")
+            named = named or current.names.get(info.run_id)
+            current.names[info.run_id] = named
             current.add(
                 "open", run_id=info.run_id, experiment_id=info.experiment_id, run_name=named,
                 parent=tags.get("mlflow.parentRunId"), after=sorted(current.done),
+                tags={k: str(value) for k, value in (kwargs.get("tags") or {}).items() if k != "mlflow.runName"},
             )  # fmt: skip
         return run
 
@@ -276,8 +343,9 @@ def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
             what=f"mlflow.{name}({', '.join(map(repr, shown))})",
             call=name,
         )
-        if name in ("set_tag", "set_tags") and args and not hasattr(args[0], "get_run"):
-            event["tags"] = _plain(args[0] if name == "set_tags" else {args[0]: args[-1]})
+        if name in ("set_tag", "set_tags") and active and (not args or isinstance(args[0], str | dict)):
+            given = inspect.signature(real).bind(*args, **kwargs).arguments
+            _note_tags(current, event, given["tags"] if name == "set_tags" else {given["key"]: given["value"]})
         if step := next(
             (step_of(current, value) for value in (*args, *kwargs.values()) if isinstance(value, str)), ""
         ):
@@ -291,6 +359,17 @@ def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
         return real(*args, **kwargs)
 
     return noted
+
+
+def _note_tags(current: Recording, event: dict[str, Any], tags: Mapping[str, Any]) -> None:
+    """Take tags for those of the script's own run, unless one is not known before a step has run."""
+    owner = current.run_of(event["run_id"])
+    if not owner or any(step_of(current, str(value)) for value in tags.values()):
+        return
+    event["is_of_run"] = True
+    texts = {str(key): str(value) for key, value in tags.items()}
+    owner["run_name"] = texts.pop("mlflow.runName", owner["run_name"])
+    owner["tags"].update(texts)
 
 
 class _Registered:
@@ -317,6 +396,17 @@ def _without_address(init: Callable[..., Any]) -> Callable[..., Any]:
         init(self)
 
     return initialise
+
+
+def _with_its_name(real: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(real)
+    def create_run(*args: Any, **kwargs: Any) -> Any:
+        run = real(*args, **kwargs)
+        named = inspect.signature(real).bind(*args, **kwargs).arguments
+        recording().names[run.info.run_id] = named.get("run_name") or (named.get("tags") or {}).get("mlflow.runName")
+        return run
+
+    return create_run
 
 
 def _of_step(real: Callable[..., Any], what: str) -> Callable[..., Any]:
@@ -354,6 +444,18 @@ def _download(real: Callable[..., Any]) -> Callable[..., Any]:
     return download
 
 
+class _Alike(str):
+    """A parameter's text that is equal to the number that it was: what a script means that looks for it."""
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, str(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
 class _Metrics(Mapping[str, float]):
     """Metrics of a step that did not run."""
 
@@ -386,6 +488,8 @@ def _data_of(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def data(run: Any) -> Any:
         found = real(run)
         step = recording().steps.get(run.info.run_id)
+        if found is not None and recording().is_again:
+            found._params = {key: _Alike(value) for key, value in found._params.items()}
         if found is not None and step:
             found._metrics = _Metrics(step["name"])
         return found

@@ -1,4 +1,4 @@
-"""What a script can be told: options of argparse, click and fire, values of a hydra configuration.
+"""What a script can be told: options of argparse, click, fire, hydra's configuration, variables of the environment.
 
 The first parser that the script uses says what there is; values that were asked for are put into its arguments.
 """
@@ -9,14 +9,18 @@ import argparse
 import contextlib
 import functools
 import inspect
+import itertools
+import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
 from .state import recording
 
-_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
+_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", list: "array"}
 
 
 class Values:
@@ -48,14 +52,23 @@ def _told(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def _correct(values: Mapping[str, Any]) -> None:
+    """Take values that stand in the script's arguments for the options' defaults."""
+    for one in recording().inputs:
+        value = values.get(one["name"])
+        if one["type"] != "array" and isinstance(value, str | int | float) and one["name"] not in Values.wanted:
+            one.update(default=value, required=False)
+
+
 def _kind(kind: Any, default: Any) -> str:
     return _TYPES.get(kind) or _TYPES.get(type(default), "string")
 
 
 def install() -> None:
     _install_argparse()
-    with contextlib.suppress(ImportError):
-        _install_click()
+    for package in ("click", "typer._click"):  # typer has one of its own
+        if package in sys.modules:
+            _install_click(sys.modules[f"{package}.core"])
     with contextlib.suppress(ImportError):
         _install_fire()
     with contextlib.suppress(ImportError):
@@ -69,9 +82,17 @@ def _install_argparse() -> None:
     real = argparse.ArgumentParser.parse_known_args
 
     def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None, **more: Any) -> Any:
-        if args is None and not Values.seen and _is_asked_by_the_script():
-            wanted = _take([_of_action(action) for action in _actions(self)], "argparse")
-            args = [*sys.argv[1:], *_told(_arguments(self, wanted))]
+        if args in (None, sys.argv[1:]) and not Values.seen and _is_asked_by_the_script():
+            given = sys.argv[1:]
+            at, command = _sub_command(self, given)
+            parsers = [self, *([command] if command else [])]
+            wanted = _take([_of_action(action) for one in parsers for action in _actions(one)], "argparse")
+            told = [_arguments(one, wanted) for one in parsers]
+            _told(list(itertools.chain(*told)))
+            args = [*given[:at], *told[0], *given[at:], *(told[1] if command else [])]
+            found = real(self, args, namespace, **more)
+            _correct(vars(found[0]))
+            return found
         return real(self, args, namespace, **more)
 
     argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign]
@@ -88,19 +109,36 @@ def _is_asked_by_the_script() -> bool:
     return frame is not None and recording().is_own(frame.f_code.co_filename)
 
 
+def _sub_command(parser: argparse.ArgumentParser, given: list[str]) -> tuple[int, argparse.ArgumentParser | None]:
+    """Return where a sub-command stands in the arguments, and its parser; their end and None without one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for at, word in enumerate(given):
+                if word in action.choices:
+                    return at, action.choices[word]
+    return len(given), None
+
+
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    simple = (argparse._StoreAction, argparse._StoreTrueAction, argparse._StoreFalseAction)
-    flags = getattr(argparse, "BooleanOptionalAction", ())
-    return [action for action in parser._actions if isinstance(action, (*simple, flags) if flags else simple)]
+    others = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)
+    return [action for action in parser._actions if not isinstance(action, others)]
 
 
 def _of_action(action: argparse.Action) -> dict[str, Any]:
-    is_flag = action.nargs == 0 or type(action).__name__ == "BooleanOptionalAction"
+    is_flag = isinstance(action, argparse._StoreTrueAction | argparse._StoreFalseAction) or _is_pair(action)
+    is_repeated = isinstance(action, argparse._AppendAction | argparse._AppendConstAction)
     default = None if action.default == argparse.SUPPRESS else action.default
-    is_list = action.nargs in ("*", "+") or (isinstance(action.nargs, int) and action.nargs > 0)
+    is_list = is_repeated or action.nargs in ("*", "+") or (isinstance(action.nargs, int) and action.nargs > 0)
+    is_other = not (is_flag or is_list) and action.nargs == 0
     return {
         "name": action.dest,
-        "type": "boolean" if is_flag else "array" if is_list else _kind(action.type, default),
+        "type": "boolean"
+        if is_flag
+        else "array"
+        if is_list
+        else "other"
+        if is_other
+        else _kind(action.type, default),
         "default": default if isinstance(default, str | int | float | bool | type(None)) else str(default),
         "choices": [str(choice) if action.type in (None, str) else choice for choice in action.choices or ()],
         "help": action.help or "",
@@ -115,12 +153,19 @@ def _arguments(parser: argparse.ArgumentParser, wanted: dict[str, Any]) -> list[
         if action.dest not in wanted:
             continue
         value = wanted[action.dest]
-        words = list(map(str, value)) if isinstance(value, list) else [str(value)]
+        is_list = action.nargs not in (None, "?")
+        words = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+        if is_list and isinstance(value, str):
+            words = shlex.split(value)
+        if action.type is bool and str(value).lower() in ("false", "0", "no", "off"):
+            words = [""]  # any other text is true
         if isinstance(action, argparse._StoreTrueAction | argparse._StoreFalseAction):
-            if bool(value) == action.const:
+            if _is_true(value) == action.const:
                 found.append(action.option_strings[-1])
-        elif type(action).__name__ == "BooleanOptionalAction":
-            found.append(next(o for o in action.option_strings if o.startswith("--no-") != bool(value)))
+        elif _is_pair(action):
+            found.append(next(o for o in action.option_strings if o.startswith("--no-") != _is_true(value)))
+        elif isinstance(action, argparse._CountAction):
+            found += [action.option_strings[-1]] * int(value)
         elif not action.option_strings:
             positional += words
         elif action.nargs is None and action.option_strings[-1].startswith("--"):
@@ -130,47 +175,74 @@ def _arguments(parser: argparse.ArgumentParser, wanted: dict[str, Any]) -> list[
     return found + (["--", *positional] if positional else [])
 
 
+def _is_pair(action: argparse.Action) -> bool:
+    return type(action).__name__ == "BooleanOptionalAction"
+
+
+def _is_true(value: Any) -> bool:
+    return value.lower() in ("true", "1", "yes", "on") if isinstance(value, str) else bool(value)
+
+
 # --- click
 
 
-def _install_click() -> None:
-    import click
-
+def _install_click(click: Any) -> None:
     real = click.Command.make_context
 
     def make_context(self: Any, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
-        if not isinstance(self, click.Group) and not Values.seen and recording().frames():
+        if not Values.seen and recording().frames():
             params = [param for param in self.params if param.expose_value]
-            wanted = _take([_of_param(param) for param in params], "click")
-            args = [*args, *_told(_click_arguments(params, wanted))]
+            if hasattr(self, "commands"):  # its options come before the command
+                Groups.inputs += [_of_param(param) for param in params]
+                told = _click_arguments(params, Values.wanted)
+                Groups.told += told
+                args = [*told, *args]
+            else:
+                wanted = _take([*Groups.inputs, *(_of_param(param) for param in params)], "click")
+                told = _click_arguments(params, wanted)
+                _told([*Groups.told, *told])
+                args = [*args, *told]
         try:
-            return real(self, info_name, args, parent, **extra)
+            context = real(self, info_name, args, parent, **extra)
+            _correct(context.params)
+            return context
         except click.UsageError as error:
             recording().stop(
                 f"refuses its arguments ({error.format_message()}); options are passed as -P NAME=VALUE, other "
                 "arguments after --"
             )
 
-    click.Command.make_context = make_context  # type: ignore[method-assign]
+    click.Command.make_context = make_context
+
+
+class Groups:
+    """What click's groups of commands take before the command."""
+
+    inputs: ClassVar[list[dict[str, Any]]] = []
+    told: ClassVar[list[str]] = []
 
 
 def _of_param(param: Any) -> dict[str, Any]:
-    import click
-
-    kinds = {
-        click.types.IntParamType: "integer",
-        click.types.FloatParamType: "number",
-        click.types.BoolParamType: "boolean",
-    }
-    kind = next((name for one, name in kinds.items() if isinstance(param.type, one)), "string")
+    kinds = {"IntParamType": "integer", "FloatParamType": "number", "BoolParamType": "boolean"}
+    own = getattr(param, "type", None)
+    kind = next((kinds[one.__name__] for one in type(own).__mro__ if one.__name__ in kinds), "string")
+    choices = getattr(own, "choices", ())
+    if described := getattr(param, "type_descriptor", None):  # typer's
+        kind = _TYPES.get(described.annotation, "string")
+        members: dict[str, Any] = getattr(described.annotation, "__members__", {})
+        choices = [member.value for member in members.values()]
     default = param.default() if callable(param.default) else param.default
+    if isinstance(default, list | tuple):
+        default = str(list(default))
     if type(default).__name__ == "Sentinel" or not isinstance(default, str | int | float | bool | type(None)):
         default = None
+    if kind == "number" and type(default) is int:
+        default = float(default)
     return {
         "name": param.name,
         "type": "array" if param.nargs != 1 or getattr(param, "multiple", False) else kind,
         "default": default if default is not None or not getattr(param, "is_flag", False) else False,
-        "choices": [str(choice) for choice in getattr(param.type, "choices", ())],
+        "choices": [str(choice) for choice in choices],
         "help": getattr(param, "help", None) or "",
         "required": bool(param.required),
     }
@@ -186,7 +258,7 @@ def _click_arguments(params: Sequence[Any], wanted: dict[str, Any]) -> list[str]
         if param.param_type_name == "argument":
             positional += list(map(str, value)) if isinstance(value, list) else [str(value)]
         elif getattr(param, "is_flag", False):
-            options = param.opts if value else param.secondary_opts
+            options = param.opts if _is_true(value) else param.secondary_opts
             found += options[-1:]
         else:
             for one in value if isinstance(value, list) else [value]:
@@ -251,14 +323,16 @@ def _install_hydra() -> None:
             def task(config: DictConfig) -> Any:
                 leaves = _leaves(OmegaConf.to_container(config, resolve=False))
                 inputs = [
-                    {"name": name, "type": _kind(None, value), "default": value, "choices": [], "help": "",
-                     "required": value == "???"}
+                    {"name": name, "type": _kind(None, value), "default": value if _is_plain(value) else str(value),
+                     "choices": [], "help": "", "required": value == "???"}
                     for name, value in leaves.items()
                     if not (isinstance(value, str) and "${" in value)
                 ]  # fmt: skip
                 wanted = _take(inputs, "hydra")
                 _told([f"{name}={value}" for name, value in wanted.items()])
                 for name, value in wanted.items():
+                    if isinstance(value, str):
+                        value = _as_override(name, value)
                     OmegaConf.update(config, name, value, force_add=True)
                 return function(config)
 
@@ -270,12 +344,65 @@ def _install_hydra() -> None:
 
 
 def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Return {dotted name: value} of the plain values in a configuration; lists are left out."""
+    """Return {dotted name: value} of the plain values and the lists in a configuration."""
     if isinstance(content, dict):
         return {
             name: value
             for key, inner in content.items()
             for name, value in _leaves(inner, f"{prefix}.{key}" if prefix else str(key)).items()
         }
-    is_plain = isinstance(content, str | int | float | bool) and prefix
-    return {prefix: content} if is_plain else {}
+    return {prefix: content} if prefix and (_is_plain(content) or isinstance(content, list)) else {}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+def _as_override(name: str, text: str) -> Any:
+    """Return the value that hydra reads in a text: a number, a list …"""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(f"{name}={text}").value()
+    except HydraException:
+        return text
+
+
+# --- the environment
+
+_SECRET = re.compile(r"passw|passphrase|secret|token|credential|api_?key|access_?key|private_?key", re.IGNORECASE)
+
+
+def install_environment() -> None:
+    """Note the variables that the script reads itself."""
+    real = os._Environ.__getitem__
+    real_get = os._Environ.get
+
+    def noted(name: Any, value: Any) -> None:
+        from . import state
+
+        current = state.current
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_globals.get("__name__") in ("os", __name__):
+            frame = frame.f_back
+        if current is None or frame is None or not current.is_own(frame.f_code.co_filename):
+            return
+        if isinstance(name, str) and _SECRET.search(name) and isinstance(value, str) and value:
+            current.secrets[name] = value
+        elif isinstance(name, str) and not name.startswith("MLFLOW_") and name not in current.variables:
+            is_set_here = name in os.environ and name not in current.environment
+            if isinstance(value, str | int | float | None) and not is_set_here:
+                current.variables[name] = value
+
+    def get_item(self: Any, key: Any) -> Any:
+        value = real(self, key)
+        noted(key, value)
+        return value
+
+    def get(self: Any, key: Any, default: Any = None) -> Any:
+        value = real_get(self, key, default)
+        noted(key, value)
+        return value
+
+    os._Environ.__getitem__, os._Environ.get = get_item, get  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -209,12 +210,18 @@ def note_command(command: Any, folder: Any, environment: Any) -> None:
     words = command if isinstance(command, list | tuple) else _words(os.fspath(command))
     words = [os.fsdecode(word) for word in words]
     current = recording()
+    while words and (found := _ASSIGNMENT.fullmatch(words[0])):
+        environment = {**(environment or {}), found[1]: found[2]}
+        words = words[1:]
     if is_mlflow_run := _behind_mlflow_run(words):
         from . import mlflow_calls
 
         mlflow_calls.from_command_line(is_mlflow_run, folder, environment)
     else:
         current.add("own", does="runs", what=" ".join(words)[:200])
+
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
 def _words(command: str) -> list[str]:
@@ -233,9 +240,10 @@ def _behind_mlflow_run(words: Sequence[str]) -> list[str]:
         for at in range(len(names)):
             if names[at : at + len(start)] == start and at <= 1:
                 found = list(words[at + len(start) :])
-                if any(set(word) <= set("|&;<>()") for word in found):
-                    recording().stop(f"runs a shell command around 'mlflow run' ({' '.join(words)[:80]})")
-                return found
+                if not any(set(word) <= set("|&;<>()") for word in found):
+                    return found
+    if re.search(r"\bmlflow\s+run\b", " ".join(words)):
+        recording().stop(f"runs a command around 'mlflow run' ({' '.join(words)[:80]}); run it by itself")
     return []
 
 

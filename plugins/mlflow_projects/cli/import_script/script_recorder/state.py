@@ -32,6 +32,12 @@ class Recording:
         self.stopped: dict[str, Any] | None = None
         self.steps: dict[str, dict[str, Any]] = {}  # by run id
         self.environment = dict(os.environ)
+        self.folder = os.getcwd()
+        self.is_again = False  # it finds the runs of an earlier recording
+        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        self.variables: dict[str, Any] = {}  # of the environment, that the script reads
+        self.secrets: dict[str, str] = {}
+        self.names: dict[str, str | None] = {}  # that the script gives its own runs, by run id
         self.searched: list[FrameType] = []  # the frames above the last search for earlier runs
         self._own = threading.local()
 
@@ -39,6 +45,11 @@ class Recording:
         event = {"kind": kind, "where": self.place(), **content}
         self.events.append(event)
         return event
+
+    def run_of(self, run_id: Any) -> dict[str, Any]:
+        """Return what is known of a run that the script has opened itself; {} for another."""
+        opened = (event for event in self.events if event["kind"] == "open" and event["run_id"] == run_id)
+        return next(opened, {})
 
     def stop(self, sentence: str, *, decides: bool = False) -> NoReturn:
         """End the script with a sentence.

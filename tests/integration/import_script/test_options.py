@@ -1,0 +1,212 @@
+"""Where options go: a DAG's param where the DAG then does what the script does, else a sentence that says why not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlflow_projects.cli.import_script.recording import ScriptError
+from tests.conftest import ROOT
+from tests.integration.import_script.conftest import Import
+
+ARGPARSE = "import argparse, mlflow, os, sys\np = argparse.ArgumentParser()\n"
+
+# A script, its arguments, what its DAG has, what is said beside it.
+SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
+    "computed": (
+        ARGPARSE + "p.add_argument('--data', default='raw.csv')\np.add_argument('--n', type=int, default=1)\n"
+        "p.add_argument('--m', type=int, default=1)\np.add_argument('--rate', type=float, default=1)\n"
+        "a = p.parse_args()\nmlflow.run('step', env_manager='local', parameters={\n"
+        "    'data': os.path.splitext(a.data)[0], 'n': f'{a.n:03d}', 'm': min(a.m, 100), 'rate': a.rate})\n",
+        [],
+        ['"rate": Param(1, type="number"', '"n": "001"', '"data": "raw"', '"m": 1'],
+        ["The option data is computed with", "The option n is computed with", "The option m is computed with"],
+    ),
+    "decided": (
+        ARGPARSE
+        + "p.add_argument('--mode', default='slow')\np.add_argument('--tag', default='v1')\na = p.parse_args()\n"
+        "more = {'tag': a.tag} if a.tag else {}\n"
+        "mlflow.run('step', env_manager='local', parameters={'mode': a.mode, **more})\n"
+        "if a.mode == 'fast':\n    mlflow.run('step', 'load', env_manager='local')\n",
+        [],
+        ['"tag": Param("v1", type="string", minLength=1', '"mode": "slow"'],
+        ["The option mode decides which steps there are (where it is 'fast'); here it is 'slow'."],
+    ),
+    "together": (
+        ARGPARSE + "p.add_argument('-a', action='store_true')\np.add_argument('-b', action='store_true')\n"
+        "a = p.parse_args()\n"
+        "mlflow.run('step', env_manager='local', parameters={'data': 'both' if a.a and a.b else 'one'})\n",
+        [],
+        ['"data": "one"'],
+        ["The option b works only with some values of others; here it is False.", "No step gets the option a."],
+    ),
+    "given": (  # arguments named by hand, type=bool, choices without a default among them
+        ARGPARSE + "p.add_argument('--deep', type=bool, default=True)\np.add_argument('--net', choices=['a', 'b'])\n"
+        "a = p.parse_args(sys.argv[1:])\n"
+        "mlflow.run('step', env_manager='local', parameters={'data': a.net, 'deep': a.deep})\n",
+        [],
+        ['"deep": "{{ params.deep }}"', 'enum=[None, "a", "b"]'],
+        [],
+    ),
+    "lists": (
+        ARGPARSE
+        + "p.add_argument('--x', action='append', default=['a'])\np.add_argument('-v', action='count', default=0)\n"
+        "a = p.parse_args()\nmlflow.run('step', env_manager='local', parameters={'data': a.x[0], 'v': a.v})\n",
+        [],
+        ['{"data": "a", "v": 0}'],
+        ["The option x is a list", "The option v is counted"],
+    ),
+    "sub_command": (
+        ARGPARSE + "p.add_argument('--root', default='r')\ns = p.add_subparsers(dest='command')\n"
+        "t = s.add_parser('train')\nt.add_argument('--data', default='x')\na = p.parse_args()\n"
+        "if a.command == 'train':\n"
+        "    mlflow.run('step', env_manager='local', parameters={'data': a.data, 'root': a.root})\n",
+        ["train", "--data=d"],
+        ['"root": Param("r"', '"data": Param("d"', '{"data": "{{ params.data }}", "root": "{{ params.root }}"}'],
+        [],
+    ),
+    "group": (
+        "import click, mlflow\n@click.group()\n@click.option('--root', default='r')\n@click.pass_context\n"
+        "def cli(context, root): context.obj = root\n@cli.command()\n@click.option('--data', default='x')\n"
+        "@click.pass_context\ndef train(context, data):\n"
+        "    mlflow.run('step', env_manager='local', parameters={'data': data, 'root': context.obj})\ncli()\n",
+        ["train"],
+        ['{"data": "{{ params.data }}", "root": "{{ params.root }}"}'],
+        [],
+    ),
+    "typed": (
+        "import typer, mlflow\ndef main(data: str = 'x', rate: float = 0.5, deep: bool = False):\n"
+        "    mlflow.run('step', env_manager='local', parameters={'data': data, 'rate': rate, 'deep': deep})\n"
+        "typer.run(main)\n",
+        [],
+        ['"data": Param("x"', '"rate": Param(0.5, type="number"', '"deep": Param(False, type="boolean"'],
+        [],
+    ),
+    "environment": (
+        "import mlflow, os\nmlflow.run('step', env_manager='local', parameters={\n"
+        "    'data': os.environ.get('DATA_OF_A_DRIVER', 'here'), 'x': os.getenv('X_OF_A_DRIVER', 'there')})\n",
+        [],
+        ['"data": "{{ params.DATA_OF_A_DRIVER }}"', '"x": "{{ params.X_OF_A_DRIVER }}"', '"there",'],
+        [],
+    ),
+    "values": (
+        "import mlflow, math\nmlflow.run('step', env_manager='local', parameters={\n"
+        "    'data': math.inf, 'x': [1, 2], 'y': {'a': 1}, 'z': math.nan})\n",
+        [],
+        ['"data": "inf", "x": "[1, 2]", "y": "{\'a\': 1}", "z": "nan"'],
+        [],
+    ),
+    "own_runs": (  # the step has the run's name, experiment and tags
+        "import mlflow\nc = mlflow.MlflowClient()\nr = c.create_run(c.create_experiment('made'), run_name='mine')\n"
+        "mlflow.run('step', run_id=r.info.run_id, env_manager='local')\n"
+        "with mlflow.start_run(run_name='outer', tags={'team': 'a {{ b }}'}):\n"
+        "    mlflow.set_tag('more', 1)\n    mlflow.run('step', env_manager='local', docker_args={'gpus': 'all'})\n",
+        [],
+        ['task_id="mine"', 'experiment_name="made"', '"team": "{% raw %}a {{ b }}{% endraw %}", "more": "1"'],
+        ["docker_args is left out"],
+    ),
+    "new_names": (
+        "import mlflow, uuid\nmlflow.run('step', run_name=f'r-{uuid.uuid4()}', env_manager='local')\n",
+        [],
+        ['task_id="step"'],
+        ["run_name is new in each run of the script (a clock, random numbers); here it is left to MLflow."],
+    ),
+    "clock": (
+        "import mlflow, datetime\nfrom time import strftime\nwith mlflow.start_run():\n"
+        "    mlflow.set_tag('day', value=strftime('%Y-%m-%d'))\n"
+        "    mlflow.run('step', parameters={'data': f'{datetime.datetime.now():%Y%m%d}'}, env_manager='local')\n",
+        [],
+        ['tags={"day": "20'],
+        ["parameters.data is new in each run", "tags.day is new in each run"],
+    ),
+    "looks_in_vain": (  # the last one looks for an earlier run, and does not care
+        "import mlflow\ndef step(name, cached=True):\n"
+        "    query = f\"tags.`mlflow.project.entryPoint` = '{name}'\"\n"
+        "    found = mlflow.search_runs(filter_string=query, output_format='list')\n"
+        "    found = [run for run in found if run.data.params.get('rows') == 3]\n"
+        "    if found and cached:\n        return found[0].info.run_id\n"
+        "    return mlflow.run('step', name, parameters={'rows': 3}, env_manager='local').run_id\n"
+        "step('main')\nstep('load', False)\n",
+        [],
+        ['entry_point="load",\n        parameters={"rows": 3},\n        env_manager="local",\n    )', "reuse=True"],
+        [],
+    ),
+    "elsewhere": (  # in another folder, by commands with an environment of their own
+        "import mlflow, os, subprocess\n"
+        "subprocess.run('MLFLOW_EXPERIMENT_NAME=e X=1 mlflow run step --env-manager local', shell=True)\n"
+        "os.makedirs('inner/step')\nopen('inner/step/MLproject', 'w').write('entry_points: {main: {command: ls}}')\n"
+        "os.chdir('inner')\n"
+        "mlflow.run('step', run_name='second', env_manager='local')\n",
+        [],
+        ['uri=f"{PROJECT}/step",', 'uri=f"{PROJECT}/inner/step"', 'experiment_name="e"'],
+        ["The script sets X for its steps", "elsewhere.py:4 writes inner/step/MLproject"],
+    ),
+    "own_server": (
+        "import mlflow, os\nos.environ['MLFLOW_TRACKING_URI'] = 'http://no-such-host.invalid:5000'\n"
+        "mlflow.run('step', env_manager='local')\n",
+        [],
+        ['task_id="step"'],
+        [],
+    ),
+}
+
+REFUSED = {
+    "parser": ("import mlflow\nmlflow.run('step', env_manager='local')\n", "parser.py has no option 'wrong' that"),
+    "secret": (
+        "import mlflow, os\nx = os.getenv('DB_PASSWORD', 'hunter2')\nmlflow.run('step', parameters={'x': x})\n",
+        r"secret.py:3: this passes the environment variable DB_PASSWORD \(x\) to a step",
+    ),
+    "part": (
+        "import mlflow\nr = mlflow.run('step', env_manager='local')\n"
+        "mlflow.run('step', parameters={'x': r.run_id[:8]})\n",
+        r"part.py:3: this passes a part of the id, the name or the time of the run of 'step' \(x\)",
+    ),
+    "around": (
+        "import os\nos.system('cd step && mlflow run .')\n",
+        r"around.py:2: this runs a command around 'mlflow run' \(cd step && mlflow run .\)",
+    ),
+    "temporary": (
+        "import mlflow, tempfile\nmlflow.run('step', env_manager='local', parameters={'data': tempfile.mkdtemp()})\n",
+        r"temporary.py:2: this passes a temporary file or folder \(data\)",
+    ),
+    "server": (
+        "import mlflow\nmlflow.run('step', env_manager='local', parameters={'data': mlflow.get_tracking_uri()})\n",
+        r"server.py:2: this passes the address of the tracking server \(data\)",
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "tests" / "projects" / "drivers" / "step", tmp_path / "driver" / "step")
+    return tmp_path / "driver"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_dag_does_what_the_script_does_with_other_values(name: str, imported: Import, folder: Path) -> None:
+    if name == "typed":
+        pytest.importorskip("typer")
+    text, args, contents, notes = SCRIPTS[name]
+    (folder / f"{name}.py").write_text(text)
+    dag = imported(folder / f"{name}.py", args=args)
+    made = dag.text()
+    compile(made, name, "exec")
+    for content in contents:
+        assert content in made, made
+    assert len(dag.notes()) == len(notes), made
+    for note, expected in zip(sorted(dag.notes()), sorted(notes), strict=True):
+        assert note.startswith(expected)
+
+
+def test_only_the_step_that_uses_an_earlier_run_reuses(imported: Import, folder: Path) -> None:
+    (folder / "one.py").write_text(SCRIPTS["looks_in_vain"][0])
+    assert imported(folder / "one.py").text().count("reuse=True") == 1
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_sentence_says_what_a_dag_cannot_have(name: str, imported: Import, folder: Path) -> None:
+    (folder / f"{name}.py").write_text(REFUSED[name][0])
+    with pytest.raises(ScriptError, match=REFUSED[name][1]):
+        imported(folder / f"{name}.py", **({"wrong": "1"} if name == "parser" else {}))

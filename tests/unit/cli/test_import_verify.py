@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_projects.cli.import_script.flow import Plan
+from mlflow_projects.cli.import_script.plan import Plan
 from mlflow_projects.cli.import_script.recording import Script, ScriptError
 from mlflow_projects.cli.import_script.verify import _check_server, verify
 

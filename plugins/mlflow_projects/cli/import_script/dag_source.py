@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow_projects.cli import python_source as py
-from mlflow_projects.cli.import_script.flow import CLOSE, MARK, OPEN, REFUSED, ROOT, Option, Plan, mark, marks_in
+from mlflow_projects.cli.import_script.dag_layout import Group, Step, layout, order_of
+from mlflow_projects.cli.import_script.marks import CLOSE, MARK, OPEN, ROOT, mark
+from mlflow_projects.cli.import_script.plan import Option, Plan
 from mlflow_projects.cli.import_script.recording import Script, ScriptError
+from mlflow_projects.cli.import_script.tracing import REFUSED
 from mlflow_projects.cli.python_source import Call, Name
 from mlflow_projects.cli.scaffold import path_expression
 
@@ -26,43 +27,6 @@ _JINJA = re.compile(r"\{\{|\{%|\{#")
 _SHOWN = 8
 
 
-@dataclass
-class _Step:
-    """A task of the DAG: one call, or several that differ in parameters only."""
-
-    calls: list[dict[str, Any]]
-    indexes: list[int]
-    task_id: str = ""
-    variable: str = ""
-    group: _Group | None = None
-
-    @property
-    def path(self) -> str:
-        """The task's id in the DAG."""
-        return f"{self.group.path}.{self.task_id}" if self.group and self.group.path else self.task_id
-
-
-@dataclass
-class _Group:
-    """What has one parent run; the outermost has none."""
-
-    node: dict[str, Any] | None = None
-    index: int = -1
-    group_id: str = ""
-    variable: str = ""
-    outer: _Group | None = None
-    items: list[_Step | _Group] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        """The group's id in the DAG."""
-        return f"{self.outer.path}.{self.group_id}" if self.outer and self.outer.path else self.group_id
-
-    def steps(self) -> list[_Step]:
-        """Return all steps in it, those of inner groups too."""
-        return [one for item in self.items for one in (item.steps() if isinstance(item, _Group) else [item])]
-
-
 class DagSource:
     """The text of a DAG file.
 
@@ -71,7 +35,7 @@ class DagSource:
 
     def __init__(self, plan: Plan, script: Script, dag_id: str, file: Path) -> None:
         self.plan, self.script, self.dag_id, self.file = plan, script, dag_id, file
-        self.top = self._tree()
+        self.top = layout(plan.nodes)
         self.step_at = {index: step for step in self.top.steps() for index in step.indexes}
         self._name_all()
         self._needs_path = False
@@ -79,35 +43,14 @@ class DagSource:
 
     # --- groups and steps
 
-    def _tree(self) -> _Group:
-        nodes = self.plan.nodes
-        top = _Group()
-        groups: dict[int, _Group] = {}
-        given = {node["run_id"]: index for index, node in enumerate(nodes) if node.get("given_run")}
-        for index, node in enumerate(nodes):
-            outer = top
-            parent = node["parent"]
-            if parent is not None and (found := MARK.fullmatch(parent)):
-                outer = groups.get(int(found[2]), top)
-            if node["kind"] == "call":
-                outer.items.append(_Step([node], [index], group=outer))
-            elif node["run_id"] not in given:
-                groups[index] = _Group(node, index, outer=outer)
-                outer.items.append(groups[index])
-        _drop_empty(top)
-        passed_on = [node.get(name) for node in nodes for name in ("uri", "parameters", "run_name")]
-        needed = {int(number) for kind, number in marks_in(passed_on) if kind == "r"}
-        _join_loops(top, needed)
-        return top
-
     def _name_all(self) -> None:
         taken = list(_OWN_NAMES)
         ids: dict[str, list[str]] = {}
 
-        def name(group: _Group) -> None:
+        def name(group: Group) -> None:
             for item in group.items:
                 there = ids.setdefault(group.path, ["start_run", "end_run"])
-                if isinstance(item, _Group):
+                if isinstance(item, Group):
                     assert item.node is not None
                     item.group_id = py.identifier(self._plain(self._run_name(item.node)) or self.dag_id, there)
                     there.append(item.group_id)
@@ -152,7 +95,7 @@ class DagSource:
                 return Name(f"{root} + {py.text(rest)}" if rest else root)
         return self._text(value)
 
-    def _step_of(self, index: int) -> _Step | None:
+    def _step_of(self, index: int) -> Step | None:
         return self.step_at.get(index)
 
     def _text(self, value: str) -> Any:
@@ -203,14 +146,14 @@ class DagSource:
             path = (
                 step.path
                 if step
-                else next((f"{group.path}.start_run" for group in _groups(self.top) if group.node is node), "")
+                else next((f"{group.path}.start_run" for group in self.top.groups() if group.node is node), "")
             )
             if path:
                 return f"{{{{ ti.xcom_pull({path!r})['run_id'] }}}}"
             raise ScriptError(
                 f"{self.script.name} passes a run that holds no step to a step; leave it out of the script."
             )
-        for group in _groups(self.top):
+        for group in self.top.groups():
             if group.node is not None and group.node["experiment_id"] == mark("e", content):
                 return f"{{{{ ti.xcom_pull({f'{group.path}.start_run'!r})['experiment_id'] }}}}"
         raise ScriptError(
@@ -252,7 +195,7 @@ class DagSource:
         arguments.append(("doc_md", Name("__doc__")))
         head = py.source(Call("with DAG", arguments), 0, 0, 1) + ":"
         imports = "from airflow.sdk import DAG, Param" if used else "from airflow.sdk import DAG"
-        names = "MLflowProjectOperator, mlflow_run" if _groups(self.top) else "MLflowProjectOperator"
+        names = "MLflowProjectOperator, mlflow_run" if self.top.groups() else "MLflowProjectOperator"
         lines = [self._doc()]
         if self._needs_path or self.files:
             lines += ["from pathlib import Path", ""]
@@ -363,13 +306,13 @@ class DagSource:
             arguments.append(("section", option.name.partition(".")[0]))
         return Call("Param", arguments)
 
-    def _group(self, group: _Group, depth: int) -> list[str]:
+    def _group(self, group: Group, depth: int) -> list[str]:
         lines: list[str] = []
         indent = " " * 4 * depth
-        order = self._order(group)
+        order = order_of(group)
         named = {name for line in order for name in re.findall(r"\w+", line)} | self._used_names()
         for item in group.items:
-            if isinstance(item, _Group):
+            if isinstance(item, Group):
                 assert item.node is not None
                 arguments: list[tuple[str, Any]] = [("", item.group_id)]
                 experiment = self._experiment(item.node, group)
@@ -402,9 +345,9 @@ class DagSource:
     def _shared(self) -> str:
         """The experiment of all steps, where there is no parent run that could say it for them."""
         found = {node["experiment"] for node in self.plan.nodes}
-        return next(iter(found)) if len(found) == 1 and len(self.top.items) > 1 and not _groups(self.top) else ""
+        return next(iter(found)) if len(found) == 1 and len(self.top.items) > 1 and not self.top.groups() else ""
 
-    def _experiment(self, node: Mapping[str, Any], outer: _Group) -> Any:
+    def _experiment(self, node: Mapping[str, Any], outer: Group) -> Any:
         """Return the experiment's name where it is not that of the enclosing run."""
         while outer.node is None and outer.outer is not None:
             outer = outer.outer
@@ -414,7 +357,7 @@ class DagSource:
             return ""
         return self._value(node["experiment"])
 
-    def _step(self, step: _Step, group: _Group, depth: int, is_named: bool) -> list[str]:
+    def _step(self, step: Step, group: Group, depth: int, is_named: bool) -> list[str]:
         call = step.calls[0]
         arguments: list[tuple[str, Any]] = [("task_id", step.task_id), ("uri", self._uri(call["uri"]))]
         if call["entry_point"] != "main":
@@ -474,62 +417,9 @@ class DagSource:
         below = os.path.relpath(self.script.folder, self.script.root)
         return "" if below == "." else f"/{below}"
 
-    # --- order
-
-    def _is_parallel(self, step: _Step) -> bool:
+    def _is_parallel(self, step: Step) -> bool:
         own = {call["run_id"] for call in step.calls}
         return not any(own & set(call["after"]) for call in step.calls)
-
-    def _order(self, group: _Group) -> list[str]:
-        """Return lines that put a group's items in the script's order, without what follows from others."""
-        items = group.items
-        if len(items) < 2:
-            return []
-        before: dict[int, set[int]] = {}
-        for later, item in enumerate(items):
-            before[later] = {
-                earlier for earlier in range(len(items)) if earlier != later and _is_before(items[earlier], item)
-            }
-        direct = {
-            later: {one for one in found if not any(one in before[other] for other in found)}
-            for later, found in before.items()
-        }
-        names = [item.variable for item in items]
-        layers: dict[tuple[int, ...], list[int]] = {}
-        for later, found in before.items():
-            layers.setdefault(tuple(sorted(found)), []).append(later)
-        if _is_chain(layers):
-            return _wrapped([_listed(names, later) for later in layers.values()])
-        lines: dict[tuple[int, ...], list[int]] = {}
-        for later, found in direct.items():
-            if found:
-                lines.setdefault(tuple(sorted(found)), []).append(later)
-        return [f"{_listed(names, earlier)} >> {_listed(names, later)}" for earlier, later in lines.items()]
-
-
-def _is_chain(layers: Mapping[tuple[int, ...], Sequence[int]]) -> bool:
-    """Tell whether each layer of items waits for all before it, and Airflow's ``>>`` can say so in one line."""
-    seen: list[int] = []
-    for earlier, items in layers.items():
-        if list(earlier) != sorted(seen):
-            return False
-        seen += items
-    sizes = [len(items) for items in layers.values()]
-    return len(layers) > 1 and not any(one > 1 and other > 1 for one, other in itertools.pairwise(sizes))
-
-
-def _listed(names: Sequence[str], numbers: Sequence[int]) -> str:
-    return names[numbers[0]] if len(numbers) == 1 else f"[{', '.join(names[number] for number in numbers)}]"
-
-
-def _wrapped(names: Sequence[str]) -> list[str]:
-    lines, line = [], names[0]
-    for number, name in enumerate(names[1:], 1):
-        if len(line) + len(name) + 12 > py.WIDTH:
-            lines.append(line)
-            line = names[number - 1]
-        line += f" >> {name}"
-    return [*lines, line]
 
 
 def _exploded(call: Call, indent: int) -> str:
@@ -538,64 +428,6 @@ def _exploded(call: Call, indent: int) -> str:
         for name, value in call.arguments
     ]
     return "\n".join([f"{call.name}(", *lines, " " * indent + ")"])
-
-
-def _is_before(earlier: _Step | _Group, later: _Step | _Group) -> bool:
-    """Tell whether all of one item had ended when the other began."""
-    done = {
-        call["run_id"]
-        for step in (earlier.steps() if isinstance(earlier, _Group) else [earlier])
-        for call in step.calls
-    }
-    steps = later.steps() if isinstance(later, _Group) else [later]
-    return bool(steps) and all(done <= set(call["after"]) for step in steps for call in step.calls)
-
-
-def _drop_empty(group: _Group) -> None:
-    for item in list(group.items):
-        if isinstance(item, _Group):
-            _drop_empty(item)
-            if not item.items:
-                group.items.remove(item)
-
-
-def _join_loops(group: _Group, needed: set[int]) -> None:
-    """Join calls of one place in the script that differ in parameters only, if nobody needs one of them alone."""
-    joined: list[_Step | _Group] = []
-    for item in group.items:
-        if isinstance(item, _Group):
-            _join_loops(item, needed)
-        last = joined[-1] if joined else None
-        if (
-            isinstance(item, _Step)
-            and isinstance(last, _Step)
-            and _is_same_but_parameters(last.calls[0], item.calls[0])
-            and not needed & {*last.indexes, *item.indexes}
-        ):
-            last.calls += item.calls
-            last.indexes += item.indexes
-        else:
-            joined.append(item)
-    group.items = joined
-
-
-def _is_same_but_parameters(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    names = (
-        "uri",
-        "entry_point",
-        "version",
-        "stack",
-        "backend",
-        "backend_config",
-        "env_manager",
-        "experiment_id",
-        "run_name",
-    )
-    return all(one[name] == other[name] for name in names) and one["parameters"].keys() == other["parameters"].keys()
-
-
-def _groups(group: _Group) -> list[_Group]:
-    return [inner for item in group.items if isinstance(item, _Group) for inner in (item, *_groups(item))]
 
 
 def _some(names: Sequence[str]) -> str:

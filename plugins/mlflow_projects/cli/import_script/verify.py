@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_projects.cli.import_script.dag_source import DagSource
-from mlflow_projects.cli.import_script.flow import Plan
+from mlflow_projects.cli.import_script.plan import Plan
 from mlflow_projects.cli.import_script.recording import Script, ScriptError, copy_folder
 
 _BASH = """\

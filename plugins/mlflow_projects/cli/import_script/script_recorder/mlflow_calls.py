@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from .command_line import ELSEWHERE
 from .outside import step_of
+from .results import data_of, download_of, of_step
 from .state import Recording, recording
 
 # Calls that write into a run of the script's own, or into the registry. They say nothing of the steps' order.
@@ -28,12 +28,6 @@ _OWN = (
 )  # fmt: skip
 _REGISTRY = frozenset(_OWN[_OWN.index("register_model") :])
 _LOOKS = ("search_runs", "list_run_infos")
-_TEXT_OPTIONS = {
-    "-e": "entry_point", "--entry-point": "entry_point", "-v": "version", "--version": "version",
-    "--experiment-name": "experiment_name", "--experiment-id": "experiment_id", "-b": "backend",
-    "--backend": "backend", "-c": "backend_config", "--backend-config": "backend_config",
-    "--env-manager": "env_manager", "--storage-dir": "storage_dir", "--run-id": "run_id", "--run-name": "run_name",
-}  # fmt: skip
 
 
 def install() -> None:
@@ -50,7 +44,7 @@ def install() -> None:
         "own", does="sets", what=f"the tracking server {uri}"
     )
     mlflow.tracking.set_tracking_uri = mlflow.set_tracking_uri
-    mlflow.artifacts.download_artifacts = _download(mlflow.artifacts.download_artifacts)
+    mlflow.artifacts.download_artifacts = download_of(mlflow.artifacts.download_artifacts)
     MlflowClient.__init__ = _without_address(MlflowClient.__init__)
     MlflowClient.create_run = _with_its_name(MlflowClient.create_run)
     MlflowClient.download_artifacts = lambda self, run_id, path, dst_path=None: mlflow.artifacts.download_artifacts(
@@ -59,8 +53,8 @@ def install() -> None:
     MlflowClient.list_run_infos = lambda self, experiment_id, *_, **__: [  # as MLflow 1 had it
         run.info for run in self.search_runs([str(experiment_id)])
     ]
-    MlflowClient.list_artifacts = _of_step(MlflowClient.list_artifacts, "lists the artifacts")
-    MlflowClient.get_metric_history = _of_step(MlflowClient.get_metric_history, "reads a metric")
+    MlflowClient.list_artifacts = of_step(MlflowClient.list_artifacts, "lists the artifacts")
+    MlflowClient.get_metric_history = of_step(MlflowClient.get_metric_history, "reads a metric")
     for owner in (mlflow, MlflowClient):
         for name in _OWN:
             if hasattr(owner, name):
@@ -68,7 +62,7 @@ def install() -> None:
         for name in _LOOKS:
             if hasattr(owner, name):
                 setattr(owner, name, _noted_look(getattr(owner, name)))
-    Run.data = property(_data_of(Run.data.fget))
+    Run.data = property(data_of(Run.data.fget))
 
 
 def _run(
@@ -83,10 +77,10 @@ def _run(
     current = recording()
     uri, parameters = os.fspath(uri), dict(parameters or {})
     tags = {"mlflow.project.entryPoint": entry_point, "mlflow.source.name": uri, "mlflow.source.type": "PROJECT"}
-    if not _ELSEWHERE.match(uri) and os.getcwd() != current.folder:  # the script has changed it
+    if not ELSEWHERE.match(uri) and os.getcwd() != current.folder:  # the script has changed it
         path, sign, sub_folder = uri.partition("#")
         uri = os.path.abspath(path) + sign + sub_folder
-    if not _ELSEWHERE.match(uri) and not os.path.exists(uri.partition("#")[0]):
+    if not ELSEWHERE.match(uri) and not os.path.exists(uri.partition("#")[0]):
         current.stop(f"runs the project {uri!r}, which is not there")
     if utils._is_local_uri(uri) and not utils._is_zip_uri(uri.partition("#")[0]):
         folder = utils._fetch_project(uri)
@@ -198,7 +192,6 @@ def _is_known_later(step: Mapping[str, Any], text: str) -> bool:
 
 
 _MOST_STEPS = 1000
-_ELSEWHERE = re.compile(r"[A-Za-z0-9+.-]+:|[\w.-]+@[\w.-]+:")
 _MOST_BYTES = 64 * 1024
 
 
@@ -262,46 +255,6 @@ def _with_old_options(run: Callable[..., Any]) -> Callable[..., Any]:
         return run(*args, **kwargs)
 
     return run_project
-
-
-def from_command_line(words: list[str], folder: Any, environment: Any) -> None:
-    """Record a project that the script runs by ``mlflow run``."""
-    import mlflow
-
-    arguments: dict[str, Any] = {"parameters": {}}
-    rest = iter(words)
-    for word in rest:
-        option, has_value, value = word.partition("=")
-        if word in ("-P", "--param-list"):
-            name, _, text = next(rest, "").partition("=")
-            arguments["parameters"][name] = text
-        elif word.startswith("-P"):
-            name, _, text = word[2:].partition("=")
-            arguments["parameters"][name] = text
-        elif word == "--no-conda":
-            arguments["env_manager"] = "local"
-        elif option in _TEXT_OPTIONS:
-            arguments[_TEXT_OPTIONS[option]] = value if has_value else next(rest, "")
-        elif word.startswith("-"):
-            recording().stop(f"runs 'mlflow run' with {word!r}, which an import does not know")
-        else:
-            arguments["uri"] = word
-    config = arguments.get("backend_config")
-    if config and not config.endswith(".json"):
-        arguments["backend_config"] = json.loads(config)
-    uri = arguments.get("uri", "")
-    if folder and not _ELSEWHERE.match(uri):
-        arguments["uri"] = os.path.join(os.fspath(folder), uri)
-    if environment and "MLFLOW_EXPERIMENT_NAME" in environment:
-        arguments.setdefault("experiment_name", environment["MLFLOW_EXPERIMENT_NAME"])
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in (environment or {}).items() if not name.startswith("MLFLOW_")})
-    try:
-        mlflow.run(**arguments)
-    finally:
-        for name in {*os.environ} - {*before}:
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:
@@ -407,91 +360,3 @@ def _with_its_name(real: Callable[..., Any]) -> Callable[..., Any]:
         return run
 
     return create_run
-
-
-def _of_step(real: Callable[..., Any], what: str) -> Callable[..., Any]:
-    @functools.wraps(real)
-    def ask(self: Any, run_id: str, *args: Any, **kwargs: Any) -> Any:
-        if step := step_of(recording(), run_id):
-            recording().stop(f"{what} of {step!r}", decides=True)
-        return real(self, run_id, *args, **kwargs)
-
-    return ask
-
-
-def _download(real: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(real)
-    def download(
-        artifact_uri: Any = None,
-        run_id: Any = None,
-        artifact_path: Any = None,
-        dst_path: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        import mlflow
-
-        address = artifact_uri or run_id or ""
-        if not step_of(recording(), address):
-            return real(artifact_uri, run_id, artifact_path, dst_path, *args, **kwargs)
-        if address.startswith("runs:/"):
-            run_id, _, artifact_path = address.removeprefix("runs:/").partition("/")
-        if run_id:
-            root = mlflow.MlflowClient().get_run(run_id).info.artifact_uri
-            return "/".join(filter(None, (root, artifact_path)))
-        return address
-
-    return download
-
-
-class _Alike(str):
-    """A parameter's text that is equal to the number that it was: what a script means that looks for it."""
-
-    def __eq__(self, other: object) -> bool:
-        return str.__eq__(self, str(other))
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = str.__hash__
-
-
-class _Metrics(Mapping[str, float]):
-    """Metrics of a step that did not run."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def _stop(self, what: str = "the metrics") -> Any:
-        recording().stop(f"depends on {what} of {self._name!r}", decides=True)
-
-    def __getitem__(self, key: str) -> float:
-        return float(self._stop(f"the metric {key!r}"))
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._stop(f"the metric {key!r}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stop())
-
-    def __len__(self) -> int:
-        return int(self._stop())
-
-    def __contains__(self, key: object) -> bool:
-        return bool(self._stop(f"the metric {key!r}"))
-
-    def __repr__(self) -> str:
-        return "{}"
-
-
-def _data_of(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def data(run: Any) -> Any:
-        found = real(run)
-        step = recording().steps.get(run.info.run_id)
-        if found is not None and recording().is_again:
-            found._params = {key: _Alike(value) for key, value in found._params.items()}
-        if found is not None and step:
-            found._metrics = _Metrics(step["name"])
-        return found
-
-    return data

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from . import command_line
 from .state import Recording, recording
 
 _LIBRARY = sysconfig.get_paths()["stdlib"]
@@ -214,9 +215,7 @@ def note_command(command: Any, folder: Any, environment: Any) -> None:
         environment = {**(environment or {}), found[1]: found[2]}
         words = words[1:]
     if is_mlflow_run := _behind_mlflow_run(words):
-        from . import mlflow_calls
-
-        mlflow_calls.from_command_line(is_mlflow_run, folder, environment)
+        command_line.from_command_line(is_mlflow_run, folder, environment)
     else:
         current.add("own", does="runs", what=" ".join(words)[:200])
 

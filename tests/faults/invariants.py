@@ -51,7 +51,7 @@ def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[st
 
 def _parents(stack: Observed, dag_id: str, run_id: str, runs: list[Any]) -> list[str]:
     """Look whether each parent run says what its group did; one that stands for all says what the DAG run says."""
-    state = stack.dag_run(dag_id, run_id)
+    state, over = stack.dag_run(dag_id, run_id), stack.get(f"/dags/{dag_id}/dagRuns/{run_id}")["end_date"]
     parents = [run for run in runs if run.data.tags.get("mlflow_projects.role") == "parent"]
     groups = {(run.data.tags["airflow.task_id"], run.data.tags["airflow.map_index"]) for run in parents}
     tasks = stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=200")["task_instances"]
@@ -74,8 +74,9 @@ def _parents(stack: Observed, dag_id: str, run_id: str, runs: list[Any]) -> list
             if bad and any(task["task_id"].startswith(prefix) and task["state"] == "skipped" for task in tasks):
                 ended = "unknown"
             last = next(task for task in tasks if task["task_id"] == f"{prefix}end_run")
-            if not bad and last["state"] != "success" and state == "failed":
-                ended = "unknown"  # a person or a time-out may have been first
+            # A person or a time-out may have been first.
+            if not bad and state == "failed" and (last["state"] != "success" or last["end_date"] > over):
+                ended = "unknown"
         expected = {
             "success": ("FINISHED",),
             "failed": ("FAILED", "KILLED"),

@@ -203,8 +203,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
         ]
         if reason := why_unsuccessful(states, last):
             return reason
-        is_marked = ti.get_dagrun_state(ti.dag_id, ti.run_id) == "failed"
-        return "a person marked the DAG run failed" if is_marked else ""
+        is_failed = ti.get_dagrun_state(ti.dag_id, ti.run_id) == "failed"
+        return "a person, or dagrun_timeout, failed the DAG run before its end" if is_failed else ""
 
 
 def _is_at_work(context: Context, run: Run) -> bool:

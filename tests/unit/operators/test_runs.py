@@ -253,7 +253,7 @@ def test_the_last_tasks_of_the_group_decide(client: MemoryClient, states: dict[A
 @pytest.mark.parametrize(
     ("states", "reason"),
     [
-        ({"pipeline.a": "success"}, "a person marked the DAG run failed"),
+        ({"pipeline.a": "success"}, "a person, or dagrun_timeout, failed the DAG run before its end"),
         ({"pipeline.a": "failed"}, "pipeline.a failed"),
     ],
 )

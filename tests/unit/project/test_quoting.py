@@ -435,7 +435,7 @@ GUARDED = {
     "a here-document whose end is behind a backslash": "cat <<E\nfoo\\\nE\n'{x}'\nE\n",
     "a here-document whose end is made of two lines": "cat <<EF\nE\\\nF\n: '{x}'\nEF\n",
     "the whole command in a variable": """./show {x}; python3 -c "print('''$BASH_EXECUTION_STRING''')" """,
-    "the whole command in a file": './show {x}; eval "$(tr "\\0" " " < /proc/$$/cmdline)"',
+    "the whole command in a file": './show {x}; tr "\\0" "\\n" < /proc/$$/cmdline >run; bash run',
     "a file that sort writes by an option in one word": 'echo "./show {x}" | sort -orun.txt; bash run.txt',
     "a file that uniq writes": 'echo "./show {x}" | uniq - run; bash run',
     "a file that awk writes": """awk -v a="{x}" 'BEGIN {{ print a > "run" }}'; bash run""",

@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_projects.cli.import_script.recording import Recorder, Script, ScriptError
 from tests.conftest import ROOT
-from tests.integration.import_script.conftest import Import
+from tests.support.importing import Import
 
 HEAD = "import mlflow, os, sys\n"
 STEP = 'one = mlflow.run("step", env_manager="local")\n'

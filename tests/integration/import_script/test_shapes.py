@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.import_script.conftest import Import
+from tests.support.importing import Import
 
 DRIVERS = ROOT / "tests" / "projects" / "drivers"
 EXPECTED = Path(__file__).parent / "expected"

@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_projects.cli.import_script.recording import ScriptError
 from tests.conftest import ROOT
-from tests.integration.import_script.conftest import Import
+from tests.support.importing import Import
 
 ARGPARSE = "import argparse, mlflow, os, sys\np = argparse.ArgumentParser()\n"
 

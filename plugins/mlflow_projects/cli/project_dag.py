@@ -113,7 +113,7 @@ def _params(project: Project) -> dict[str, tuple[Call, list[tuple[str, str]]]]:
 
 
 def _param(name: str, parameter: Parameter, section: str) -> Call:
-    kind = _TYPES.get(str(parameter.type), "string")
+    kind = json_type(parameter)
     arguments: list[tuple[str, Any]] = []
     if parameter.default is not None:
         default = parameter.default
@@ -123,6 +123,11 @@ def _param(name: str, parameter: Parameter, section: str) -> Call:
         arguments.append(("", default))
     arguments += [("type", kind), ("title", py.title(name))]
     return Call("Param", [*arguments, ("section", section)] if section else arguments)
+
+
+def json_type(parameter: Parameter) -> str:
+    """Return JSON's name of a parameter's type."""
+    return _TYPES.get(str(parameter.type), "string")
 
 
 def _declared(project: Project) -> dict[str, list[str]]:

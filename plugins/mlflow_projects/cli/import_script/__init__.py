@@ -162,25 +162,21 @@ def _of_entry_point(
     folder: Path, name: str
 ) -> tuple[Path, list[dict[str, Any]], Callable[[Mapping[str, Any]], list[str]]]:
     """Return the script of an entry point, its parameters as options, and what makes arguments of their values."""
+    from mlflow_projects.cli.project_dag import json_type
     from mlflow_projects.project.command import build_command, check_parameters
     from mlflow_projects.project.spec import load_project
 
     project = load_project(folder)
     entry = project.entry_point(name)
-    kinds = {"int": "integer", "float": "number"}
     declared = [
-        {"name": one.name, "type": kinds.get(str(one.type), "string"), "default": one.default, "choices": [],
+        {"name": one.name, "type": json_type(one), "default": one.default, "choices": [],
          "help": "", "required": one.default is None}
         for one in entry.parameters.values()
     ]  # fmt: skip
 
-    def words(values: Mapping[str, Any]) -> list[str]:
-        return shlex.split(
-            build_command(project, entry, check_parameters(project, entry, values), lambda uri, _: uri)
-        )
-
     def arguments(values: Mapping[str, Any]) -> list[str]:
-        return words(values)[2:]
+        parameters = check_parameters(project, entry, values)
+        return shlex.split(build_command(project, entry, parameters, lambda uri, _: uri))[2:]
 
     first = shlex.split(entry.command)[:2]
     file = folder / (first[1] if len(first) == 2 else "")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_projects.cli.import_script.recording import Recorded, Script
+from mlflow_projects.cli.import_script.script_recorder.state import FIRST_EXPERIMENT
 
 # Marks in texts, for what the DAG writes in another way: private characters, which no script holds.
 OPEN, CLOSE = "\ue000", "\ue001"
 MARK = re.compile(f"{OPEN}(.)([^{CLOSE}]*){CLOSE}")
 ROOT = f"{OPEN}/{CLOSE}"
-_FIRST_EXPERIMENT = 710_000_000  # as script_recorder/server.py
 _LEAVES = (
     "uri",
     "entry_point",
@@ -41,7 +41,7 @@ def mark(kind: str, content: object) -> str:
 def nodes_of(recorded: Recorded, script: Script) -> list[dict[str, Any]]:
     """Return the script's runs and steps with marks for what differs from one run to the next."""
     with_marks = marker(recorded, script)
-    named = {number: name for number, name in recorded.experiments.items() if int(number) > _FIRST_EXPERIMENT}
+    named = {number: name for number, name in recorded.experiments.items() if int(number) > FIRST_EXPERIMENT}
     return [
         {**with_marks(node), "experiment": named.get(node["experiment_id"], "")}
         for node in recorded.events
@@ -53,7 +53,7 @@ def marker(recorded: Recorded, script: Script) -> Callable[[Any], Any]:
     """Return what puts marks into a value of a recording."""
     nodes = [event for event in recorded.events if event["kind"] in ("open", "call")]
     names = {node["run_id"]: mark("r", index) for index, node in enumerate(nodes)}
-    first = _FIRST_EXPERIMENT
+    first = FIRST_EXPERIMENT
     names.update({number: mark("e", int(number) - first) for number in recorded.experiments if int(number) > first})
     names[str(script.root)] = ROOT
     pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))

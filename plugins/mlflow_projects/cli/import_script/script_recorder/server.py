@@ -21,9 +21,8 @@ import traceback
 from typing import Any
 
 from . import state
-from .state import Recording, StopScript
+from .state import FIRST_EXPERIMENT, Recording, StopScript
 
-_FIRST_EXPERIMENT = 710_000_000  # a number that stands nowhere by chance
 _SECONDS_TO_SAY = 20.0  # where it is
 
 
@@ -61,7 +60,7 @@ def _prepare(database: str) -> None:
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
             "UPDATE experiments SET experiment_id = ?, lifecycle_stage = 'deleted' WHERE experiment_id = ?",
-            (_FIRST_EXPERIMENT, int(filler)),
+            (FIRST_EXPERIMENT, int(filler)),
         )
     del mlflow
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 Place = tuple[str, int]
+FIRST_EXPERIMENT = 710_000_000  # a number that stands nowhere by chance
 
 
 class StopScript(BaseException):

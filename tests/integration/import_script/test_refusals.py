@@ -123,7 +123,7 @@ def test_what_comes_before_a_decision_can_be_kept(imported: Import, folder: Path
     (folder / "partly.py").write_text(text)
     dag = imported(folder / "partly.py", partial=True)
     assert dag.text().count("MLflowProjectOperator(") == 1
-    assert any("ends before the whole script" in note and "partly.py:4" in note for note in dag.notes())
+    assert any("holds only the script" in note and "partly.py:4" in note for note in dag.notes())
 
 
 def test_a_script_changes_nothing_outside_of_its_copy(imported: Import, folder: Path, tmp_path: Path) -> None:

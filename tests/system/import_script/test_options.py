@@ -50,6 +50,27 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         ['"deep": "{{ params.deep }}"', 'enum=[None, "a", "b"]'],
         [],
     ),
+    "fire_class": (
+        "import fire, mlflow\nclass Steps:\n    def __init__(self, data='a'):\n        self.data = data\n"
+        "    def train(self, n=3):\n"
+        "        mlflow.run('step', env_manager='local', parameters={'data': self.data, 'n': n})\nfire.Fire(Steps)\n",
+        ["train"],
+        ['"data": "{{ params.data }}"', '"n": "{{ params.n }}"', 'Param(3, type="integer"'],
+        [],
+    ),
+    "fire_module": (
+        "import fire, mlflow\ndef train(n=3):\n"
+        "    mlflow.run('step', env_manager='local', parameters={'n': n})\nfire.Fire()\n",
+        ["train"],
+        ['"n": "{{ params.n }}"'],
+        [],
+    ),
+    "not_followed": (
+        "import mlflow, sys\nmlflow.run('step', env_manager='local', parameters={'data': sys.argv[1]})\n",
+        ["a b"],
+        ['"data": "a b"'],
+        ["The script reads its arguments with sys.argv, which an import does not follow; here they are 'a b'."],
+    ),
     "lists": (
         ARGPARSE
         + "p.add_argument('--x', action='append', default=['a'])\np.add_argument('-v', action='count', default=0)\n"
@@ -186,8 +207,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_dag_does_what_the_script_does_with_other_values(name: str, imported: Import, folder: Path) -> None:
-    if name == "typed":
-        pytest.importorskip("typer")
+    for package in {"typed": ["typer"], "fire_class": ["fire"], "fire_module": ["fire"]}.get(name, []):
+        pytest.importorskip(package)
     text, args, contents, notes = SCRIPTS[name]
     (folder / f"{name}.py").write_text(text)
     dag = imported(folder / f"{name}.py", args=args)

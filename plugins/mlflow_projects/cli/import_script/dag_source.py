@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow_projects.cli import python_source as py
 from mlflow_projects.cli.import_script.dag_layout import Group, Step, layout, order_of
 from mlflow_projects.cli.import_script.marks import CLOSE, MARK, OPEN, ROOT, mark
+from mlflow_projects.cli.import_script.notes import notes
 from mlflow_projects.cli.import_script.plan import Option, Plan
 from mlflow_projects.cli.import_script.recording import Script, ScriptError
-from mlflow_projects.cli.import_script.tracing import REFUSED
 from mlflow_projects.cli.python_source import Call, Name
 from mlflow_projects.cli.scaffold import path_expression
 
@@ -24,7 +24,6 @@ _ARTIFACT = re.compile(
     f"[^{OPEN}]*(?:{OPEN}[/e][^{CLOSE}]*{CLOSE}[^{OPEN}]*)*{OPEN}r(\\d+){CLOSE}/artifacts(?:/(.*))?", re.DOTALL
 )
 _JINJA = re.compile(r"\{\{|\{%|\{#")
-_SHOWN = 8
 
 
 class DagSource:
@@ -230,9 +229,9 @@ class DagSource:
 
     def _doc(self) -> str:
         lines = [f'"""The steps of {self.script.file.name}, imported by `mlflow-projects import`.']
-        if notes := self.notes():
+        if known := self.notes():
             lines.append("")
-            for note in notes:
+            for note in known:
                 lines += textwrap.wrap(
                     _doc_text(note), py.WIDTH, initial_indent="- ", subsequent_indent="  ",
                     break_long_words=False, break_on_hyphens=False,
@@ -242,52 +241,8 @@ class DagSource:
 
     def notes(self) -> list[str]:
         """Return what a person should know of the import, a sentence each."""
-        notes = []
-        if self.plan.stopped:
-            notes.append(f"It ends before the whole script: {self.script.said(self.plan.stopped)}.")
-        for option in self.plan.options:
-            if option.fixed and not (option.is_variable and option.fixed == REFUSED):
-                notes.append(f"The option {option.name} {option.fixed}; here it is {_shortened(repr(option.value))}.")
-        if unused := [
-            option.name
-            for option in self.plan.options
-            if not (option.is_used or option.fixed or option.is_in_file or option.is_variable)
-        ]:
-            notes.append(f"No step gets the option {_some(unused)}.")
-        for name in dict.fromkeys(name for _, name in self.plan.variable):
-            here = "it is left to MLflow" if name == "run_name" else "it stays as it was"
-            notes.append(f"{name} is new in each run of the script (a clock, random numbers); here {here}.")
         calls = [call for step in self.top.steps() for call in step.calls]
-        if environment := sorted({name for call in calls for name in call["environment"]}):
-            notes.append(f"The script sets {', '.join(environment)} for its steps; set them on the workers.")
-        if any(call["storage_dir"] for call in calls):
-            notes.append("storage_dir is left out: artifacts of path parameters are downloaded into the cache.")
-        for name in ("docker_args", "build_image"):
-            if any(call[name] for call in calls):
-                notes.append(f"{name} is left out: the operator has no such argument.")
-        for name in self.files:
-            notes.append(f"{self.files_folder}/{name} is what the script writes for a step, as it was at the import.")
-        if in_files := [option.name for option in self.plan.options if option.is_in_file]:
-            places = [*(["the environment"] if environment else []), *([self.files_folder] if self.files else [])]
-            notes.append(f"A change of {_some(in_files)} has no effect in {' and '.join(places)}.")
-        passed_on = {path for step in self.top.steps() for call in step.calls for path in call["files"]}
-        seen = dict.fromkeys(
-            self._own(event)
-            for event in self.plan.own
-            if f"{ROOT}/{event.get('what')}" not in passed_on and not event.get("is_of_run")
-        )
-        notes += [one for one in seen if one]
-        return notes
-
-    def _own(self, event: Mapping[str, Any]) -> str:
-        place = event["where"]
-        where = (
-            f"{os.path.relpath(self.script.root / place[0], self.script.folder)}:{place[1]}"
-            if place
-            else self.script.name
-        )
-        what = MARK.sub(lambda found: "." if found[1] == "/" else "…", event["what"])
-        return f"{where} {event['does']} {what}, which no step here does."
+        return notes(self.plan, self.script, calls, [f"{self.files_folder}/{name}" for name in self.files])
 
     def _param(self, option: Option) -> Call:
         kind: Any = option.kind
@@ -379,12 +334,11 @@ class DagSource:
             arguments.append(("backend", self._value(call["backend"])))
         if call["backend_config"]:
             arguments.append(("backend_config", self._value(call["backend_config"])))
-        if any(one["is_cached"] for one in step.calls):
-            arguments.append(("reuse", True))
         head = f"{step.variable} = " if is_named else ""
         indent = " " * 4 * depth
         lines = []
         if any(one["is_cached"] for one in step.calls):
+            arguments.append(("reuse", True))
             lines.append(f"{indent}# The script looks for an earlier run itself; reuse does that.")
         if len(step.calls) == 1:
             lines += (
@@ -428,15 +382,6 @@ def _exploded(call: Call, indent: int) -> str:
         for name, value in call.arguments
     ]
     return "\n".join([f"{call.name}(", *lines, " " * indent + ")"])
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _doc_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a script can be told: options of argparse, click, fire, hydra's configuration, variables of the environment.
+"""What a script can be told: options of argparse, click, fire, hydra's configuration.
 
 The first parser that the script uses says what there is; values that were asked for are put into its arguments.
 """
@@ -10,8 +10,6 @@ import contextlib
 import functools
 import inspect
 import itertools
-import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -278,14 +276,33 @@ def _install_fire() -> None:
 
     @functools.wraps(real)
     def Fire(component: Any = None, command: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if inspect.isfunction(component) and command is None and not Values.seen:
-            signature = inspect.signature(component)
-            inputs = [_of_argument(name, one) for name, one in signature.parameters.items() if one.kind in (1, 3)]
-            wanted = _take(inputs, "fire")
+        if component is None:
+            frame = sys._getframe(1)
+            component = {**frame.f_globals, **frame.f_locals}
+        functions = _functions(component, sys.argv[1:2])
+        if functions and command is None and not Values.seen:
+            parameters = {name: one for function in functions for name, one in _parameters(function).items()}
+            wanted = _take([_of_argument(name, one) for name, one in parameters.items()], "fire")
             command = [*sys.argv[1:], *_told([f"--{name}={value!r}" for name, value in wanted.items()])]
         return real(component, command, *args, **kwargs)
 
     fire.Fire = Fire
+
+
+def _functions(component: Any, words: Sequence[str]) -> list[Callable[..., Any]]:
+    """Return the functions that get fire's options: the component, or what a word names in it."""
+    if inspect.isfunction(component):
+        return [component]
+    name = "".join(words).replace("-", "_")
+    member = component.get(name) if isinstance(component, dict) else getattr(component, name, None)
+    made = [component] if inspect.isclass(component) and component.__init__ is not object.__init__ else []
+    return made + ([member] if inspect.isfunction(member) or inspect.ismethod(member) else [])
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    found = inspect.signature(function).parameters
+    is_of_object = not inspect.isclass(function) and next(iter(found), "") == "self"
+    return {name: one for name, one in [*found.items()][is_of_object:] if one.kind in (1, 3)}
 
 
 def _of_argument(name: str, one: inspect.Parameter) -> dict[str, Any]:
@@ -367,42 +384,3 @@ def _as_override(name: str, text: str) -> Any:
         return OverridesParser.create().parse_override(f"{name}={text}").value()
     except HydraException:
         return text
-
-
-# --- the environment
-
-_SECRET = re.compile(r"passw|passphrase|secret|token|credential|api_?key|access_?key|private_?key", re.IGNORECASE)
-
-
-def install_environment() -> None:
-    """Note the variables that the script reads itself."""
-    real = os._Environ.__getitem__
-    real_get = os._Environ.get
-
-    def noted(name: Any, value: Any) -> None:
-        from . import state
-
-        current = state.current
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_globals.get("__name__") in ("os", __name__):
-            frame = frame.f_back
-        if current is None or frame is None or not current.is_own(frame.f_code.co_filename):
-            return
-        if isinstance(name, str) and _SECRET.search(name) and isinstance(value, str) and value:
-            current.secrets[name] = value
-        elif isinstance(name, str) and not name.startswith("MLFLOW_") and name not in current.variables:
-            is_set_here = name in os.environ and name not in current.environment
-            if isinstance(value, str | int | float | None) and not is_set_here:
-                current.variables[name] = value
-
-    def get_item(self: Any, key: Any) -> Any:
-        value = real(self, key)
-        noted(key, value)
-        return value
-
-    def get(self: Any, key: Any, default: Any = None) -> Any:
-        value = real_get(self, key, default)
-        noted(key, value)
-        return value
-
-    os._Environ.__getitem__, os._Environ.get = get_item, get  # type: ignore[method-assign]

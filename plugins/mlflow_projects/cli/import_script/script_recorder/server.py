@@ -111,7 +111,7 @@ def _ends(child: int, seconds: float) -> bool:
 
 
 def _run(request: dict[str, Any], database: str, result: str, begins: int) -> None:
-    from . import clock, mlflow_calls, options, outside, parallel
+    from . import clock, environment_variables, mlflow_calls, options, outside, parallel
     from .options import Values
 
     root, scratch = request["root"], request["scratch"]
@@ -156,7 +156,7 @@ def _run(request: dict[str, Any], database: str, result: str, begins: int) -> No
     mlflow_calls.install()
     if request["options"]:
         options.install()
-    options.install_environment()
+    environment_variables.install()
     parallel.install()
     outside.install()
     current.environment = dict(os.environ)

@@ -57,8 +57,8 @@ nightly: ## What .ci/run does, with every fault on both databases, random faults
 	@NIGHTLY=1 bash .ci/run
 
 .PHONY: mutants
-mutants: setup-dev ## Change the library line by line; print how many changes make check's tests notice (FILES='...')
-	@$(BIN)/python tools/mutants.py $(if $(filter 1,$(SHOWN)),--shown) $(FILES)
+mutants: setup-dev ## Change the library line by line; print how many changes make check's tests notice (FILES='...', SAMPLE=60)
+	@$(BIN)/python tools/mutants.py $(if $(filter 1,$(SHOWN)),--shown) $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
 
 .PHONY: fuzz
 fuzz: setup-dev ## Make up files, values, addresses and zip files; only sentences may come of them (MINUTES=60)

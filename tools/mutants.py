@@ -1,6 +1,7 @@
 """Change the library line by line and count how many of the changes `make check`'s tests notice (mutmut).
 
-Usage: python tools/mutants.py [--shown] [FILE ...]     files below plugins/mlflow_projects; default: those of MODULES
+Usage: python tools/mutants.py [--shown] [--sample N] [FILE ...]
+       files below plugins/mlflow_projects; default: those of MODULES
 
 mutmut wants the package below ``src/``, so it works in a copy: build/mutants. A second run of it goes on where the
 first was stopped. ``mutmut show NAME`` in that folder shows one change.
@@ -9,7 +10,9 @@ first was stopped. ``mutmut show NAME`` in that folder shows one change.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -81,6 +84,7 @@ do_not_mutate_patterns = ['self\\.log(\\.\\w+)?\\(', '\\blog\\(']
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shown", action="store_true", help="print each change that no test noticed")
+    parser.add_argument("--sample", type=int, help="try at most this many changes of a module, drawn at random")
     parser.add_argument("--tests", nargs="*", help="test files or folders instead of all that concern these modules")
     parser.add_argument("files", nargs="*", default=MODULES)
     arguments = parser.parse_args()
@@ -90,15 +94,25 @@ def main() -> int:
     prepare(files, arguments.tests)
     environment = {**os.environ, "PYTHONPATH": str(WORK / "mutants" / "src"), "NO_COLOR": "1"}
     run = [str(Path(BIN) / "mutmut"), "run", "--max-children", str(os.cpu_count() or 2)]
+    drawn: dict[str, int | None] = {}
     with (WORK / "log").open("w") as log:
+        if arguments.sample:  # a name of none: all changes are made, and none is tried
+            subprocess.call([*run, "none"], cwd=WORK, env=environment, stdout=log, stderr=log)
+            drawn = sample(files, arguments.sample)
+            run += [name for name, result in drawn.items() if result is None] or ["none"]
         status = subprocess.call(run, cwd=WORK, env=environment, stdout=log, stderr=log)
     listed = subprocess.run(
         [run[0], "results", "--all", "true"], cwd=WORK, env=environment, capture_output=True, text=True
     )
     results = dict(line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line)
+    every = len(results)
+    results = {
+        name: result for name, result in results.items() if result != "not checked" and (not drawn or name in drawn)
+    }
     if not results:
         print((WORK / "log").read_text()[-4000:])
         return status or 1
+    print(f"{len(results)} of {every} changes were tried.")
     return report(results, files, arguments.shown, environment)
 
 
@@ -127,6 +141,17 @@ def prepare(files: list[str], selection: list[str] | None) -> None:
     project = (Path(ROOT) / "pyproject.toml").read_text()
     pytest_part = project[project.index("[tool.pytest.ini_options]") :]
     (WORK / "pyproject.toml").write_text(pytest_part + CONFIG.format(**quoted))
+
+
+def sample(files: list[str], size: int) -> dict[str, int | None]:
+    """Return names of changes, as many of each file as wanted, with their results so far; always the same names."""
+    chosen = {}
+    for file in files:
+        found = json.loads((WORK / "mutants" / "src" / "mlflow_projects" / f"{file}.meta").read_text())
+        results = found["exit_code_by_key"]
+        for name in random.Random(file).sample(sorted(results), min(size, len(results))):
+            chosen[name] = results[name]
+    return chosen
 
 
 def report(results: dict[str, str], files: list[str], shown: bool, environment: dict[str, str]) -> int:

@@ -133,3 +133,27 @@ def test_the_end_shows_a_state_that_waited() -> None:
     assert list(reader.feed(b"0%\r1%\r\r")) == ["0%"]
     assert list(reader.end()) == ["1%"]
     assert list(reader.overdue()) == []
+
+
+def test_a_line_that_is_too_long_is_cut_behind_a_space_near_its_end() -> None:
+    word = "s" * 100
+    head = "a" * (MAX_LINE - 50)
+    assert read(f"{head} {word}\n".encode()) == [f"{head} ", word]
+    # The last space counts, and the space itself belongs to the first piece.
+    assert read(f"{head} b {word}\n".encode()) == [f"{head} b ", word]
+
+
+def test_a_word_that_is_longer_than_any_secret_is_cut_within() -> None:
+    line = "a " + "b" * (MAX_LINE + 10)
+    assert read(f"{line}\n".encode()) == [line[:MAX_LINE], line[MAX_LINE:]]
+    early = "a" * (MAX_LINE - 4_097) + " " + "b" * 5_000
+    assert read(f"{early}\n".encode()) == [early[:MAX_LINE], early[MAX_LINE:]]
+    just = "a" * (MAX_LINE - 4_096) + " " + "b" * 5_000
+    assert read(f"{just}\n".encode()) == ["a" * (MAX_LINE - 4_096) + " ", "b" * 5_000]
+
+
+def test_a_space_at_the_edge_belongs_to_its_piece() -> None:
+    line = "a" * (MAX_LINE - 1) + " b"
+    assert read(f"{line}\n".encode()) == [line[:MAX_LINE], "b"]
+    line = "a" * MAX_LINE + " b"
+    assert read(f"{line}\n".encode()) == [line[:MAX_LINE], " b"]

@@ -29,6 +29,7 @@ from mlflow_projects import MLflowEndRunOperator, MLflowProjectOperator, MLflowS
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.listeners import dag_run as listener
 from mlflow_projects.tracking.client import Run, now
+from mlflow_projects.tracking.settle import EndedDagRun
 from mlflow_projects.triggers.closing import close_runs_of_dag_run
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, connected
@@ -319,10 +320,36 @@ def test_a_server_that_is_away_is_a_warning(
 
     client.before = away
     airflow.end(dag_of(), "failed", FAILURE)
-    assert "The runs of dag r1 could not be closed" in caplog.text
+    assert "The runs of dag r1 could not be closed, and no triggerer lives to try it again; the DAG " in caplog.text
+    assert "janitor, or the command mlflow-projects janitor, does it later: " in caplog.text
+    assert "no answer" in caplog.text
     assert client.calls[-1] == "close"
     client.before = lambda *_: None
     assert client.get_run(run.run_id).status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "is_closed"),
+    [("failed", "running", True), ("running", "failed", False), (None, "running", True)],
+    ids=["committed", "not yet", "gone"],
+)
+def test_runs_are_closed_once_airflow_has_the_end_in_its_database(
+    own: str | None, other: str, is_closed: bool,
+    client: MemoryClient, airflow: Airflow, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = parent(client)
+    waited: list[float] = []
+    monkeypatch.setattr(listener.time, "sleep", waited.append)
+    airflow.add(DagRun, id=1, dag_id="dag", run_id="r2", state=other)
+    airflow.add(DagRun, id=2, dag_id="another", run_id="r1", state=other)
+    if own:
+        airflow.add(DagRun, id=3, dag_id="dag", run_id="r1", state=own)
+    ended = EndedDagRun("dag", "r1", "failed", "KILLED", "out of time", None)
+    listener._later(ended, [CONNECTION], may_load_mlflow=True)
+    listener.threads().shutdown(wait=True)
+    listener.threads.cache_clear()
+    assert client.get_run(run.run_id).status == ("KILLED" if is_closed else "RUNNING")
+    assert waited == ([] if is_closed else [0.2] * 50)
 
 
 def test_a_scheduler_never_imports_mlflow_for_it(

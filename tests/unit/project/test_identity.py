@@ -289,3 +289,46 @@ def test_a_repository_that_git_cannot_read_is_read_as_a_folder(project: Path) ->
     git(project, "add", "--all")
     (project / ".git" / "index").write_bytes(b"broken")
     assert tree_hash(project) == expected
+
+
+def names_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+
+
+def test_a_copy_has_what_counts_and_gits_own_files(project: Path, tmp_path: Path) -> None:
+    (project / "ignored").mkdir()
+    for name in ("kept.py", "left.log", "ignored/a.txt"):
+        (project / name).write_text(name)
+    (project / ".gitignore").write_text("*.log\nignored/\n")
+    (project / "link").symlink_to("kept.py")
+    (project / "lost").symlink_to("nowhere")
+    git(project, "init", "--quiet")
+    os.mkfifo(project / "pipe")
+    before = names_in(project)
+    copy = tmp_path / "copy"
+    identity.copy_tree(project, copy)
+    assert names_in(copy) == before - {"left.log", "ignored/a.txt", "pipe"}
+    assert (copy / "link").readlink() == Path("kept.py")
+    assert (copy / ".git" / "HEAD").is_file()
+    assert tree_hash(copy) == tree_hash(project)
+
+
+def test_a_copy_has_a_repository_inside_whole(project: Path, tmp_path: Path) -> None:
+    inner = write(project / "inner", {"a.py": (b"a", False), "deep/b.py": (b"b", True)})
+    commit(inner)
+    commit(project)
+    copy = tmp_path / "copy"
+    identity.copy_tree(project, copy)
+    assert {"inner/a.py", "inner/deep/b.py", "inner/.git/HEAD"} <= names_in(copy)
+    assert os.access(copy / "inner" / "deep" / "b.py", os.X_OK)
+    assert tree_hash(copy) == tree_hash(project)
+
+
+def test_a_copy_of_a_plain_folder_has_no_pipes_and_sockets(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain", {"a.py": (b"a", False), "deep/b.py": (b"b", False)})
+    (plain / "empty").mkdir()
+    os.mkfifo(plain / "deep" / "pipe")
+    copy = tmp_path / "copy"
+    identity.copy_tree(plain, copy)
+    assert names_in(copy) == {"a.py", "deep/b.py"}
+    assert not (copy / "empty").exists()

@@ -176,13 +176,22 @@ def _running_podman() -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def _running_docker() -> Iterator[Engine]:
-    """Run Docker's own engine; it makes no network and no firewall rules, so that it is in nobody's way."""
+    """Run Docker's own engine, on a bridge of its own and without firewall rules, so that it is in nobody's way.
+
+    Ports that a container publishes are reached through Docker's proxy, which needs no rules.
+    """
+    import docker
+
     folder = Path(tempfile.mkdtemp(prefix="mlflow-projects-docker-"))
     engine = Engine({"DOCKER_HOST": f"unix://{folder}/engine.sock"})
+    bridge = f"mlprojects{os.getpid() % 100_000}"
+    _ip("link", "add", bridge, "type", "bridge")
+    _ip("address", "add", f"10.213.{os.getpid() % 250}.1/24", "dev", bridge)
+    _ip("link", "set", bridge, "up")
     command = [
         "dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid",
-        "--host", engine.environment["DOCKER_HOST"], "--bridge=none", "--iptables=false", "--ip6tables=false",
-        "--default-ulimit", "nofile=1024:1024",
+        "--host", engine.environment["DOCKER_HOST"], f"--bridge={bridge}", "--iptables=false", "--ip6tables=false",
+        "--ip-masq=false", "--ip-forward=false", "--default-ulimit", "nofile=1024:1024",
     ]  # fmt: skip
     with (folder / "service.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -191,7 +200,8 @@ def _running_docker() -> Iterator[Engine]:
         yield engine
         with contextlib.closing(engine.client()) as client:
             for container in client.containers.list(all=True, ignore_removed=True):
-                container.remove(force=True)
+                with contextlib.suppress(docker.errors.APIError):  # one that removes itself
+                    container.remove(force=True)
     finally:
         process.terminate()  # it ends its containerd too
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -199,8 +209,13 @@ def _running_docker() -> Iterator[Engine]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
         _unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 def _unmount_below(folder: Path) -> None:

@@ -17,7 +17,11 @@ _OF_A_STEP = (
     "mlflow_projects.operators.run_group",
     "mlflow_projects.operators.runs",
     "mlflow_projects.backends.local",
+    "mlflow_projects.tracking.connect",
     "mlflow_projects.tracking.rest",
+    # What the scheduler itself needs when a DAG run ends.
+    "mlflow_projects.hooks.closing_queue",
+    "mlflow_projects.listeners.dag_parts",
 )
 
 

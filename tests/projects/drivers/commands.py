@@ -5,4 +5,4 @@ import subprocess
 
 subprocess.run(["mlflow", "run", "step", "-e", "load", "-P", "rows=3", "--env-manager", "local"], check=True)
 subprocess.check_call("rm -rf /tmp/no-such-folder-of-a-driver", shell=True)
-os.system("mlflow run step -P data='a b' --no-conda --experiment-name shell")
+os.system("mlflow run step -P data='a b' --env-manager=local --experiment-name shell")

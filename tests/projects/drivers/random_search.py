@@ -22,8 +22,9 @@ with mlflow.start_run(run_name="search"):
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(train, [random.uniform(0, 1) for _ in range(4)]))
 
-    left = mlflow.run("step", run_name="left", env_manager="local", synchronous=False)
-    right = mlflow.run("step", run_name="right", env_manager="local", synchronous=False)
+    # MLflow itself fails without parameters where it does not wait.
+    left = mlflow.run("step", run_name="left", parameters={"data": "l"}, env_manager="local", synchronous=False)
+    right = mlflow.run("step", run_name="right", parameters={"data": "r"}, env_manager="local", synchronous=False)
     left.wait()
     right.wait()
     mlflow.run("step", run_name="last", env_manager="local")

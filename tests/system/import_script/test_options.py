@@ -65,6 +65,12 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         ['"n": "{{ params.n }}"'],
         [],
     ),
+    "old_command": (
+        "import os\nos.system('mlflow run step -P data=x --no-conda')\n",
+        [],
+        ['env_manager="local"', '{"data": "x"}'],
+        [],
+    ),
     "not_followed": (
         "import mlflow, sys\nmlflow.run('step', env_manager='local', parameters={'data': sys.argv[1]})\n",
         ["a b"],

@@ -12,7 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,9 @@ def verify(script: Script, python: str, plan: Plan, dag_id: str, folder: Path) -
     :raises ScriptError: one of them did not end well, or the script names a tracking server
     """
     _check_server(script, plan)
-    theirs = _Side("script", folder / "script", script.root)
-    ours = _Side("DAG", folder / "dag", script.root)
+    files = {Path(path).name for node in plan.nodes for path in node.get("files") or ()}
+    theirs = _Side("script", folder / "script", script.root, files)
+    ours = _Side("DAG", folder / "dag", script.root, files)
     copy = theirs.home / "copy"
     copy_folder(script.root, copy)
     theirs.other_root = copy
@@ -66,7 +67,9 @@ def verify(script: Script, python: str, plan: Plan, dag_id: str, folder: Path) -
     dag = DagSource(plan, script, dag_id, ours.home / "dags" / f"{dag_id}.py")
     dag.write()
     ours.run_dag(dag_id, dag.file.parent)
-    return _compare(theirs.runs(), ours.runs())
+    # Another value each time: only where it goes can be compared.
+    drawn = {name.partition(".")[2] for _, name in plan.variable if name.startswith("parameters.")}
+    return _compare(theirs.runs(), ours.runs(), drawn)
 
 
 def _check_server(script: Script, plan: Plan) -> None:
@@ -83,10 +86,13 @@ def _check_server(script: Script, plan: Plan) -> None:
 
 
 class _Side:
-    """One of the two, with a tracking database of its own."""
+    """One of the two, with a tracking database of its own.
 
-    def __init__(self, name: str, home: Path, root: Path) -> None:
-        self.name, self.home, self.root, self.other_root = name, home, root, root
+    :param files: names of those that the script makes for a step; the DAG has them elsewhere
+    """
+
+    def __init__(self, name: str, home: Path, root: Path, files: Collection[str]) -> None:
+        self.name, self.home, self.root, self.other_root, self.files = name, home, root, root, files
         home.mkdir(parents=True)
         self.commands = home / "commands"
         bash = home / "bin" / "bash"
@@ -155,7 +161,10 @@ class _Side:
             rf"(?<!\w)(?:{'|'.join(experiment for experiment in experiments if len(experiment) > 3) or 'none'})(?!\w)"
         )
 
+        made = re.compile(rf"[^\s'\"=,]*/({'|'.join(map(re.escape, self.files)) or '(?!)'})(?![\w.])")
+
         def alike(text: str) -> str:
+            text = made.sub(r"FILE/\1", text)
             for place, name in sorted(places, key=lambda pair: -len(pair[0])):
                 text = text.replace(place, name)
             # Scripts build such a path by hand too, from where they believe the artifacts to be.
@@ -182,20 +191,32 @@ def _files(client: Any, run_id: str, path: str = "") -> list[str]:
     return found
 
 
-def _compare(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Pair the runs that have a command, in their order, each below its parent."""
-    mine = [run for run in ours if run["command"]]
+def _compare(
+    theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], drawn: Collection[str]
+) -> list[Row]:
+    """Pair the runs that have a command: those with the same one, the others in their order.
+
+    :param drawn: parameters whose values are drawn at random
+    """
+    left = [run for run in ours if run["command"]]
     steps = [run for run in theirs if run["command"]]
     rows = []
     parents = {run["id"]: run for run in theirs}, {run["id"]: run for run in ours}
-    left = list(mine)
+    pairs: dict[str, Mapping[str, Any]] = {}
     for step in steps:
-        fitting = [run for run in left if run["command"] == step["command"]] or left[:1]
-        if not fitting:
+        if same := [run for run in left if run["command"] == step["command"]]:
+            pairs[step["id"]] = same[0]
+            left.remove(same[0])
+    for step in steps:
+        run = pairs.get(step["id"])
+        if run is None and left:
+            step, alike = _without(step, drawn), [_without(run, drawn) for run in left]
+            at = next((at for at, one in enumerate(alike) if one["command"] == step["command"]), 0)
+            run = alike[at]
+            del left[at]
+        if run is None:
             rows.append(Row(step["name"], step["command"], ["the DAG has no such step"]))
             continue
-        run = fitting[0]
-        left.remove(run)
         problems = [
             f"{what}: {step[what]!r} and {run[what]!r}"
             for what in ("command", "params", "metrics", "artifacts")
@@ -207,6 +228,15 @@ def _compare(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, An
         rows.append(Row(run["name"], step["command"], problems))
     rows += [Row(run["name"], run["command"], ["the script has no such step"]) for run in left]
     return rows
+
+
+def _without(run: Mapping[str, Any], drawn: Collection[str]) -> Mapping[str, Any]:
+    """Return what a run is but for values that are drawn at random."""
+    params, command = dict(run["params"]), run["command"]
+    for name in {*drawn} & {*params}:
+        command = command.replace(params[name], f"RANDOM-{name}")
+        params[name] = f"RANDOM-{name}"
+    return {**run, "params": params, "command": command}
 
 
 def _is_equal(what: str, theirs: Any, ours: Any) -> bool:

@@ -49,11 +49,13 @@ with DAG("random_search", schedule=None, doc_md=__doc__):
         left = MLflowProjectOperator(
             task_id="left",
             uri=f"{PROJECT}/step",
+            parameters={"data": "l"},
             env_manager="local",
         )
         right = MLflowProjectOperator(
             task_id="right",
             uri=f"{PROJECT}/step",
+            parameters={"data": "r"},
             env_manager="local",
         )
         last = MLflowProjectOperator(

@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlflow_projects.decorators.mlflow_task import mlflow_task
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
     from mlflow_projects.operators.conditions import skip_unless
+    from mlflow_projects.operators.environment import mlflow_environment
+    from mlflow_projects.operators.function import MLflowTaskOperator
     from mlflow_projects.operators.grid import ParameterGridOperator
     from mlflow_projects.operators.models import (
         MLflowBestRunOperator,
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     )
     from mlflow_projects.operators.project import MLflowProjectOperator
     from mlflow_projects.operators.references import artifact
+    from mlflow_projects.operators.retry_policy import MLflowRetryPolicy
     from mlflow_projects.operators.run_group import mlflow_run
     from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
     from mlflow_projects.sensors.model_version import MLflowModelVersionSensor
@@ -33,10 +37,14 @@ __all__ = [
     "MLflowProjectOperator",
     "MLflowPromoteModelOperator",
     "MLflowRegisterModelOperator",
+    "MLflowRetryPolicy",
     "MLflowStartRunOperator",
+    "MLflowTaskOperator",
     "ParameterGridOperator",
     "artifact",
+    "mlflow_environment",
     "mlflow_run",
+    "mlflow_task",
     "skip_unless",
 ]
 
@@ -48,10 +56,14 @@ _HOMES = {
     "MLflowProjectOperator": "mlflow_projects.operators.project",
     "MLflowPromoteModelOperator": "mlflow_projects.operators.models",
     "MLflowRegisterModelOperator": "mlflow_projects.operators.models",
+    "MLflowRetryPolicy": "mlflow_projects.operators.retry_policy",
     "MLflowStartRunOperator": "mlflow_projects.operators.runs",
+    "MLflowTaskOperator": "mlflow_projects.operators.function",
     "ParameterGridOperator": "mlflow_projects.operators.grid",
     "artifact": "mlflow_projects.operators.references",
+    "mlflow_environment": "mlflow_projects.operators.environment",
     "mlflow_run": "mlflow_projects.operators.run_group",
+    "mlflow_task": "mlflow_projects.decorators.mlflow_task",
     "skip_unless": "mlflow_projects.operators.conditions",
 }
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from mlflow_projects.public_uri import public_text
 
 _MOST_READ, _MOST_SHOWN = 40_000, 20_000  # characters of a message, whose end may be that of a half address
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+Cause = Literal[
+    "killed_by_memory", "user_error", "bad_input", "interrupted", "capacity", "timeout", "tracking", "unknown"
+]
 
 
 class PublicError(Exception):
@@ -32,7 +39,25 @@ class ProjectError(PublicError):
 
 
 class StepFailedError(PublicError):
-    """An attempt failed although its definition is right; another attempt may succeed."""
+    """An attempt failed although its definition is right; another attempt may succeed.
+
+    :param exit_code: of the command; None if there is none
+    :param status: with which its MLflow run ended
+    :param cause: why, as far as another try depends on it
+    :param is_final: whether the DAG's author wants no other try
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        exit_code: int | None = None,
+        status: str = "FAILED",
+        cause: Cause = "unknown",
+        is_final: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.exit_code, self.status, self.cause, self.is_final = exit_code, status, cause, is_final
 
 
 class TrackingError(PublicError):

@@ -7,14 +7,23 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from mlflow_projects.hooks import macros
 from mlflow_projects.listeners import dag_run, preload, task_instance
 from mlflow_projects.ui import EXTERNAL_VIEWS, fastapi_app
+
+
+def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: str) -> str:
+    """Return one of the variables of :func:`mlflow_projects.mlflow_environment`; a macro."""
+    from mlflow_projects.operators import environment
+
+    return environment.mlflow_variable(name, task, ti, log_to, mlflow_conn_id)
 
 
 class MLflowProjectsPlugin(AirflowPlugin):
     """Keeps MLflow's story the same as Airflow's, and shows it: the tabs "MLflow" of a DAG and of a DAG run."""
 
     name = "mlflow_projects"
+    macros = [macros.mlflow_run_url, macros.mlflow_reason, macros.mlflow_tree, mlflow_variable]  # noqa: RUF012
     listeners = [dag_run, preload, task_instance]  # noqa: RUF012
     external_views = EXTERNAL_VIEWS
 

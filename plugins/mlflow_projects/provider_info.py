@@ -21,6 +21,9 @@ PROVIDER_INFO: dict[str, Any] = {
             "conn-fields": FIELDS,
         }
     ],
+    "task-decorators": [
+        {"name": "mlflow", "class-name": "mlflow_projects.decorators.mlflow_task.mlflow_task"},
+    ],
     "extra-links": [
         "mlflow_projects.links.model.MLflowModelLink",
         "mlflow_projects.links.run.MLflowRunLink",

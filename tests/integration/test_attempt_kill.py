@@ -10,7 +10,7 @@ from pathlib import Path
 import git
 import pytest
 
-from mlflow_projects.attempt.step import AttemptKilledError
+from mlflow_projects.attempt.stopping import AttemptKilledError
 from tests.support.attempts import Life
 from tests.support.gitserver import GitServer
 

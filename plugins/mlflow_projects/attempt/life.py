@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from mlflow_projects.attempt.causes import cause_of_error
 from mlflow_projects.attempt.checkpoint import (
     DEFAULT_DAYS,
     VARIABLE,
@@ -25,7 +26,8 @@ from mlflow_projects.attempt.checkpoint import (
 )
 from mlflow_projects.attempt.outcome import outcome_of, tail_of
 from mlflow_projects.attempt.reuse import Reuse
-from mlflow_projects.attempt.step import AttemptKilledError, Result, Step
+from mlflow_projects.attempt.step import Result, Step
+from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
 from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
 from mlflow_projects.backends.registry import backend_class, backend_of, check_config_keys, is_durable
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError
@@ -47,7 +49,7 @@ _FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended i
 
 
 @dataclass
-class Attempt:
+class Attempt(Stoppable):
     """One try of a step.
 
     :param log: takes the lines of the command's output, and ours
@@ -68,9 +70,6 @@ class Attempt:
     poll_interval: float = 10.0
     checkpoints: CheckpointSettings | None = None
     reuse: Reuse | None = None
-    _killed: bool = False
-    _expired: bool = False
-    _may_raise: bool = False
     _running: Running | None = None
     _checkpoint: Checkpoint | None = None
 
@@ -83,7 +82,7 @@ class Attempt:
         :raises TrackingError: the record cannot be written
         """
         with self._started() as (record, started):
-            return started if started.original else Result(self._follow(record))
+            return started if started.original else self._follow(record)
 
     def start(self) -> Result:
         """Live the life up to the submission of a durable job."""
@@ -92,7 +91,7 @@ class Attempt:
 
     def attach(self, run: Run, handle: Handle) -> Result:
         """Follow the job that an earlier try submitted, to the end of the same run."""
-        return Result(self._follow(self._resumed(run, handle)))
+        return self._follow(self._resumed(run, handle))
 
     def conclude(self, run: Run, handle: Handle) -> Result:
         """Close the run of a job that somebody else watched to its end."""
@@ -102,7 +101,7 @@ class Attempt:
             assert self._running is not None
             tail.extend(self._running.last_lines(_TAIL_LINES))
             outcome = self._judge(record, tail)
-        return Result(self._end(record, outcome))
+        return self._end(record, outcome)
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[tuple[RunRecord, Result]]:
@@ -116,13 +115,13 @@ class Attempt:
                     launch = backend_class(step.backend)(self._host).prepare(job)
                     folder = None if is_durable(step.backend) else stack.enter_context(self._kept_checkpoint(job))
                 if self.reuse:
-                    with self._interruptible():
+                    with self.interruptible():
                         self.reuse.identify(launch, step.backend, job, step.git_trusted_dirs)
             except (ProjectError, StepFailedError) as error:
-                self._record_unstarted(refused, Outcome("FAILED", self._shown(str(error))))
+                self._record_unstarted(refused, self._failed(error))
                 raise
             except BaseException as error:  # killed, timed out, Ctrl-C
-                self._record_unstarted(refused, Outcome("KILLED", self._reason(error)))
+                self._record_unstarted(refused, self._killed_by(error))
                 raise
             tags = {**launch.tags, **(self.reuse.tags() if self.reuse else {})}
             waits = bool(self.reuse and self.reuse.wait)
@@ -135,7 +134,7 @@ class Attempt:
             self.on_open(run, None if original or waits else handle)
             with self._closing(record):
                 if self.reuse and waits and not original:
-                    original = self.reuse.settle(record, self._interruptible)
+                    original = self.reuse.settle(record, self.interruptible)
                     if isinstance(launch, DurableLaunch) and not original:
                         launch = launch.postponed()
                         handle = launch.handle
@@ -144,22 +143,22 @@ class Attempt:
                 if self.reuse and original:
                     self.reuse.take_over(record, original)
                 else:
-                    with self._interruptible():
+                    with self.interruptible():
                         self._running = launch.start(self._open_run(run, folder), self._begun)
-                    if self._killed or self._expired:  # before the job was there
+                    if self.is_stopped:  # before the job was there
                         self._running.cancel()
             yield record, Result(run, original, None if original else handle)
 
     def _begun(self, running: Running) -> None:
         """From here on, :meth:`kill` stops the job: a request may be on its way."""
         self._running = running
-        self._check_not_stopped()
+        self.check_not_stopped()
 
     def _earlier(self, record: RunRecord) -> Run | None:
         """Return an earlier run whose result may be taken over."""
         if self.reuse is None:
             return None
-        with self._interruptible():
+        with self.interruptible():
             return self.reuse.find(record)
 
     @property
@@ -172,7 +171,7 @@ class Attempt:
         backend_class(step.backend)
         check_config_keys(step.backend_config)
         RunRecord.check_name(step.run_name)
-        with self._interruptible():
+        with self.interruptible():
             access = step.git_credentials, step.bundle, step.git_trusted_dirs
             fetched = fetch(step.uri, step.version, self.cache, workspace, *access)
         entry_point = fetched.project.entry_point(step.entry_point)
@@ -217,7 +216,7 @@ class Attempt:
             yield None
             return
         with contextlib.ExitStack() as stack:
-            with self._interruptible():
+            with self.interruptible():
                 kept = kept_checkpoint(self.checkpoints, job.task_key, job.workspace, self.aws_conn_id, self.log)
                 self._checkpoint = stack.enter_context(kept)
             yield self._checkpoint.folder
@@ -238,39 +237,19 @@ class Attempt:
 
         While the command runs, :meth:`run` notices its end. While files are fetched or an environment is
         built, the exception ends that at once. In the short moments of writing the record nothing is
-        interrupted, because half a request would leave a run that nobody knows of.
+        interrupted.
         """
-        self._killed = True
         if self._running:
+            self._killed = True
             self._running.cancel()
-        elif self._may_raise:
-            raise AttemptKilledError("stopped by Airflow")
+        else:
+            super().kill()
 
     def expire(self) -> bool:
-        """Stop the attempt because its time is over; called from a signal handler.
-
-        :return: False if the handler must raise, because what is done now ends by an exception only
-        """
-        self._expired = True
+        """Stop the attempt because its time is over; see :meth:`Stoppable.expire`."""
         if self._running:
             self._running.cancel()
-        return not self._may_raise
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        self._check_not_stopped()
-        self._may_raise = True
-        try:
-            yield
-        finally:
-            self._may_raise = False
-
-    def _check_not_stopped(self) -> None:
-        if self._killed or self._expired:
-            raise AttemptKilledError(self._why_stopped())
-
-    def _why_stopped(self) -> str:
-        return "stopped by Airflow" if self._killed else "stopped: its execution_timeout is over"
+        return super().expire()
 
     @contextlib.contextmanager
     def _closing(self, record: RunRecord, tail: Sequence[str] = ()) -> Iterator[None]:
@@ -281,19 +260,19 @@ class Attempt:
             # A job whose creation was never answered may be there; with a ProjectError, it is not ours.
             if isinstance(error, StepFailedError) and self._running:
                 self._running.cancel()
-            record.close(Outcome("FAILED", self._shown(str(error))))
+            record.close(self._failed(error))
             raise
         except BaseException as error:  # also Airflow's time-out and Ctrl-C: the record comes first
             if self._running:
                 self._running.cancel()
             with contextlib.suppress(TrackingError, ProjectError):
-                record.close(Outcome("KILLED", self._reason(error), tail_of(tail, self._shown)))
+                record.close(self._killed_by(error, tail_of(tail, self._shown)))
             raise
         finally:
             if self._running:
                 self._running.finish_cancel(_KILLED_SECONDS if self._killed else _CANCEL_SECONDS)
 
-    def _follow(self, record: RunRecord) -> Run:
+    def _follow(self, record: RunRecord) -> Result:
         """Stream the output to the job's end, then close the record."""
         assert self._running is not None
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -310,9 +289,17 @@ class Attempt:
         status = self._running.status()
         if status.state == "running":
             self._running.cancel()
-        stopped = self._why_stopped() if self._killed or self._expired else ""
+        stopped = self.why_stopped if self.is_stopped else ""
         problem = partial(self._store_problem, record, status, tail)
-        return outcome_of(self.step, status, tail, self._shown, stopped=stopped, store_problem=problem)
+        return outcome_of(
+            self.step,
+            status,
+            tail,
+            self._shown,
+            stopped=stopped,
+            cause_when_stopped=self.cause,
+            store_problem=problem,
+        )
 
     def _store_problem(self, record: RunRecord, status: JobStatus, tail: Sequence[str]) -> str:
         """Look where the command's artifacts go; not for a job elsewhere (other keys) or a command that never ran."""
@@ -323,16 +310,22 @@ class Attempt:
 
         return explain_failure(self.client, record.run, "\n".join(tail))
 
-    def _end(self, record: RunRecord, outcome: Outcome) -> Run:
+    def _end(self, record: RunRecord, outcome: Outcome) -> Result:
         run = record.close(outcome)
         if run.status != outcome.status:
             raise AttemptKilledError(f"given up before its command ended: {run.tags[REASON]}")
-        if (self._killed or self._expired) and outcome.status == "KILLED":
-            raise AttemptKilledError(outcome.reason)
+        if self.is_stopped and outcome.status == "KILLED":
+            raise AttemptKilledError(outcome.reason, self.cause)
         if outcome.status != "FINISHED":
-            raise StepFailedError(outcome.reason)
+            raise StepFailedError(
+                outcome.reason,
+                exit_code=outcome.exit_code,
+                status=outcome.status,
+                cause=outcome.cause or "unknown",
+                is_final=outcome.exit_code in self.step.fail_on_exit_code,
+            )
         self._clear_checkpoint()
-        return run
+        return Result(run, skipped=outcome.reason)
 
     def _clear_checkpoint(self) -> None:
         """Remove what only another attempt would have needed."""
@@ -390,8 +383,13 @@ class Attempt:
         """Return a text as everybody may see it."""
         return public_text(self.redact(text))
 
-    def _reason(self, error: BaseException) -> str:
-        return self._shown(f"stopped: {type(error).__name__} {error}".strip())
+    def _failed(self, error: ProjectError | StepFailedError) -> Outcome:
+        return Outcome("FAILED", self._shown(str(error)), cause=cause_of_error(error))
+
+    def _killed_by(self, error: BaseException, tail: str = "") -> Outcome:
+        reason = self._shown(f"stopped: {type(error).__name__} {error}".strip())
+        cause = self.cause if self.is_stopped else cause_of_error(error)
+        return Outcome("KILLED", reason, tail, cause="unknown" if cause == "user_error" else cause)
 
 
 def _job_tags(launch: DurableLaunch) -> dict[str, str]:

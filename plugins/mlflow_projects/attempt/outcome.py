@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mlflow_projects.attempt.causes import cause_of_job
 from mlflow_projects.attempt.step import Step
 from mlflow_projects.backends.contract import JobStatus
+from mlflow_projects.exceptions import Cause
 from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.client import RunStatus
 from mlflow_projects.tracking.record import Outcome
+from mlflow_projects.tracking.tags import REASON
 
 _TAIL_CHARACTERS = 4000
 _LAST_LINE_CHARACTERS = 300
@@ -21,6 +24,7 @@ def outcome_of(
     redact: Callable[[str], str],
     *,
     stopped: str = "",
+    cause_when_stopped: Cause = "interrupted",
     store_problem: Callable[[], str] = lambda: "",
 ) -> Outcome:
     """Return the outcome of a command that is over, or was given up.
@@ -30,20 +34,23 @@ def outcome_of(
     :param stopped: why Airflow stopped it, "" if it did not
     :param store_problem: says what is wrong with the place where the artifacts go; asked if the command failed
     """
-    text = tail_of(tail, redact)
+    text, known = tail_of(tail, redact), (status.exit_code, status.metrics)
     if stopped:
-        return Outcome("KILLED", stopped, text, status.exit_code, status.metrics, status.tags)
+        return Outcome("KILLED", stopped, text, *known, status.tags, cause_when_stopped)
     if status.state == "succeeded":
         return Outcome("FINISHED", metrics=status.metrics, facts=status.tags)
     name = f"Entry point {step.entry_point!r} of {public_uri(step.uri)}"
+    if status.exit_code in step.skip_on_exit_code:
+        skipped = redact(f"{name} was skipped: its exit status is {status.exit_code}.")
+        return Outcome("FINISHED", skipped, "", *known, {**status.tags, REASON: skipped})
     if status.state == "running":
-        return Outcome("KILLED", redact(f"{name} did not end in time and was stopped."), text)
+        return Outcome("KILLED", redact(f"{name} did not end in time and was stopped."), text, cause="timeout")
     ended = "failed" if status.state == "failed" else "was stopped"
     said = _last_line(tail) if status.exit_code else ""
     why = [f"{name} {ended}: {status.reason.rstrip('.')}{said}.", store_problem()]
     verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
     reason = redact(" ".join(filter(None, why)))
-    return Outcome(verdict, reason, text, status.exit_code, status.metrics, status.tags)
+    return Outcome(verdict, reason, text, *known, status.tags, cause_of_job(status, tail))
 
 
 def tail_of(lines: Sequence[str], redact: Callable[[str], str]) -> str:

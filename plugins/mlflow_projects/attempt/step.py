@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,6 @@ from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run
 
 
-class AttemptKilledError(Exception):
-    """Airflow asked the task to stop."""
-
-
 @dataclass(frozen=True)
 class Step:
     """What to run, all templates rendered.
@@ -24,6 +20,8 @@ class Step:
     :param parent_run_id: the MLflow run to nest below, if any
     :param supersedes: the MLflow run of the try before this one, if any
     :param experiment_id: where the attempt's run goes
+    :param skip_on_exit_code: exit statuses that mean "nothing to do"
+    :param fail_on_exit_code: exit statuses after which no other try can help
     """
 
     uri: str
@@ -41,6 +39,8 @@ class Step:
     git_credentials: GitCredentials | None = None
     bundle: BundleCheckout | None = None
     git_trusted_dirs: Sequence[Path] = ()
+    skip_on_exit_code: Collection[int] = ()
+    fail_on_exit_code: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Result:
     :param run: the attempt's own
     :param original: the run whose result was taken over instead of running the command
     :param handle: of a durable job that goes on; whoever watches it calls :meth:`Attempt.conclude` later
+    :param skipped: why there was nothing to do, if the command said so
     """
 
     run: Run
     original: Run | None = None
     handle: Handle | None = None
+    skipped: str = ""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from mlflow_projects.exceptions import Cause
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import Parameters
 from mlflow_projects.project.spec import EntryPoint, Project
@@ -71,6 +72,7 @@ class JobStatus:
     :param exit_code: of the command; 128 + n after signal n; None while it runs, or if nobody knows
     :param metrics: what the job cost, for the record
     :param tags: what became known of the job only when it ran, for the record
+    :param cause: why it failed, if the backend knows that better than its exit status tells
     """
 
     state: Literal["running", "succeeded", "failed", "stopped"]
@@ -78,6 +80,7 @@ class JobStatus:
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True)

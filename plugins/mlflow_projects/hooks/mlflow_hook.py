@@ -21,6 +21,7 @@ from mlflow_projects.tracking.server import TrackingSettings, normalized, settin
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+    from mlflow import MlflowClient
 
     from mlflow_projects.tracking.client import TrackingClient
 
@@ -79,6 +80,15 @@ class MLflowHook(BaseHook):
         from mlflow_projects.tracking.connect import connect
 
         return connect(self.settings)
+
+    def client(self) -> MlflowClient:
+        """Return MLflow's own client, with this connection's login in each of its calls and nowhere else.
+
+        It needs MLflow, whose import takes seconds; inside of the call other threads see the login's variables.
+        """
+        from mlflow_projects.tracking.logged_in import logged_in_client
+
+        return logged_in_client(self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the experiments, with little patience, for a person waits at the button; nothing is written."""

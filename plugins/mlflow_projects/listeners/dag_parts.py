@@ -24,7 +24,7 @@ class DagParts:
         self._tasks = list(dag.tasks) if dag else []
         self.openers = [task for task in self._tasks if _CONN_ID in task.template_fields]
         self.ends = [task for task in self.openers if "run_id" in task.template_fields]
-        self._steps = [task for task in self.openers if "uri" in task.template_fields]
+        self._steps = [task for task in self.openers if {"uri", "op_kwargs"} & set(task.template_fields)]
         self._starts = [task for task in self.openers if task not in self.ends and task not in self._steps]
 
     def conn_ids(self, rendered: Callable[[str, bool], Iterable[str]]) -> list[str]:
@@ -41,7 +41,8 @@ class DagParts:
             elif given is None and not task.is_mapped:
                 found.add(_DEFAULT_CONN_ID)
             else:
-                many = given is not None or _CONN_ID in str(task.expand_input.value)
+                # A decorated function that is mapped has its arguments elsewhere.
+                many = given is not None or _CONN_ID in str(getattr(task.expand_input, "value", ""))
                 found.update([*rendered(task.task_id, many)] or [_DEFAULT_CONN_ID])
         return sorted(found, key=lambda conn_id: (conn_id != _DEFAULT_CONN_ID, conn_id))
 

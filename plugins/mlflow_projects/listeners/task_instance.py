@@ -12,7 +12,7 @@ from airflow.listeners import hookimpl
 def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:  # noqa: ARG001
     """Let a step look whether Airflow took its success; called in the task process, after the report."""
     # A task process that never loaded our operator does not run one; loading it here would cost all others.
-    module = sys.modules.get("mlflow_projects.operators.project")
+    module = sys.modules.get("mlflow_projects.operators.step")
     task = getattr(task_instance, "task", None)
-    if module and isinstance(task, module.MLflowProjectOperator):
+    if module and isinstance(task, module.MLflowStepOperator):
         task.confirm_success(task_instance)

@@ -7,21 +7,26 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
+from mlflow_projects.attempt.causes import cause_of_error
+from mlflow_projects.config import git_trusted_dirs
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingRefusedError
 from mlflow_projects.hooks.masking import shown
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
+from mlflow_projects.operators.failures import MLflowStepFailedException, MLflowStepFailException
 from mlflow_projects.operators.templates import render_text, text_or_none
+from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.public_uri import public_uri, secrets_in
 from mlflow_projects.tracking.client import json_metrics
-from mlflow_projects.tracking.record import MAX_TAG_NAME, TaskIdentity, resolve_experiment
+from mlflow_projects.tracking.record import MAX_TAG_NAME, SourceTags, TaskIdentity, resolve_experiment
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -79,7 +84,7 @@ class MLflowTrackingOperator(BaseOperator):
     def tracking(self) -> Iterator[TrackingClient]:
         """Yield a client for the tracking server; errors leave the block in Airflow's terms.
 
-        :raises AirflowFailException: the DAG, the project, a setting or the login is wrong; no retry
+        :raises MLflowStepFailException: the DAG, the project, a setting or the login is wrong; no retry
         :raises AirflowException: everything that another try may mend
         """
         try:
@@ -91,16 +96,21 @@ class MLflowTrackingOperator(BaseOperator):
         # A person reads one sentence; whoever looks for more finds the trace with Airflow's log level DEBUG.
         except (ProjectError, TrackingRefusedError) as error:
             self.log.debug("The task cannot succeed:", exc_info=True)
-            raise AirflowFailException(shown(str(error))) from None
-        except (StepFailedError, TrackingError) as error:
+            raise MLflowStepFailException(shown(str(error)), cause=cause_of_error(error)) from None
+        except TrackingError as error:
             self.log.debug("The try failed:", exc_info=True)
-            raise AirflowException(shown(str(error))) from None
+            raise MLflowStepFailedException(shown(str(error)), cause="tracking") from None
+        except StepFailedError as error:
+            self.log.debug("The try failed:", exc_info=True)
+            kind = MLflowStepFailException if error.is_final else MLflowStepFailedException
+            raise kind(shown(str(error)), cause=error.cause, status=error.status, exit_code=error.exit_code) from None
 
 
 class MLflowRunOperator(MLflowTrackingOperator):
     """The base of operators that stand for an MLflow run, with a button to it."""
 
     operator_extra_links: Collection[BaseOperatorLink] = (MLflowRunLink(),)
+    run_key = "return_value"  # of the XCom that says which run it is
 
     def publish(self, context: Context, client: TrackingClient, run: Run) -> None:
         """Make the "MLflow run" button work from now on."""
@@ -163,11 +173,33 @@ def bundle_checkout(context: Context) -> BundleCheckout | None:
     return BundleCheckout(root=bundle.repo_path, commit=bundle.version, repo_url=bundle.repo_url)
 
 
+def dag_source(context: Context) -> SourceTags:
+    """Return what a run says of its code where that is the DAG file."""
+    file = Path(context["dag"].fileloc)
+    head = head_commit(file.parent, bundle_checkout(context), git_trusted_dirs())
+    return SourceTags(name=str(file), kind="JOB", **(head._asdict() if head else {}))
+
+
 def as_run_id(value: Any) -> str | None:
     """Return the run id in what a template rendered to: an id, or the XCom of a start or project task."""
     if isinstance(value, Mapping):
         value = value.get("run_id")
     return text_or_none(value)
+
+
+def existing_run(client: TrackingClient, run_id: str) -> Run:
+    """Return a run.
+
+    :raises ProjectError: there is none
+    """
+    try:
+        return client.get_run(run_id)
+    except TrackingError as error:
+        if error.code == "RESOURCE_DOES_NOT_EXIST":
+            raise ProjectError(
+                f"There is no run {run_id!r} at {client.settings.address}; check the run's id."
+            ) from error
+        raise
 
 
 def own_tags(values: Mapping[str, Any] | None) -> dict[str, str]:

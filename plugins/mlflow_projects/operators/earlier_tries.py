@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow_projects.tracking.client import Run, TrackingClient
 
 _STATE_KEY = "mlflow_run"
+MEMORY_KILLS = "memory_kills"
 
 
 def remember(context: Context, run: Run, handle: Handle | None) -> None:
@@ -32,7 +33,20 @@ def remember(context: Context, run: Run, handle: Handle | None) -> None:
         "max_tries": ti.max_tries,
         "handle": handle.as_json() if handle else {},
     }
+    if kills := memory_kills(context):
+        state[MEMORY_KILLS] = kills
     context["task_state_store"].set(_STATE_KEY, state)
+
+
+def memory_kills(context: Context) -> int:
+    """Return how often tries of this task were killed for want of memory, since a person last cleared it."""
+    left = last(context)
+    return int(left.get(MEMORY_KILLS, 0)) if left and is_retry(left, context["ti"]) else 0
+
+
+def count_memory_kill(context: Context) -> None:
+    """Leave to the next try that this one was killed for want of memory."""
+    context["task_state_store"].set(_STATE_KEY, {**(last(context) or {}), MEMORY_KILLS: memory_kills(context) + 1})
 
 
 def last(context: Context) -> Mapping[str, Any] | None:

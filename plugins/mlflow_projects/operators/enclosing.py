@@ -16,6 +16,7 @@ from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, MAP_INDEX, TASK_ID
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
+    from mlflow_projects.operators.function import MLflowTaskOperator
     from mlflow_projects.operators.project import MLflowProjectOperator
     from mlflow_projects.operators.runs import MLflowStartRunOperator
     from mlflow_projects.tracking.client import Run, TrackingClient
@@ -60,7 +61,10 @@ def enclosing_parent(
 
 
 def parent_on(
-    client: TrackingClient, task: MLflowProjectOperator | MLflowStartRunOperator, context: Context, levels_up: int = 0
+    client: TrackingClient,
+    task: MLflowProjectOperator | MLflowTaskOperator | MLflowStartRunOperator,
+    context: Context,
+    levels_up: int = 0,
 ) -> Mapping[str, Any] | None:
     """Return what a task is below, given to it or the same, where that is on the task's own tracking server.
 

@@ -9,7 +9,6 @@ from airflow.sdk import Asset, BaseOperatorLink
 from airflow.sdk.definitions.asset import AssetRef
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.links.model import MLflowModelLink
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.operators.base import MLflowTrackingOperator
@@ -17,7 +16,6 @@ from mlflow_projects.operators.base import MLflowTrackingOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from mlflow_projects.tracking.client import Run, TrackingClient
     from mlflow_projects.tracking.server import TrackingSettings
 
 
@@ -45,21 +43,6 @@ class MLflowModelOperator(MLflowTrackingOperator):
         (``airflow.sdk.execution_time.task_runner``); this object is the task instance's own copy of the task.
         """
         self.outlets = [outlet for outlet in self.outlets if not isinstance(outlet, (Asset, AssetRef))]
-
-
-def existing_run(client: TrackingClient, run_id: str) -> Run:
-    """Return a run.
-
-    :raises ProjectError: there is none
-    """
-    try:
-        return client.get_run(run_id)
-    except TrackingError as error:
-        if error.code == "RESOURCE_DOES_NOT_EXIST":
-            raise ProjectError(
-                f"There is no run {run_id!r} at {client.settings.address}; check the run's id."
-            ) from error
-        raise
 
 
 def as_version(value: Any, argument: str) -> int | None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.base import DEFAULT_CONN_ID, MLflowRunOperator, as_run_id, is_retry, texts
-from mlflow_projects.operators.enclosing import enclosing_parent
-from mlflow_projects.operators.model_base import (
-    MLflowModelOperator,
-    as_version,
+from mlflow_projects.operators.base import (
+    DEFAULT_CONN_ID,
+    MLflowRunOperator,
+    as_run_id,
     existing_run,
+    is_retry,
+    texts,
 )
+from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.operators.model_base import MLflowModelOperator, as_version
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.tracking.client import quoted
 from mlflow_projects.tracking.registration import is_better, metrics_of, move_alias, number, register, version_dict

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlflow_projects import config
 from mlflow_projects.attempt.life import Attempt
-from mlflow_projects.attempt.step import AttemptKilledError, Result, Step
+from mlflow_projects.attempt.step import Result, Step
 from mlflow_projects.backends.contract import Host
 from mlflow_projects.backends.registry import backend_of, handle_from, is_durable, link_names
-from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.hooks.git_credentials import git_credentials
-from mlflow_projects.hooks.masking import mask, masked, shown
+from mlflow_projects.hooks.masking import mask, masked
 from mlflow_projects.links.job import JobLink
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
 from mlflow_projects.operators import earlier_tries
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
-    MLflowRunOperator,
     as_run_id,
     bundle_checkout,
     experiment_id_for,
@@ -32,19 +30,11 @@ from mlflow_projects.operators.base import (
     own_tags,
 )
 from mlflow_projects.operators.enclosing import parent_on
-from mlflow_projects.operators.references import ArtifactReference, ModelReference
+from mlflow_projects.operators.retry_policy import MLflowRetryPolicy
 from mlflow_projects.operators.reuse_rules import reuse_of
-from mlflow_projects.operators.supervision import (
-    let_supervisor_notice_the_end,
-    stop_without_supervisor,
-    time_out_is_heard,
-)
-from mlflow_projects.operators.task_states import own_state, refused_success
-from mlflow_projects.operators.templates import as_native, text_or_none
+from mlflow_projects.operators.step import MLflowStepOperator
+from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.public_uri import public_text, public_uri, secrets_in
-from mlflow_projects.tracking.closing import withdraw
-from mlflow_projects.tracking.record import indexed_name
-from mlflow_projects.tracking.registration import addresses_of_models
 from mlflow_projects.tracking.reuse_key import with_models
 
 if TYPE_CHECKING:
@@ -54,16 +44,16 @@ if TYPE_CHECKING:
     from mlflow_projects.tracking.client import Run, TrackingClient
 
 
-class MLflowProjectOperator(MLflowRunOperator):
+class MLflowProjectOperator(MLflowStepOperator):
     """Run one entry point of an MLflow Project as one MLflow run.
 
     The arguments are those of ``mlflow.projects.run``. Each try of the task is a run of its own; the
     command's exit status decides how both end.
 
-    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "models",
-    "mlflow_conn_id"}`` as XCom, where ``metrics`` holds the last value of each metric and ``models`` the address
-    (``models:/m-…``) of each model that the command logged, by its name. For a reused result this is the original's
-    run, and ``linked_run_id`` is the run of this DAG run that points to it.
+    Returns ``{"run_id", "experiment_id", "artifact_uri", "status", "run_name", "metrics", "params",
+    "models", "mlflow_conn_id"}`` as XCom, where ``metrics`` holds the last value of each metric and ``models`` the
+    address (``models:/m-…``) of each model that the command logged, by its name. For a reused result this is the
+    original's run, and ``linked_run_id`` is the run of this DAG run that points to it.
 
     :param uri: folder, ``file://``, git URL or ``.zip``, each with an optional ``#sub/directory`` (templated)
     :param entry_point: an entry point of the MLproject, or a ``.py``, ``.sh`` or ``.R`` file of it (templated)
@@ -94,6 +84,9 @@ class MLflowProjectOperator(MLflowRunOperator):
     :param deferrable: whether waiting for a SageMaker job leaves the worker slot free; default: Airflow's
         ``[operators] default_deferrable``; the local backend always holds its slot
     :param poll_interval: seconds between two looks at a SageMaker job
+    :param skip_on_exit_code: exit statuses of the command that mean "nothing to do": the task is skipped, its run
+        FINISHED with that reason
+    :param fail_on_exit_code: exit statuses after which there is no retry
     :raises AirflowFailException: the project or a parameter is wrong; no retry
     :raises AirflowException: the command failed, was stopped, or MLflow stayed away
     """
@@ -135,10 +128,9 @@ class MLflowProjectOperator(MLflowRunOperator):
     reuse: bool | str
     deferrable: bool | None
     poll_interval: float
+    skip_on_exit_code: int | Collection[int] | None
+    fail_on_exit_code: int | Collection[int] | None
     mlflow_conn_id: str
-    _attempt: Attempt | None = None
-    _finished: Run | None = None
-    _state_before_report: str | None = None
 
     def __init__(
         self,
@@ -159,6 +151,8 @@ class MLflowProjectOperator(MLflowRunOperator):
         reuse: bool | str = False,
         deferrable: bool | None = None,
         poll_interval: float = 10.0,
+        skip_on_exit_code: int | Collection[int] | None = None,
+        fail_on_exit_code: int | Collection[int] | None = None,
         mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -181,23 +175,14 @@ class MLflowProjectOperator(MLflowRunOperator):
             reuse=reuse,
             deferrable=deferrable,
             poll_interval=poll_interval,
+            skip_on_exit_code=skip_on_exit_code,
+            fail_on_exit_code=fail_on_exit_code,
             mlflow_conn_id=mlflow_conn_id,
         )
         # Only where another package brings buttons of its own; the class has ours.
         if len(names := link_names(backend)) != len(link_names("local")):
             self.operator_extra_links = (MLflowRunLink(), *map(JobLink, names))
         self.doc_md = self.doc_md or self._describe()
-
-    def artifact(self, path: str = "") -> ArtifactReference:
-        """Return where this step's artifacts are; see :func:`mlflow_projects.artifact`."""
-        return ArtifactReference(self, path)
-
-    def model(self, name: str) -> ModelReference:
-        """Return the address of a model that this step logs (``models:/m-…``), as a value for a later step.
-
-        :param name: what ``log_model(name=…)`` calls it; of several, the last one counts
-        """
-        return ModelReference(self, name)
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render as Airflow does; what a uri holds is masked before Airflow keeps what was rendered."""
@@ -216,15 +201,17 @@ class MLflowProjectOperator(MLflowRunOperator):
                 attempt = self._new_attempt(context, client, self._step_of(run, context))
                 if is_deferrable(self.deferrable):
                     self._hand_over(context, run, handle)
-                return self._told(context, client, self._watched(attempt, lambda: attempt.attach(run, handle)))
+                return self._told(
+                    context, client, self.watched(context, attempt, lambda: attempt.attach(run, handle))
+                )
             attempt = self._new_attempt(context, client, self._first_step(context, client, previous))
             attempt.reuse = reuse_of(self.reuse, context, attempt)
             if is_deferrable(self.deferrable) and is_durable(self.backend):
-                result = self._watched(attempt, attempt.start)
+                result = self.watched(context, attempt, attempt.start)
                 if result.handle:
                     self._hand_over(context, result.run, result.handle)
                 return self._told(context, client, result)
-            return self._told(context, client, self._watched(attempt, attempt.run))
+            return self._told(context, client, self.watched(context, attempt, attempt.run))
 
     def resume(self, context: Context, event: Any) -> dict[str, Any]:  # noqa: ARG002
         """Close the attempt whose job a trigger watched to its end, or to its deadline."""
@@ -234,33 +221,22 @@ class MLflowProjectOperator(MLflowRunOperator):
             run = client.get_run(run_id)
             self._show_links(context, client, run, handle)
             attempt = self._new_attempt(context, client, self._step_of(run, context))
-            return self._told(context, client, self._watched(attempt, lambda: attempt.conclude(run, handle)))
+            return self._told(context, client, self.watched(context, attempt, lambda: attempt.conclude(run, handle)))
 
     def _told(self, context: Context, client: TrackingClient, result: Result) -> dict[str, Any]:
-        """Return the XCom of an attempt that ended well."""
-        self._finished, self._state_before_report = result.run, own_state(context["ti"])
+        """Return the XCom of an attempt that ended well.
+
+        :raises AirflowSkipException: its command says that there was nothing to do
+        """
+        if result.skipped:
+            raise AirflowSkipException(result.skipped)
+        self.finished(context, result.run)
         if result.original:
             told = {**self.xcom_of(result.original, "FINISHED"), "linked_run_id": result.run.run_id}
         else:
             told = self.xcom_of(result.run, "FINISHED")
-        try:
-            maker = with_models(result.original) if result.original else result.run
-            return {**told, "models": addresses_of_models(client, maker)}
-        except TrackingError as error:  # the run has its end, and must keep it
-            self.log.warning("The models of run %s cannot be listed: %s", told["run_id"], shown(str(error)))
-            return told
-
-    def _watched(self, attempt: Attempt, work: Callable[[], Result]) -> Result:
-        """Do the work so that Airflow can stop it."""
-        self._attempt = attempt
-        try:
-            with stop_without_supervisor(), time_out_is_heard(self.execution_timeout, attempt.expire):
-                return work()
-        except AttemptKilledError as error:
-            raise AirflowException(f"The attempt was {error}.") from None
-        finally:
-            self._attempt = None
-            let_supervisor_notice_the_end()
+        maker = with_models(result.original) if result.original else result.run
+        return {**told, "models": self.models_of(client, maker)}
 
     def _hand_over(self, context: Context, run: Run, handle: Handle) -> NoReturn:
         from mlflow_projects.triggers.job import JobTrigger
@@ -296,18 +272,19 @@ class MLflowProjectOperator(MLflowRunOperator):
             uri=str(self.uri),
             entry_point=str(self.entry_point),
             version=self._version(),
-            parameters=self._mapping("parameters"),
+            parameters=self.mapping("parameters"),
             backend=self.backend,
-            backend_config=self._backend_config(),
+            backend_config=self._backend_config(context),
             env_manager=text_or_none(self.env_manager),
-            run_name=text_or_none(self.run_name) or self._default_run_name(context),
+            run_name=text_or_none(self.run_name) or self.default_run_name(context),
             experiment_id=experiment_id_for(client, self.experiment_name, parent),
             parent_run_id=as_run_id(parent),
-            supersedes=self._close_previous_try(context, client, previous),
-            tags=own_tags(self._mapping("tags")),
+            supersedes=self.close_previous_try(context, client, previous),
+            tags=own_tags(self.mapping("tags")),
             git_credentials=git_credentials(self.git_conn_id) if self.git_conn_id else None,
             bundle=bundle_checkout(context),
             git_trusted_dirs=config.git_trusted_dirs(),
+            **self._exit_codes(),
         )
 
     def _step_of(self, run: Run, context: Context) -> Step:
@@ -316,47 +293,30 @@ class MLflowProjectOperator(MLflowRunOperator):
             uri=str(self.uri),
             entry_point=str(self.entry_point),
             version=None,
-            parameters=self._mapping("parameters"),
+            parameters=self.mapping("parameters"),
             backend=self.backend,
             backend_config={},
             env_manager=None,
-            run_name=text_or_none(self.run_name) or self._default_run_name(context),
+            run_name=text_or_none(self.run_name) or self.default_run_name(context),
             experiment_id=run.experiment_id,
             parent_run_id=None,
+            **self._exit_codes(),
         )
 
-    def _backend_config(self) -> Mapping[str, Any]:
-        return {**config.backend_defaults(self.backend), **self._mapping("backend_config")}
+    def _exit_codes(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("skip_on_exit_code", "fail_on_exit_code")}
+        return {
+            name: () if codes is None else (codes,) if isinstance(codes, int) else tuple(codes)
+            for name, codes in given.items()
+        }
 
-    def on_kill(self) -> None:
-        """Stop the command; harmless when the attempt is over (Airflow calls this after a time-out too)."""
-        if self._attempt:
-            self._attempt.kill()
-
-    def _close_previous_try(
-        self, context: Context, client: TrackingClient, previous: Mapping[str, Any] | None
-    ) -> str | None:
-        """Return the run of the try before this one; close it if its worker died before it could."""
-        if previous is None:
-            return None
-        run_id = str(previous["run_id"])
-        if earlier_tries.close(context, client, previous, self.stop_job):
-            self.log.warning("Run %s of an earlier try did not end well; now KILLED.", run_id)
-        return run_id
-
-    def confirm_success(self, ti: Any) -> None:
-        """Withdraw the run's success if Airflow did not take it.
-
-        A person may have marked or cleared the task, or the DAG run may have timed out, between the last
-        heartbeat and the end of the command. Called in the task process after it reported its success.
-        """
-        state = own_state(ti)
-        if self._finished is None or not refused_success(self._state_before_report, state):
-            return
-        reason = f"Airflow had set the task to {state or 'run again'} before its success was reported"
-        self.log.warning("Run %s is withdrawn, now KILLED: %s.", self._finished.run_id, reason)
-        with self.tracking() as client:
-            withdraw(client, self._finished, reason)
+    def _backend_config(self, context: Context) -> Mapping[str, Any]:
+        found = {**config.backend_defaults(self.backend), **self.mapping("backend_config")}
+        policy = self.retry_policy
+        if isinstance(policy, MLflowRetryPolicy) and (more := policy.more_after(self.memory_kills(context))):
+            self.log.info("Earlier tries had too little memory; this one has %s.", more)
+            found |= more
+        return found
 
     def _opened(self, context: Context, client: TrackingClient, run: Run, handle: Handle | None) -> None:
         earlier_tries.remember(context, run, handle)
@@ -375,23 +335,6 @@ class MLflowProjectOperator(MLflowRunOperator):
                 "write it as text, in quotes."
             )
         return text_or_none(self.version)
-
-    def _mapping(self, name: str) -> Mapping[str, Any]:
-        value = getattr(self, name)
-        if value in (None, "", "None"):
-            return {}
-        dag = self.get_dag()
-        if isinstance(value, str) and dag and dag.render_template_as_native_obj:
-            value = as_native(value)
-        if not isinstance(value, Mapping):
-            raise AirflowFailException(
-                f"Task {self.task_id!r}: {name} rendered to {type(value).__name__}, not to a mapping; for a template "
-                "of the whole mapping, give the DAG render_template_as_native_obj=True."
-            )
-        return value
-
-    def _default_run_name(self, context: Context) -> str:
-        return indexed_name(str(self.label), context["ti"].map_index)
 
     def _describe(self) -> str:
         rows = [("project", public_uri(str(self.uri))), ("entry point", self.entry_point), ("backend", self.backend)]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 
+RETURN_KEY = "return_value"
+
+
 def artifact(step: BaseOperator | MappedOperator | XComArg, path: str = "") -> ArtifactReference:
     """Return where a step's artifacts are, as a value for a later step's ``parameters``.
 
@@ -32,17 +35,19 @@ class StepReference(ResolveMixin):
     def __init__(self, step: BaseOperator | MappedOperator | XComArg) -> None:
         self.xcom = step if isinstance(step, XComArg) else XComArg(step)
         (self.operator,) = {operator for operator, _ in self.xcom.iter_references()}
+        # Where a function's task leaves what it returns, its run has a key of its own.
+        self._key = getattr(getattr(self.operator, "operator_class", self.operator), "run_key", RETURN_KEY)
 
     def iter_references(self) -> Iterable[tuple[Any, str]]:
         """Tell Airflow which task this depends on."""
-        yield self.operator, "return_value"
+        yield self.operator, self._key
 
     def resolve(self, context: Mapping[str, Any]) -> Any:
         """Return it.
 
         :raises AirflowFailException: the step left no run, because it was skipped, for example
         """
-        result = XComArg(self.operator).resolve(context)  # Airflow knows which indexes are meant
+        result = XComArg(self.operator, self._key).resolve(context)  # Airflow knows which indexes are meant
         if isinstance(result, Sequence) and not isinstance(result, str):
             return [self.of(one) for one in result]
         return self.of(result)
@@ -63,7 +68,8 @@ class StepReference(ResolveMixin):
         """Return the expression that a template has for the step's XCom."""
         in_mapped_group = self.operator.get_closest_mapped_task_group() is not None
         index = ", map_indexes=ti.map_index" if in_mapped_group else ""
-        return f"ti.xcom_pull(task_ids='{self.operator.task_id}'{index})"
+        key = "" if self._key == RETURN_KEY else f", key='{self._key}'"
+        return f"ti.xcom_pull(task_ids='{self.operator.task_id}'{key}{index})"
 
 
 class ArtifactReference(StepReference):
@@ -103,6 +109,47 @@ class ArtifactReference(StepReference):
                 client.close()
         except TrackingError:
             return True  # whoever reads it finds out
+
+
+class MetricReference(StepReference):
+    """The last value of a metric that a step logged."""
+
+    def __init__(self, step: BaseOperator | MappedOperator | XComArg, name: str) -> None:
+        super().__init__(step)
+        self.name = name
+
+    def of(self, result: Any) -> Any:
+        """Return the value.
+
+        :raises AirflowFailException: the step logged no such metric
+        """
+        return self._value_in(result, "metric", "metrics")
+
+    def _value_in(self, result: Any, kind: str, key: str) -> Any:
+        values = self._run_in(result, f"{kind} {self.name!r}").get(key) or {}
+        if self.name not in values:
+            has = ", ".join(map(repr, values)) or "none"
+            raise AirflowFailException(
+                f"Task {self.operator.task_id!r} logged no {kind} {self.name!r}; its run has: {has}."
+            )
+        return values[self.name]
+
+    def __str__(self) -> str:
+        return f"{{{{ {self._pulled()}['metrics'][{self.name!r}] }}}}"
+
+
+class ParamReference(MetricReference):
+    """A parameter of a step's run, as text."""
+
+    def of(self, result: Any) -> Any:
+        """Return the text.
+
+        :raises AirflowFailException: the run has no such parameter
+        """
+        return self._value_in(result, "param", "params")
+
+    def __str__(self) -> str:
+        return f"{{{{ {self._pulled()}['params'][{self.name!r}] }}}}"
 
 
 class ModelReference(StepReference):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from mlflow_projects.config import airflow_url, git_trusted_dirs
+from mlflow_projects.config import airflow_url
 from mlflow_projects.hooks.masking import shown
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
     as_run_id,
-    bundle_checkout,
+    dag_source,
     experiment_id_for,
     identify,
     own_tags,
@@ -24,7 +23,6 @@ from mlflow_projects.operators.enclosing import RunGroup, enclosing_parent, pare
 from mlflow_projects.operators.task_states import task_state
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
-from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.closing import close_abandoned, end_if_there
 from mlflow_projects.tracking.lookup import (
@@ -35,7 +33,7 @@ from mlflow_projects.tracking.lookup import (
     runs_of_dag_run,
     task_of,
 )
-from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, SourceTags, TaskIdentity, indexed_name
+from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity, indexed_name
 from mlflow_projects.tracking.settle import why_unsuccessful, work_of
 from mlflow_projects.tracking.tags import REASON, ROLE, TASK_ID
 
@@ -95,7 +93,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
                     experiment_id=experiment_id,
                     name=shown(text_or_none(self.run_name) or self._default_name(task)),
                     task=task,
-                    source=_dag_source(context),
+                    source=dag_source(context),
                     role="parent",
                     parent_run_id=as_run_id(parent),
                     parameters=params,
@@ -213,12 +211,6 @@ def _is_at_work(context: Context, run: Run) -> bool:
     task_id, index = task_of(run)
     state = task_state(ti, ti.dag_id, ti.run_id, task_id, int(index) if index.isdecimal() else -1)
     return state in ("running", "deferred")
-
-
-def _dag_source(context: Context) -> SourceTags:
-    file = Path(context["dag"].fileloc)
-    head = head_commit(file.parent, bundle_checkout(context), git_trusted_dirs())
-    return SourceTags(name=str(file), kind="JOB", **(head._asdict() if head else {}))
 
 
 def _recordable(params: Mapping[str, Any]) -> dict[str, str]:

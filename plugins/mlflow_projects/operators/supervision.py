@@ -22,6 +22,7 @@ from types import FrameType
 
 _LOOK_EVERY_SECONDS = 1.0
 _STRIKE_AGAIN_SECONDS = 2.0
+_WRITE_AFTER_SECONDS = 2.5
 # Reads until the other end of the pipe is closed, which only the kernel does, then waits until this process ($0) has
 # ended and so is no longer the shell's parent. Without /proc, a moment has to do.
 _OUTLIVE = """
@@ -91,6 +92,37 @@ def time_out_is_heard(execution_timeout: timedelta | None, expire: Callable[[], 
     finally:
         over.set()
         signal.signal(signal.SIGALRM, airflows)
+
+
+@contextlib.contextmanager
+def stop_is_written(write: Callable[[], None]) -> Iterator[None]:
+    """Call a function from a thread when Airflow's SIGTERM has not ended the block after a while.
+
+    Python's signal handlers wait for code of C to return; Airflow sends SIGKILL 5 s after SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    over = threading.Event()
+
+    def watch() -> None:
+        while numbers := reader.recv(64):
+            if signal.SIGTERM in numbers and not over.wait(_WRITE_AFTER_SECONDS):
+                write()
+
+    watching = threading.Thread(target=watch, name="stop-watch", daemon=True)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        writer.close()
+        watching.join()
+        reader.close()
 
 
 def let_supervisor_notice_the_end() -> None:

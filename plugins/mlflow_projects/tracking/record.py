@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from mlflow_projects.exceptions import ProjectError, TrackingError, TrackingUnavailableError
+from mlflow_projects.exceptions import Cause, ProjectError, TrackingError, TrackingUnavailableError
 from mlflow_projects.public_uri import public_text
 from mlflow_projects.tracking.answers import whole_characters
 from mlflow_projects.tracking.client import (
@@ -28,6 +28,7 @@ from mlflow_projects.tracking.client import (
 from mlflow_projects.tracking.closing import end_run, is_gone
 from mlflow_projects.tracking.tags import (
     ATTEMPT_ID,
+    CAUSE,
     DAG_ID,
     DAG_RUN_ID,
     EXIT_CODE,
@@ -153,11 +154,12 @@ class SourceTags:
 class Outcome:
     """How an attempt ended.
 
-    :param reason: one sentence, "" for success
+    :param reason: one sentence, "" for success; of a FINISHED one, why there was nothing to do
     :param output_tail: the last lines of the command's output
     :param exit_code: of the command, None if it never ran
     :param metrics: what the attempt cost
     :param facts: tags that became known only when the command ran
+    :param cause: why it failed, as far as another try depends on it
     """
 
     status: RunStatus
@@ -166,6 +168,7 @@ class Outcome:
     exit_code: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    cause: Cause | None = None
 
     def tags(self) -> dict[str, str]:
         """Return the tags that explain the outcome."""
@@ -176,6 +179,7 @@ class Outcome:
             REASON: self.reason,
             OUTPUT_TAIL: self.output_tail,
             EXIT_CODE: "" if self.exit_code is None else str(self.exit_code),
+            CAUSE: self.cause or "",
         }
 
 
@@ -270,7 +274,7 @@ class RunRecord:
         if ours:
             self.log(f"The project had changed tags of its run, which are put right: {', '.join(sorted(ours))}.")
         tags = {**ours, **_present(outcome.tags())}
-        if outcome.status == "FINISHED" and self.success_tags:
+        if outcome.status == "FINISHED" and not outcome.reason and self.success_tags:
             tags |= self.success_tags(logged)
         try:
             moment = end_run(
@@ -283,7 +287,8 @@ class RunRecord:
                 raise deleted_experiment(logged.experiment_id, logged.experiment_id, outcome.status) from error
             self.log(f"Run {logged.run_id} was deleted in MLflow; it stays as it is.")
             moment = now()
-        return replace(logged, status=outcome.status, end_time=moment)
+        params = {**logged.params, **missing}
+        return replace(logged, status=outcome.status, end_time=moment, params=params)
 
     def _tags(self) -> dict[str, str]:
         tags = {

@@ -20,6 +20,7 @@ ROLE = "mlflow_projects.role"
 INNER = "inner"  # the role of a run that a project opened by itself, below its step or elsewhere
 PARAMETERS = "mlflow_projects.parameters"
 REASON = "mlflow_projects.reason"
+CAUSE = "mlflow_projects.cause"
 OUTPUT_TAIL = "mlflow_projects.output_tail"
 EXIT_CODE = "mlflow_projects.exit_code"
 SUPERSEDES = "mlflow_projects.supersedes"

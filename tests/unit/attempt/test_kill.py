@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_projects.attempt.life import Attempt
-from mlflow_projects.attempt.step import AttemptKilledError
+from mlflow_projects.attempt.stopping import AttemptKilledError
 from tests.support.attempts import Life, wait_until_gone
 
 

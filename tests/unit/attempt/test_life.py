@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_projects.attempt.step import AttemptKilledError
+from mlflow_projects.attempt.stopping import AttemptKilledError
 from mlflow_projects.backends.contract import Handle, Host, JobStatus, OpenRun
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mlflow_projects.attempt.reuse import Reuse
-from mlflow_projects.attempt.step import AttemptKilledError
+from mlflow_projects.attempt.stopping import AttemptKilledError
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.record import Outcome, RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.reuse_key import ReuseKey, completion_tags

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, TaskGroup
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 
-from mlflow_projects import MLflowProjectOperator
+from mlflow_projects import MLflowProjectOperator, MLflowRetryPolicy
 from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.tracking.client import Run
@@ -19,7 +19,7 @@ from tests.support.attempts import SHELL, MemoryHandle, MemoryJobs
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, Store, connected
 
-REASON = "mlflow_projects.reason"
+REASON, CAUSE = "mlflow_projects.reason", "mlflow_projects.cause"
 JOB_HANDLE = MemoryHandle("memory", "job-1").as_json()
 
 
@@ -70,7 +70,7 @@ def test_a_success_is_an_xcom_a_link_and_a_word_for_the_next_try(task: Task) -> 
     (run,) = task.runs
     assert found == {
         "run_id": run.run_id, "experiment_id": "0", "artifact_uri": run.artifact_uri, "status": "FINISHED",
-        "run_name": "step", "metrics": {}, "mlflow_conn_id": CONNECTION, "models": {},
+        "run_name": "step", "metrics": {}, "params": {"command": "true"}, "mlflow_conn_id": CONNECTION, "models": {},
     }  # fmt: skip
     assert task.store == {
         "mlflow_run": {"run_id": run.run_id, "try_number": 1, "max_tries": 3, "handle": {}}
@@ -153,6 +153,70 @@ def test_names_groups_and_parents(task: Task) -> None:
     assert [run.name for run in task.runs] == ["train", "train", "train[0]", "train[3]", "given"]
     assert task.runs[0].tags["mlflow.parentRunId"] == "parent"
     assert task.runs[0].experiment_id == task.client.experiment_id("named")
+
+
+# --- what an exit status means ---
+
+
+@pytest.mark.parametrize("codes", [99, [99], (98, 99), {99}])
+def test_an_exit_status_may_say_that_there_is_nothing_to_do(codes: Any, task: Task) -> None:
+    with pytest.raises(AirflowSkipException, match=r"was skipped: its exit status is 99\.$"):
+        task.run("exit 99", skip_on_exit_code=codes)
+    (run,) = task.runs
+    assert (run.status, run.tags[REASON]) == (
+        "FINISHED", f"Entry point 'main' of {SHELL} was skipped: its exit status is 99.",
+    )  # fmt: skip
+    assert CAUSE not in run.tags
+    with pytest.raises(AirflowException):
+        task.run("exit 3", skip_on_exit_code=codes)
+    assert task.run("true", skip_on_exit_code=codes)["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize(("code", "is_final"), [(3, True), (4, False)])
+def test_an_exit_status_may_say_that_no_other_try_can_help(code: int, is_final: bool, task: Task) -> None:
+    with pytest.raises(AirflowException) as failed:
+        task.run(f"exit {code}", fail_on_exit_code=3)
+    assert isinstance(failed.value, AirflowFailException) == is_final
+    error: Any = failed.value
+    assert (error.exit_code, error.status, error.cause) == (code, "FAILED", "user_error")
+    assert error.reason == str(error) == task.runs[0].tags[REASON]
+    assert task.runs[0].tags[CAUSE] == "user_error"
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "cause"),
+    [
+        ({"command": "kill -9 $$"}, AirflowException, "killed_by_memory"),
+        ({"command": "kill -15 $$"}, AirflowException, "interrupted"),
+        ({"entry_point": "nothing"}, AirflowFailException, "bad_input"),
+    ],
+)
+def test_an_error_says_its_cause(step: dict[str, Any], kind: type[Exception], cause: str, task: Task) -> None:
+    with pytest.raises(kind) as failed:
+        task.run(**step)
+    assert failed.value.cause == task.runs[0].tags[CAUSE] == cause  # type: ignore[attr-defined]
+
+
+def test_each_kill_for_want_of_memory_gives_the_next_try_more(task: Task, jobs: MemoryJobs) -> None:
+    policy = MLflowRetryPolicy(escalate={"grace_seconds": [4, 5]})
+    given = []
+    jobs.before = lambda call: None
+
+    def tried(number: int, max_tries: int = 3) -> str:
+        step = operator("kill -9 $$", retry_policy=policy)
+        context = task.context(number, max_tries)
+        context["task"] = step
+        with pytest.raises(AirflowException) as failed:
+            step.execute(context)
+        given.append(dict(step._backend_config(context)))
+        return str(policy.evaluate(failed.value, number, max_tries, context).action)
+
+    actions = [tried(1), tried(2), tried(3)]
+    # What is given after a try is what the next one gets.
+    assert [one.get("grace_seconds") for one in given] == [4, 5, 5]
+    assert [action.rpartition(".")[2] for action in actions] == ["RETRY", "RETRY", "FAIL"]
+    tried(4, max_tries=7)  # a person cleared the task: it begins anew
+    assert given[-1]["grace_seconds"] == 4
 
 
 # --- what an earlier try left ---
@@ -329,15 +393,15 @@ def test_airflows_defaults_for_sagemaker_give_way_to_the_steps(monkeypatch: pyte
     name = "AIRFLOW__MLFLOW_PROJECTS__SAGEMAKER"
     monkeypatch.setenv(name, '{"role": "default", "max_run": 60}')
     given = {"role": "mine"}
-    assert operator(backend="sagemaker", backend_config=given)._backend_config() == {"role": "mine", "max_run": 60}
-    assert operator(backend_config=given)._backend_config() == given
+    assert operator(backend="sagemaker", backend_config=given)._backend_config({}) == {"role": "mine", "max_run": 60}
+    assert operator(backend_config=given)._backend_config({}) == given
     for wrong, said in (("{", "is no JSON: "), ("[1]", "must be a JSON object.")):
         monkeypatch.setenv(name, wrong)
         with pytest.raises(ProjectError) as caught:
-            operator(backend="sagemaker")._backend_config()
+            operator(backend="sagemaker")._backend_config({})
         assert str(caught.value).startswith(f"Airflow's option [mlflow_projects] sagemaker {said}")
     monkeypatch.setenv(name, "")
-    assert operator(backend="sagemaker", backend_config=given)._backend_config() == given
+    assert operator(backend="sagemaker", backend_config=given)._backend_config({}) == given
 
 
 def test_a_step_describes_itself_in_one_table() -> None:

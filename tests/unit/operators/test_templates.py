@@ -68,16 +68,16 @@ def test_a_value_stays_what_the_author_or_the_form_gave(template: str, value: An
 
 
 def test_a_template_of_the_whole_mapping_gives_the_mapping(dag: DAG) -> None:
-    assert rendered(dag, parameters="{{ params.all }}")._mapping("parameters") == {"a": "007", "b": None}
+    assert rendered(dag, parameters="{{ params.all }}").mapping("parameters") == {"a": "007", "b": None}
 
 
 def test_the_text_of_a_mapping_is_read_where_the_dag_asks_for_it(dag: DAG) -> None:
     operator = rendered(dag, parameters='{"n": {{ params.count }}}')
     if dag.render_template_as_native_obj:
-        assert operator._mapping("parameters") == {"n": 3}
+        assert operator.mapping("parameters") == {"n": 3}
     else:
         with pytest.raises(AirflowFailException, match="parameters rendered to str, not to a mapping"):
-            operator._mapping("parameters")
+            operator.mapping("parameters")
 
 
 def test_a_version_that_is_a_fraction_is_refused(dag: DAG) -> None:

@@ -1,0 +1,120 @@
+"""The life of an attempt that calls a Python function, in this very process.
+
+The run is opened before the call and closed after it, truthfully, whatever ends the call: it returns, raises, is
+stopped by Airflow, or runs out of time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TypeVar
+
+from mlflow_projects.attempt.active_run import active_run
+from mlflow_projects.attempt.causes import cause_of_error
+from mlflow_projects.attempt.outcome import tail_of
+from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
+from mlflow_projects.exceptions import ProjectError, TrackingError
+from mlflow_projects.public_uri import public_text
+from mlflow_projects.tracking.client import Run, TrackingClient
+from mlflow_projects.tracking.record import Outcome, RunRecord, TaskIdentity
+from mlflow_projects.tracking.tags import REASON
+
+_TAIL_LINES = 20
+_PLUMBING = re.compile(r"/(mlflow_projects|airflow)/")
+_SAID = 1000  # characters of an error's own words
+Value = TypeVar("Value")
+
+
+@dataclass
+class FunctionAttempt(Stoppable):
+    """One try of a task that calls a function.
+
+    :param run: open; the function logs to it
+    :param record: of the run, to be closed with the function's end; None: the run is somebody else's
+    :param log: takes lines of ours
+    :param redact: replaces known secrets in a text
+    :param skips: exceptions by which a function says that there is nothing to do
+    """
+
+    client: TrackingClient
+    task: TaskIdentity
+    run: Run
+    record: RunRecord | None
+    log: Callable[[str], None]
+    redact: Callable[[str], str]
+    skips: Collection[type[BaseException]] = ()
+    finished: Run | None = field(default=None, init=False)
+
+    def call(self, function: Callable[[], Value]) -> Value:
+        """Call the function; return what it returns.
+
+        :raises AttemptKilledError: it was stopped
+        :raises BaseException: what the function raises
+        """
+        try:
+            with active_run(self.run.run_id, self._variables()), self.interruptible():
+                value = function()
+            self.check_not_stopped()  # the function may have swallowed the exception
+        except tuple(self.skips) as error:
+            self._close(Outcome("FINISHED", facts={REASON: self._shown(f"skipped: {error}".rstrip(": "))}))
+            raise
+        except BaseException as error:
+            with contextlib.suppress(TrackingError, ProjectError):  # what the function says comes first
+                self._close(self._failure(error))
+            raise
+        self._close(Outcome("FINISHED"))
+        if self.finished and self.finished.status != "FINISHED":
+            raise AttemptKilledError(f"given up before its function ended: {self.finished.tags[REASON]}")
+        return value
+
+    def close_as_stopped(self) -> None:
+        """Write that the attempt was stopped, while the function does not end; called from another thread."""
+        self._killed = True  # its handler may never get its turn
+        with contextlib.suppress(TrackingError, ProjectError):
+            self._close(Outcome("KILLED", f"{self.why_stopped}; the function did not end in time", cause=self.cause))
+
+    def _variables(self) -> Mapping[str, str]:
+        tags = self.task.inner_tags()
+        return {
+            **self.client.settings.environment(),
+            "MLFLOW_RUN_ID": self.run.run_id,
+            "MLFLOW_EXPERIMENT_ID": self.run.experiment_id,
+            "MLFLOW_RUN_CONTEXT": json.dumps(tags),
+        }
+
+    def _failure(self, error: BaseException) -> Outcome:
+        if self.is_stopped:
+            return Outcome("KILLED", self.why_stopped, cause=self.cause)
+        said = self._shown(f"{type(error).__name__}: {error}".strip(": ")[:_SAID])
+        if not isinstance(error, Exception | SystemExit):  # Ctrl-C, or Airflow's time-out
+            return Outcome("KILLED", f"stopped: {said}", cause=cause_of_error(error))
+        lines = "".join(traceback.format_exception(type(error), error, _own(error.__traceback__))).splitlines()
+        return Outcome("FAILED", said, tail_of(lines[-_TAIL_LINES:], self._shown), cause=cause_of_error(error))
+
+    def _close(self, outcome: Outcome) -> None:
+        if self.record is None:
+            self._leave_open()
+        else:
+            self.finished = self.record.close(outcome)
+
+    def _leave_open(self) -> None:
+        """Take back what MLflow wrote of the run's status when it became active, or was left."""
+        before, now = self.run, self.client.get_run(self.run.run_id)
+        if now.status != before.status and now.tags.get(REASON) == before.tags.get(REASON):
+            self.client.update_run(before.run_id, before.status, before.end_time)
+
+    def _shown(self, text: str) -> str:
+        return public_text(self.redact(text))
+
+
+def _own(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out how the function came to be called."""
+    while trace and trace.tb_next and _PLUMBING.search(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace

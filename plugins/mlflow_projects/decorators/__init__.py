@@ -1,0 +1,1 @@
+"""``@task.mlflow`` and ``mlflow_task``."""

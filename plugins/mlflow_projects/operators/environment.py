@@ -1,0 +1,71 @@
+"""Variables with which the command of any other operator reaches MLflow, and a run of this DAG run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_projects.exceptions import ProjectError
+from mlflow_projects.hooks.mlflow_hook import MLflowHook
+from mlflow_projects.operators.base import as_run_id, existing_run, identify
+from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.tracking.tags import PARENT_RUN_ID
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_OF_SERVER = ("MLFLOW_TRACKING_URI",)
+_OF_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_OF_RUN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_CONTEXT")
+
+
+def mlflow_environment(
+    log_to: str = "parent", *, login: bool = True, mlflow_conn_id: str = MLflowHook.default_conn_name
+) -> dict[str, str]:
+    """Return variables for an operator that starts a command, as ``BashOperator(env=…)`` does.
+
+    Each value is a template, so the argument must be templated, as it is there. MLflow in the command then logs to
+    the run; its end is not the command's: whoever opened the run closes it.
+
+    :param log_to: ``parent``: the parent run of the enclosing ``mlflow_run``; ``own``: the command opens a run by
+        itself (``mlflow.start_run()``), which becomes a child of the parent and is closed with the DAG run at the
+        latest; else a run's id
+    :param login: whether the connection's user, password or token is among them; leave it out where variables can be
+        read by others, such as those of a pod, and give the command a secret of that place
+    :param mlflow_conn_id: Airflow connection to the tracking server
+    """
+    names = (*_OF_SERVER, *(_OF_LOGIN if login else ()), *_OF_RUN)
+    return {
+        name: f"{{{{ macros.mlflow_projects.mlflow_variable({name!r}, task, ti, {log_to!r}, {mlflow_conn_id!r}) }}}}"
+        for name in names
+    }
+
+
+def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: str) -> str:
+    """Return one of the variables of :func:`mlflow_environment`; "" if it has no value."""
+    hook = MLflowHook(mlflow_conn_id)
+    if name not in _OF_RUN:
+        return hook.settings.environment().get(name, "")
+    client = hook.get_conn()
+    try:
+        context: Context = {"ti": ti}
+        parent: Mapping[str, Any] = enclosing_parent(task, context, client) or {}
+        if log_to == "own":
+            tags = {**identify(context).inner_tags(), PARENT_RUN_ID: as_run_id(parent) or ""}
+            values = {
+                "MLFLOW_EXPERIMENT_ID": str(parent.get("experiment_id") or ""),
+                "MLFLOW_RUN_CONTEXT": json.dumps({key: value for key, value in tags.items() if value}),
+            }
+            return values.get(name, "")
+        run_id = as_run_id(parent) if log_to == "parent" else log_to
+        if not run_id:
+            raise ProjectError(
+                f"Task {ti.task_id!r}: mlflow_environment('parent') finds no mlflow_run around the task; put it "
+                "inside of one, or give 'own' or a run's id."
+            )
+        run = existing_run(client, run_id)
+        values = {"MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
+        return values.get(name, json.dumps(identify(context).inner_tags()))
+    finally:
+        client.close()

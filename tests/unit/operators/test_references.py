@@ -1,0 +1,82 @@
+"""Metrics and parameters of a step, as arguments of later tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from mlflow_projects import MLflowProjectOperator, MLflowTaskOperator
+from tests.support.tracked import TaskInstance, context_of
+
+RUN = {
+    "run_id": "r1", "artifact_uri": "s3://b/a", "metrics": {"accuracy": 0.75, "loss": 2.0},
+    "params": {"rate": "0.1"}, "models": {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def dag() -> DAG:
+    return DAG("dag", schedule=None)
+
+
+def step_of(dag: DAG, kind: str) -> Any:
+    with dag:
+        if kind == "project":
+            return MLflowProjectOperator(task_id="train", uri="/project")
+        return MLflowTaskOperator(task_id="train", python_callable=lambda: None)
+
+
+class Pulls(TaskInstance):
+    """Has what the step left under the key of its run."""
+
+    key = "return_value"
+
+    def xcom_pull(self, task_ids: Any, key: str = "return_value", **_: Any) -> Any:
+        return RUN if key == self.key else "what it returned"
+
+
+@pytest.mark.parametrize(("kind", "key"), [("project", "return_value"), ("function", "mlflow_run")])
+def test_a_later_task_gets_the_value_and_waits_for_the_step(dag: DAG, kind: str, key: str) -> None:
+    step = step_of(dag, kind)
+    seen = []
+    with dag:
+
+        @task.branch
+        def decide(accuracy: float, rate: str) -> str:
+            return "good" if accuracy > 0.5 else "bad"
+
+        decide(step.metric("accuracy"), rate=step.param("rate"))
+    later = dag.get_task("decide")
+    assert later.upstream_task_ids == {"train"}
+    ti = Pulls("decide")
+    ti.key = key
+    context: Any = context_of(dag, ti)
+    seen = [step.metric("accuracy").resolve(context), step.param("rate").resolve(context)]
+    assert seen == [0.75, "0.1"]
+
+
+@pytest.mark.parametrize("kind", ["project", "function"])
+def test_a_template_has_the_value(dag: DAG, kind: str) -> None:
+    step = step_of(dag, kind)
+    key = ", key='mlflow_run'" if kind == "function" else ""
+    assert f"{step.metric('loss')}" == f"{{{{ ti.xcom_pull(task_ids='train'{key})['metrics']['loss'] }}}}"
+    assert f"{step.param('rate')}" == f"{{{{ ti.xcom_pull(task_ids='train'{key})['params']['rate'] }}}}"
+
+
+def test_a_name_that_is_not_there_names_those_that_are(dag: DAG) -> None:
+    step = step_of(dag, "project")
+    context: Any = context_of(dag, Pulls("later"))
+    with pytest.raises(AirflowFailException) as refused:
+        step.metric("acuracy").resolve(context)
+    assert str(refused.value) == "Task 'train' logged no metric 'acuracy'; its run has: 'accuracy', 'loss'."
+    with pytest.raises(AirflowFailException, match=r"logged no param 'x'; its run has: 'rate'\."):
+        step.param("x").resolve(context)
+
+
+def test_of_a_mapped_step_it_is_a_list(dag: DAG) -> None:
+    step = step_of(dag, "project")
+    reference = step.metric("loss")
+    assert [reference.of(run) for run in (RUN, {**RUN, "metrics": {"loss": 1.0}})] == [2.0, 1.0]

@@ -168,6 +168,6 @@ def path_expression(project: Path, dag: Path) -> str:
     parts = Path(os.path.relpath(project.resolve(), dag.parent.resolve())).parts
     up = parts.count("..")
     if up > 2:  # too far apart to move together
-        return f"Path({str(project)!r})"
+        return f"Path({json.dumps(str(project))})"
     names = "".join(f" / {json.dumps(part)}" for part in parts[up:])
     return f"Path(__file__).resolve().parents[{up}]{names}"

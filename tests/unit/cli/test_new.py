@@ -56,7 +56,7 @@ def test_without_folders_they_go_where_airflow_looks(tmp_path: Path, monkeypatch
 def test_a_project_far_from_the_dags_is_named_by_its_whole_path(tmp_path: Path) -> None:
     dags, projects = tmp_path / "a" / "b" / "c" / "dags", tmp_path / "projects"
     assert main(["new", "orders", "--dags", str(dags), "--projects", str(projects)]) == 0
-    assert f"PROJECT = Path('{projects}/orders')\n" in (dags / "orders.py").read_text()
+    assert f'PROJECT = Path("{projects}/orders")\n' in (dags / "orders.py").read_text()
 
 
 @pytest.mark.parametrize("taken", ["projects/orders", "dags/orders.py"])

@@ -180,6 +180,16 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
 }
 
 REFUSED = {
+    "ids": (
+        "import mlflow\none = mlflow.run('step', env_manager='local')\nopen('c.txt', 'w').write(one.run_id)\n"
+        "mlflow.run('step', parameters={'data': 'c.txt'}, env_manager='local')\n",
+        r"ids.py:4: this passes c.txt to a step, a file with the id of a run or an experiment",
+    ),
+    "secret_in_file": (
+        "import mlflow, os\nopen('c.txt', 'w').write(os.getenv('DB_PASSWORD', 'hunter2'))\n"
+        "mlflow.run('step', parameters={'data': 'c.txt'}, env_manager='local')\n",
+        r"secret_in_file.py:3: this passes the environment variable DB_PASSWORD \(c.txt\) to a step",
+    ),
     "parser": ("import mlflow\nmlflow.run('step', env_manager='local')\n", "parser.py has no option 'wrong' that"),
     "secret": (
         "import mlflow, os\nx = os.getenv('DB_PASSWORD', 'hunter2')\nmlflow.run('step', parameters={'x': x})\n",
@@ -213,7 +223,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_dag_does_what_the_script_does_with_other_values(name: str, imported: Import, folder: Path) -> None:
-    for package in {"typed": ["typer"], "fire_class": ["fire"], "fire_module": ["fire"]}.get(name, []):
+    needed = {"typed": "typer", "fire_class": "fire", "fire_module": "fire"}
+    if package := needed.get(name):
         pytest.importorskip(package)
     text, args, contents, notes = SCRIPTS[name]
     (folder / f"{name}.py").write_text(text)
@@ -225,6 +236,16 @@ def test_the_dag_does_what_the_script_does_with_other_values(name: str, imported
     assert len(dag.notes()) == len(notes), made
     for note, expected in zip(sorted(dag.notes()), sorted(notes), strict=True):
         assert note.startswith(expected)
+
+
+def test_a_file_for_a_step_has_the_folder_in_it(imported: Import, folder: Path) -> None:
+    (folder / "paths.py").write_text(
+        "import mlflow, os\nopen('c.txt', 'w').write(os.path.abspath('data.csv'))\n"
+        "mlflow.run('step', parameters={'data': os.path.abspath('c.txt')}, env_manager='local')\n"
+    )
+    dag = imported(folder / "paths.py")
+    assert '"data": f"{FILES}/c.txt"' in dag.text()
+    assert dag.files == {"c.txt": str(folder / "data.csv")}
 
 
 def test_only_the_step_that_uses_an_earlier_run_reuses(imported: Import, folder: Path) -> None:

@@ -163,7 +163,7 @@ class DagSource:
     def _file(self, node: Mapping[str, Any], path: str) -> str:
         """Return the name of a file beside the DAG for one that the script makes for a step."""
         name = Path(path).name
-        text = self.plan.as_given(node["files"][path])
+        text = node["files"][path].replace(ROOT, str(self.script.root))
         while self.files.setdefault(name, text) != text:
             name = f"{node['name']}_{name}"
         return name

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_projects.cli.import_script.marks import MARK
-
 
 @dataclass
 class Option:
@@ -51,8 +49,3 @@ class Plan:
     choices: list[tuple[str, dict[Any, str]]] = field(default_factory=list)
     arguments: Sequence[str] = ()
     stopped: Mapping[str, Any] | None = None
-
-    def as_given(self, text: str) -> str:
-        """Return a text with the options' values for their marks."""
-        values = {option.name: option.value for option in self.options}
-        return MARK.sub(lambda found: str(values[found[2]]) if found[1] == "p" else "", text)

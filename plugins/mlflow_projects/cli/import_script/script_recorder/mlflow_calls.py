@@ -16,7 +16,7 @@ from typing import Any
 from .command_line import ELSEWHERE
 from .outside import step_of
 from .results import data_of, download_of, of_step
-from .state import Recording, recording
+from .state import FIRST_EXPERIMENT, Recording, recording
 
 # Calls that write into a run of the script's own, or into the registry. They say nothing of the steps' order.
 _OWN = (
@@ -156,10 +156,17 @@ def _run(
 def _refuse_what_is_of_the_import(event: Mapping[str, Any]) -> None:
     """Stop where a step gets what the script would have elsewhere, and a DAG has not at all."""
     current = recording()
-    passed = {**event["parameters"], "uri": event["uri"], "run_name": event["run_name"]}
+    files = {os.path.basename(path): text for path, text in event["files"].items()}
+    for name, text in files.items():
+        if any(_has_an_id(text, one) for one in current.events if one["kind"] in ("open", "call")):
+            current.stop(
+                f"passes {name} to a step, a file with the id of a run or an experiment, and each run of the DAG has "
+                "another; pass the id as a parameter"
+            )
+    passed = {**event["parameters"], "uri": event["uri"], "run_name": event["run_name"], **files}
     for name, value in passed.items():
         text = str(value).replace(current.root, "")
-        for step in current.steps.values():
+        for step in current.steps.values() if name not in files else ():
             if _is_known_later(step, text):
                 current.stop(
                     f"passes a part of the id, the name or the time of the run of {step['name']!r} ({name}) to a "
@@ -180,6 +187,11 @@ def _refuse_what_is_of_the_import(event: Mapping[str, Any]) -> None:
 def _is_known_later(step: Mapping[str, Any], text: str) -> bool:
     """Tell whether a text has what only a step's run says, besides its whole id."""
     import mlflow
+def _has_an_id(text: str, node: Mapping[str, Any]) -> bool:
+    run_id, experiment_id = node["run_id"], str(node["experiment_id"])
+    return run_id in text or (int(experiment_id) > FIRST_EXPERIMENT and experiment_id in text)
+
+
 
     run_id = step["run_id"]
     text = text.replace(run_id, "")

@@ -177,6 +177,19 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         ['task_id="step"'],
         [],
     ),
+    "in_files": (  # options that a step gets by a file only, in other words or reckoned with
+        ARGPARSE + "p.add_argument('--rate', type=float, default=3e-5)\np.add_argument('--n', type=int, default=3)\n"
+        "p.add_argument('--m', default='m')\np.add_argument('--unused', default='u')\na = p.parse_args()\n"
+        "open('c.yml', 'w').write(f'{a.rate:.1e} {a.n * 2} {a.m}')\n"
+        "mlflow.run('step', parameters={'data': 'c.yml'}, env_manager='local')\n",
+        [],
+        ['"data": f"{FILES}/c.yml"'],
+        [
+            "A change of rate, n, m has no effect in in_files_files.",
+            "No step gets the option unused.",
+            "in_files_files/c.yml is what the script writes for a step",
+        ],
+    ),
 }
 
 REFUSED = {

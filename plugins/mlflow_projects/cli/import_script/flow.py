@@ -64,16 +64,16 @@ def trace(
     tracing.check([option for option in options if not option.fixed])
     tracing.compare([option for option in free if not option.fixed], compared_with(script, first))
     put(tracing.base, tracing.texts)
-    used: set[str] = set()
-    in_files: set[str] = set()
-    for key, text in tracing.texts.items():
-        for kind, name in marks_in(text):
-            if kind in "pc":
-                name = name if kind == "p" else tracing.choices[int(name)][0]
-                (in_files if key[1] in NOT_IN_THE_DAG else used).add(name)
+    used = {
+        name if kind == "p" else tracing.choices[int(name)][0]
+        for text in tracing.texts.values()
+        for kind, name in marks_in(text)
+        if kind in "pc"
+    }
     for option in options:
         option.is_used = option.name in used
-        option.is_in_file = option.is_in_file or option.name in in_files
+    if any(key[1] in NOT_IN_THE_DAG for key in tracing.leaves):
+        tracing.find_in_files([one for one in free if not (one.is_used or one.is_in_file or one.fixed)])
     with_marks = marker(first, script)
     own = [with_marks(event) for event in first.events if event["kind"] == "own"]
     argued = arguments(given) if arguments else first.arguments

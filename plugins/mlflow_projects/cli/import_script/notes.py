@@ -39,7 +39,7 @@ def notes(plan: Plan, script: Script, calls: Sequence[Mapping[str, Any]], files:
         if any(call[name] for call in calls):
             found.append(f"{name} is left out: the operator has no such argument.")
     found += [f"{name} is what the script writes for a step, as it was at the import." for name in files]
-    if in_files := [option.name for option in plan.options if option.is_in_file]:
+    if in_files := [option.name for option in plan.options if option.is_in_file and not option.fixed]:
         folders = {Path(name).parent.name for name in files}
         places = [*(["the environment"] if environment else []), *folders]
         found.append(f"A change of {_some(in_files)} has no effect in {' and '.join(places)}.")

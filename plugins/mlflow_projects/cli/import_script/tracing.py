@@ -127,10 +127,7 @@ class Tracing:
 
     def _found(self, options: Sequence[Option]) -> Leaves | str:
         """Return the changed leaves with marks for these options; why not if something else has changed as well."""
-        values = {
-            option.name: _unlike(option, number, self.attempts.get(option.name, 0))
-            for number, option in enumerate(options)
-        }
+        values = self._unlike(options)
         other = self.other(values)
         if isinstance(other, str):
             return other
@@ -141,6 +138,10 @@ class Tracing:
             after = other[key]
             if after == before or key in self.random:
                 continue
+            if key[1] in NOT_IN_THE_DAG:  # it stays as it was, so it may also be reckoned with
+                for option in options:
+                    option.is_in_file |= str(values[option.name]) in str(after)
+                continue
             marked = back = str(after)
             for option in options:
                 marked = marked.replace(str(values[option.name]), mark("p", option.name))
@@ -149,6 +150,24 @@ class Tracing:
                 return _COMPUTED
             found[key] = marked
         return found
+
+    def _unlike(self, options: Sequence[Option]) -> dict[str, Any]:
+        return {
+            option.name: _unlike(option, number, self.attempts.get(option.name, 0))
+            for number, option in enumerate(options)
+        }
+
+    def find_in_files(self, options: Sequence[Option]) -> None:
+        """Find which of these options are reckoned with in what the DAG does not say, such as files for a step."""
+        other = self.other(self._unlike(options)) if options else REFUSED
+        kept = {key for key in self.leaves if key[1] in NOT_IN_THE_DAG} - self.random
+        if isinstance(other, str) or not any(other.get(key) != self.leaves[key] for key in kept):
+            return
+        if len(options) == 1:
+            options[0].is_in_file = True
+            return
+        self.find_in_files(options[: len(options) // 2])
+        self.find_in_files(options[len(options) // 2 :])
 
     # --- a second look, with other values
 

@@ -190,6 +190,14 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
             "in_files_files/c.yml is what the script writes for a step",
         ],
     ),
+    "slash": (
+        "import mlflow\none = mlflow.run('step', env_manager='local')\n"
+        "root = mlflow.MlflowClient().get_run(one.run_id).info.artifact_uri\n"
+        "mlflow.run('step', parameters={'data': root + '/', 'x': root}, env_manager='local')\n",
+        [],
+        ['"data": f"{step.artifact()}/", "x": step.artifact()}'],
+        [],
+    ),
 }
 
 REFUSED = {

@@ -86,7 +86,7 @@ class DagSource:
             return value
         if (found := _ARTIFACT.fullmatch(value)) and (step := self._step_of(int(found[1]))):
             tail = found[2] or ""
-            if not MARK.search(tail) and tail == tail.strip("/"):
+            if found[2] != "" and not MARK.search(tail) and tail == tail.strip("/"):
                 return Name(f"{step.variable}.artifact({py.text(tail) if tail else ''})")
             rest = self._text(tail)
             if isinstance(rest, str):

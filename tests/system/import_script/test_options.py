@@ -198,6 +198,15 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         ['"data": f"{step.artifact()}/", "x": step.artifact()}'],
         [],
     ),
+    "nothing": (  # a value of hydra's that is not there yet
+        "import hydra, mlflow\nfrom hydra.core.config_store import ConfigStore\n"
+        "ConfigStore.instance().store('c', {'rows': None, 'unused': None})\n"
+        "@hydra.main(config_path=None, config_name='c', version_base=None)\ndef go(c):\n"
+        "    mlflow.run('step', parameters={'rows': c.rows}, env_manager='local')\ngo()\n",
+        [],
+        ['"rows": "{{ params.rows }}"', '"rows": Param(None, type=["null", "string"]'],
+        ["No step gets the option unused."],
+    ),
 }
 
 REFUSED = {
@@ -244,7 +253,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_dag_does_what_the_script_does_with_other_values(name: str, imported: Import, folder: Path) -> None:
-    needed = {"typed": "typer", "fire_class": "fire", "fire_module": "fire"}
+    needed = {"typed": "typer", "fire_class": "fire", "fire_module": "fire", "nothing": "hydra"}
     if package := needed.get(name):
         pytest.importorskip(package)
     text, args, contents, notes = SCRIPTS[name]

@@ -340,8 +340,8 @@ def _install_hydra() -> None:
             def task(config: DictConfig) -> Any:
                 leaves = _leaves(OmegaConf.to_container(config, resolve=False))
                 inputs = [
-                    {"name": name, "type": _kind(None, value), "default": value if _is_plain(value) else str(value),
-                     "choices": [], "help": "", "required": value == "???"}
+                    {"name": name, "type": _kind(None, value), "choices": [], "help": "", "required": value == "???",
+                     "default": str(value) if isinstance(value, list) else value}
                     for name, value in leaves.items()
                     if not (isinstance(value, str) and "${" in value)
                 ]  # fmt: skip
@@ -368,11 +368,7 @@ def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
             for key, inner in content.items()
             for name, value in _leaves(inner, f"{prefix}.{key}" if prefix else str(key)).items()
         }
-    return {prefix: content} if prefix and (_is_plain(content) or isinstance(content, list)) else {}
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
+    return {prefix: content} if prefix and isinstance(content, str | int | float | bool | list | type(None)) else {}
 
 
 def _as_override(name: str, text: str) -> Any:

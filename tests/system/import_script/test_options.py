@@ -175,7 +175,7 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         "mlflow.run('step', env_manager='local')\n",
         [],
         ['task_id="step"'],
-        [],
+        ["The script names a tracking server in MLFLOW_TRACKING_URI; the steps use that of Airflow's connection."],
     ),
     "in_files": (  # options that a step gets by a file only, in other words or reckoned with
         ARGPARSE + "p.add_argument('--rate', type=float, default=3e-5)\np.add_argument('--n', type=int, default=3)\n"
@@ -190,6 +190,25 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
             "in_files_files/c.yml is what the script writes for a step",
         ],
     ),
+    "variables": (
+        "import mlflow, os\nos.environ['MLFLOW_S3_ENDPOINT_URL'] = 'http://no-such-host.invalid'\n"
+        "mlflow.set_experiment('e')\nmlflow.run('step', env_manager='local')\n",
+        [],
+        ['experiment_name="e"'],
+        ["The script sets MLFLOW_S3_ENDPOINT_URL for its steps"],
+    ),
+    "places": (  # options that go only where the DAG has nothing
+        ARGPARSE + "p.add_argument('--server', default='http://s')\np.add_argument('--gpus', default='all')\n"
+        "a = p.parse_args()\nos.environ['MLFLOW_TRACKING_URI'] = a.server\n"
+        "mlflow.run('step', docker_args={'gpus': a.gpus}, env_manager='local')\n",
+        [],
+        ['task_id="step"'],
+        [
+            "A change of server, gpus has no effect in the environment and docker_args.",
+            "The script names a tracking server in MLFLOW_TRACKING_URI",
+            "docker_args is left out",
+        ],
+    ),
     "slash": (
         "import mlflow\none = mlflow.run('step', env_manager='local')\n"
         "root = mlflow.MlflowClient().get_run(one.run_id).info.artifact_uri\n"
@@ -197,6 +216,18 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         [],
         ['"data": f"{step.artifact()}/", "x": step.artifact()}'],
         [],
+    ),
+    "experiments": (  # only one of them is in the DAG as it is in the script
+        "import mlflow\nmlflow.create_experiment('plain')\nmlflow.create_experiment('tagged', tags={'a': 'b'})\n"
+        "mlflow.create_experiment('other')\nmlflow.set_experiment('tagged')\n"
+        "with mlflow.start_run(description='what it is'):\n    mlflow.run('step', env_manager='local')\n"
+        "mlflow.set_experiment('plain')\nmlflow.run('step', env_manager='local')\n",
+        [],
+        ['tags={"mlflow.note.content": "what it is"}'],
+        [
+            "experiments.py:3 calls mlflow.create_experiment('tagged'), which no step here does.",
+            "experiments.py:4 calls mlflow.create_experiment('other'), which no step here does.",
+        ],
     ),
     "nothing": (  # a value of hydra's that is not there yet
         "import hydra, mlflow\nfrom hydra.core.config_store import ConfigStore\n"

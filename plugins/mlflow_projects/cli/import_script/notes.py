@@ -14,6 +14,7 @@ from mlflow_projects.cli.import_script.recording import Script
 from mlflow_projects.cli.import_script.tracing import REFUSED
 
 _SHOWN = 8
+_TRACKING = "MLFLOW_TRACKING_URI"
 # What reads a script's arguments, and is not followed.
 _OTHER_PARSERS = re.compile(r"\b(?:import|from)\s+(optparse|docopt|getopt|absl|tyro|plac)\b|\b(sys\.argv)\b")
 
@@ -31,8 +32,13 @@ def notes(plan: Plan, script: Script, calls: Sequence[Mapping[str, Any]], files:
     for name in dict.fromkeys(name for _, name in plan.variable):
         here = "it is left to MLflow" if name == "run_name" else "it stays as it was"
         found.append(f"{name} is new in each run of the script (a clock, random numbers); here {here}.")
-    if environment := sorted({name for call in calls for name in call["environment"]}):
+    environment = sorted({name for call in calls for name in call["environment"]} - {_TRACKING})
+    if environment:
         found.append(f"The script sets {', '.join(environment)} for its steps; set them on the workers.")
+    if any(_TRACKING in call["environment"] for call in calls):
+        found.append(
+            f"The script names a tracking server in {_TRACKING}; the steps use that of Airflow's connection."
+        )
     if any(call["storage_dir"] for call in calls):
         found.append("storage_dir is left out: artifacts of path parameters are downloaded into the cache.")
     for name in ("docker_args", "build_image"):
@@ -41,13 +47,18 @@ def notes(plan: Plan, script: Script, calls: Sequence[Mapping[str, Any]], files:
     found += [f"{name} is what the script writes for a step, as it was at the import." for name in files]
     if in_files := [option.name for option in plan.options if option.is_in_file and not option.fixed]:
         folders = {Path(name).parent.name for name in files}
-        places = [*(["the environment"] if environment else []), *folders]
+        left_out = [name for name in ("storage_dir", "docker_args") if any(call[name] for call in calls)]
+        in_environment = any(call["environment"] for call in calls)
+        places = [*(["the environment"] if in_environment else []), *folders, *left_out]
         found.append(f"A change of {_some(in_files)} has no effect in {' and '.join(places)}.")
     passed_on = {path for call in calls for path in call["files"]}
+    experiments = {node["experiment_id"] for node in plan.nodes}  # which the DAG makes, too
     own = dict.fromkeys(
         _own(event, script)
         for event in plan.own
-        if f"{ROOT}/{event.get('what')}" not in passed_on and not event.get("is_of_run")
+        if f"{ROOT}/{event.get('what')}" not in passed_on
+        and not event.get("is_of_run")
+        and event.get("makes") not in experiments
     )
     return [*found, *own]
 

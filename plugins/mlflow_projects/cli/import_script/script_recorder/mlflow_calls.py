@@ -22,11 +22,14 @@ from .state import FIRST_EXPERIMENT, Recording, recording
 _OWN = (
     "log_param", "log_params", "log_metric", "log_metrics", "log_artifact", "log_artifacts", "log_text", "log_dict",
     "log_figure", "log_image", "log_table", "log_input", "log_batch", "log_model", "set_tag", "set_tags",
-    "delete_tag", "delete_run", "delete_experiment", "set_terminated", "set_experiment_tag", "register_model",
-    "create_registered_model", "create_model_version", "set_registered_model_alias",
+    "delete_tag", "delete_run", "delete_experiment", "set_terminated", "set_experiment_tag", "create_experiment",
+    "register_model", "create_registered_model", "create_model_version", "set_registered_model_alias",
     "transition_model_version_stage",
 )  # fmt: skip
+# Variables that each step has anyway, and its own.
+_OF_A_STEP = frozenset(("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"))
 _REGISTRY = frozenset(_OWN[_OWN.index("register_model") :])
+_PLAIN = {"self", "name"}  # arguments of an experiment that has nothing of its own
 _LOOKS = ("search_runs", "list_run_infos")
 
 
@@ -114,7 +117,7 @@ def _run(
         environment={
             name: value
             for name, value in os.environ.items()
-            if current.environment.get(name) != value and not name.startswith(("MLFLOW_", "KMP_"))
+            if current.environment.get(name) != value and name not in _OF_A_STEP and not name.startswith("KMP_")
         },
     )  # fmt: skip
     event["files"] = _written_files(event["parameters"])
@@ -184,14 +187,14 @@ def _refuse_what_is_of_the_import(event: Mapping[str, Any]) -> None:
             current.stop(f"passes a temporary file or folder ({name}) to a step, which no other run has")
 
 
-def _is_known_later(step: Mapping[str, Any], text: str) -> bool:
-    """Tell whether a text has what only a step's run says, besides its whole id."""
-    import mlflow
 def _has_an_id(text: str, node: Mapping[str, Any]) -> bool:
     run_id, experiment_id = node["run_id"], str(node["experiment_id"])
     return run_id in text or (int(experiment_id) > FIRST_EXPERIMENT and experiment_id in text)
 
 
+def _is_known_later(step: Mapping[str, Any], text: str) -> bool:
+    """Tell whether a text has what only a step's run says, besides its whole id."""
+    import mlflow
 
     run_id = step["run_id"]
     text = text.replace(run_id, "")
@@ -276,13 +279,16 @@ def _noted_start(start: Callable[..., Any]) -> Callable[..., Any]:
         info, tags = run.info, run.data.tags
         current = recording()
         if not current.run_of(info.run_id):
-            named = kwargs.get("run_name") or (kwargs.get("tags") or {}).get("mlflow.runName")
-            named = named or current.names.get(info.run_id)
+            given = inspect.signature(start).bind(*args, **kwargs).arguments
+            own = {key: str(value) for key, value in (given.get("tags") or {}).items()}
+            if given.get("description"):
+                own["mlflow.note.content"] = given["description"]
+            named = own.pop("mlflow.runName", None)
+            named = given.get("run_name") or named or current.names.get(info.run_id)
             current.names[info.run_id] = named
             current.add(
                 "open", run_id=info.run_id, experiment_id=info.experiment_id, run_name=named,
-                parent=tags.get("mlflow.parentRunId"), after=sorted(current.done),
-                tags={k: str(value) for k, value in (kwargs.get("tags") or {}).items() if k != "mlflow.runName"},
+                parent=tags.get("mlflow.parentRunId"), after=sorted(current.done), tags=own,
             )  # fmt: skip
         return run
 
@@ -321,7 +327,10 @@ def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
                 return None
         if name in _REGISTRY:
             return _Registered()
-        return real(*args, **kwargs)
+        result = real(*args, **kwargs)
+        if name == "create_experiment" and {*inspect.signature(real).bind(*args, **kwargs).arguments} <= _PLAIN:
+            event["makes"] = str(result)
+        return result
 
     return noted
 

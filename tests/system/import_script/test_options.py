@@ -209,6 +209,18 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
             "docker_args is left out",
         ],
     ),
+    "joined": (  # an absolute path takes the place of the folder, but only by os.path.join
+        ARGPARSE + "p.add_argument('--data', default='d.csv')\np.add_argument('--more', default='m.csv')\n"
+        "a = p.parse_args()\nmlflow.set_tracking_uri(None)\nmlflow.run('step', env_manager='local', parameters={\n"
+        "    'data': os.path.join(os.getcwd(), a.data), 'x': f'{os.getcwd()}/{a.more}'})\n",
+        [],
+        [
+            '"data": str(PROJECT) + "/{{ params.data }}"',
+            'Param("d.csv", type="string", pattern="^(?!/)", title="Data")',
+            'Param("m.csv", type="string", title="More")',
+        ],
+        [],
+    ),
     "slash": (
         "import mlflow\none = mlflow.run('step', env_manager='local')\n"
         "root = mlflow.MlflowClient().get_run(one.run_id).info.artifact_uri\n"

@@ -254,6 +254,8 @@ class DagSource:
             arguments.append(("enum", [*([] if is_own else [option.value]), *option.choices]))
         if not option.may_be_empty:
             arguments.append(("minLength", 1))
+        if not option.may_be_absolute:
+            arguments.append(("pattern", "^(?!/)"))
         arguments.append(("title", py.title(option.name.rpartition(".")[2])))
         if option.help:
             arguments.append(("description", option.help))

@@ -63,6 +63,7 @@ def trace(
             tracing.try_each(option)
     tracing.check([option for option in options if not option.fixed])
     tracing.compare([option for option in free if not option.fixed], compared_with(script, first))
+    tracing.find_relative([option for option in free if option.kind == "string"])
     put(tracing.base, tracing.texts)
     used = {
         name if kind == "p" else tracing.choices[int(name)][0]

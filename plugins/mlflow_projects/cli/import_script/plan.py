@@ -16,6 +16,7 @@ class Option:
     :param fixed: why the DAG has no param for it; "" if it has one
     :param is_variable: it is one of the environment
     :param may_be_empty: an empty text is as good as another
+    :param may_be_absolute: a path that begins with a slash is as good as another
     """
 
     name: str
@@ -28,6 +29,7 @@ class Option:
     fixed: str = ""
     is_variable: bool = False
     may_be_empty: bool = True
+    may_be_absolute: bool = True
 
 
 @dataclass

@@ -263,6 +263,23 @@ class Tracing:
                 elif why not in ("", REFUSED):
                     self._fix(option, f"{why} (where it is {value!r})")
 
+    def find_relative(self, options: Sequence[Option]) -> None:
+        """Find options that the script puts behind a folder, unless they are absolute themselves (os.path.join)."""
+        joined = {
+            option.name: option
+            for option in options
+            if not option.fixed and any(f"/{mark('p', option.name)}" in str(text) for text in self.texts.values())
+        }
+        values = {name: f"/{_unlike(option, 0, 0)}" for name, option in joined.items()}
+        other = self.other(values) if joined else REFUSED
+        if isinstance(other, str):
+            return
+        for key, text in self.texts.items():
+            if str(other.get(key)) != str(self._with(values, key)):
+                for kind, name in marks_in(text):
+                    if kind == "p" and name in joined:
+                        joined[name].may_be_absolute = False
+
     # --- values that choose
 
     def try_each(self, option: Option) -> None:

@@ -43,9 +43,7 @@ def install() -> None:
     mlflow.projects._run = _run
     mlflow.projects.run = mlflow.run = _with_old_options(mlflow.projects.run)
     mlflow.start_run = _noted_start(mlflow.start_run)
-    mlflow.set_tracking_uri = mlflow.set_registry_uri = lambda uri: recording().add(
-        "own", does="sets", what=f"the tracking server {uri}"
-    )
+    mlflow.set_tracking_uri = mlflow.set_registry_uri = _set_server
     mlflow.tracking.set_tracking_uri = mlflow.set_tracking_uri
     mlflow.artifacts.download_artifacts = download_of(mlflow.artifacts.download_artifacts)
     MlflowClient.__init__ = _without_address(MlflowClient.__init__)
@@ -258,6 +256,11 @@ def _as_text(value: Any) -> Any:
     """Return a parameter's value as it is, if source can say it; else as text, as MLflow makes it."""
     is_plain = value is None or type(value) in (str, int, bool) or (type(value) is float and math.isfinite(value))
     return value if is_plain else str(value)
+
+
+def _set_server(uri: Any) -> None:
+    if uri:  # None is MLflow's own one
+        recording().add("own", does="sets", what=f"the tracking server {uri}")
 
 
 def _with_old_options(run: Callable[..., Any]) -> Callable[..., Any]:

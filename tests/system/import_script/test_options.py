@@ -230,7 +230,7 @@ SCRIPTS: dict[str, tuple[str, list[str], list[str], list[str]]] = {
         [],
     ),
     "experiments": (  # only one of them is in the DAG as it is in the script
-        "import mlflow\nmlflow.create_experiment('plain')\nmlflow.create_experiment('tagged', tags={'a': 'b'})\n"
+        "import mlflow\nmlflow.create_experiment('plain')\nmlflow.create_experiment(tags={'a': 'b'}, name='tagged')\n"
         "mlflow.create_experiment('other')\nmlflow.set_experiment('tagged')\n"
         "with mlflow.start_run(description='what it is'):\n    mlflow.run('step', env_manager='local')\n"
         "mlflow.set_experiment('plain')\nmlflow.run('step', env_manager='local')\n",

@@ -306,7 +306,7 @@ def _noted_own(real: Callable[..., Any], name: str) -> Callable[..., Any]:
         caller = frame and frame.f_back
         if caller is None or not current.is_own(caller.f_code.co_filename):
             return real(*args, **kwargs)  # MLflow itself
-        shown = [str(value) for value in args if isinstance(value, str)][:1]
+        shown = [str(value) for value in (*args, *kwargs.values()) if isinstance(value, str)][:1]
         import mlflow
 
         active = mlflow.active_run()

@@ -43,6 +43,14 @@ class ScriptError(ProjectError):
     """The script cannot be recorded; the text says what it does, and where."""
 
 
+class CutShortError(ScriptError):
+    """The script's process has come to no end; it may also be the machine's fault."""
+
+
+class RecorderError(ProjectError):
+    """The machine's fault, which says nothing of the script."""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What one run of the script did.
@@ -170,6 +178,7 @@ class Recorder:
         :param database: what an earlier recording left
         :param keeps: leave one
         :raises ScriptError: it did not end, or raised an exception
+        :raises RecorderError: nothing can be recorded any more
         """
         scratch = Path(tempfile.mkdtemp(dir=self.scratch))
         root = scratch / "copy"
@@ -193,8 +202,12 @@ class Recorder:
         if keeps and (scratch / "mlflow.db").exists():
             (scratch / "mlflow.db").rename(left)
         shutil.rmtree(scratch, ignore_errors=True)
+        if answer.get("ended"):
+            raise RecorderError(
+                f"The recording of {script.name} broke off: {self.python} has ended ({self._last_line()}). Try again."
+            )
         if answer.get("crashed"):
-            raise ScriptError(
+            raise CutShortError(
                 f"{script.name} ends its own process, or needs more than {script.seconds:g} s ({self._last_line()})."
             )
         if error := answer.get("error"):
@@ -209,9 +222,9 @@ class Recorder:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            answer: dict[str, Any] = json.loads(self._process.stdout.readline() or '{"crashed": true}')
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline() or '{"ended": true}')
         except (OSError, ValueError):
-            return {"crashed": True}
+            return {"ended": True}
         return answer
 
     def _last_line(self) -> str:

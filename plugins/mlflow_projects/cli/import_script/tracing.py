@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,15 @@ from mlflow_projects.cli.import_script.marks import (
     shape_of,
 )
 from mlflow_projects.cli.import_script.plan import Option
-from mlflow_projects.cli.import_script.recording import Recorded, Recorder, Script, ScriptError
+from mlflow_projects.cli.import_script.recording import (
+    CutShortError,
+    Recorded,
+    Recorder,
+    RecorderError,
+    Script,
+    ScriptError,
+)
+from mlflow_projects.cli.import_script.script_recorder.state import NO_END
 from mlflow_projects.exceptions import ProjectError
 
 _MOST_CHOICES = 8
@@ -60,15 +69,41 @@ class Tracing:
     def other(self, values: Mapping[str, Any], *, seed: int = 0) -> Leaves | str:
         """Return the values of the same steps with other options; why not if there are other steps, or an error."""
         try:
-            recorded = self.record(values, seed=seed)
+            recorded = self._not_cut_short(values, seed)
+        except RecorderError:
+            raise
         except ProjectError:  # it cannot be recorded, or the MLproject refuses the value
             return REFUSED
-        if (recorded.stopped or {}).get("sentence") != (self.stopped or {}).get("sentence"):
+        if recorded is None or not self._ends_as_before(recorded):
             return REFUSED
         nodes = nodes_of(recorded, self.script)
         if shape_of(nodes) != shape_of(self.base):
             return _DECIDES
         return leaves_of(nodes)
+
+    def _not_cut_short(self, values: Mapping[str, Any], seed: int) -> Recorded | None:
+        """Record; twice if the first comes to no end; None if neither does, so that it is the values' fault.
+
+        :raises RecorderError: it is the machine's
+        """
+        for _ in range(2):
+            with contextlib.suppress(CutShortError):
+                recorded = self.record(values, seed=seed)
+                if (recorded.stopped or {}).get("sentence") != NO_END:
+                    return recorded
+            try:
+                is_well = self._ends_as_before(self.record({}))
+            except CutShortError:
+                is_well = False
+            if not is_well:
+                raise RecorderError(
+                    f"{self.script.name} came to its end once, but not again within {self.script.seconds:g} s: the "
+                    "machine is too busy. Try again, or pass more --seconds. Nothing was written."
+                )
+        return None
+
+    def _ends_as_before(self, recorded: Recorded) -> bool:
+        return (recorded.stopped or {}).get("sentence") == (self.stopped or {}).get("sentence")
 
     def find_random(self) -> None:
         """Find what another clock and other random numbers change.

@@ -21,7 +21,7 @@ import traceback
 from typing import Any
 
 from . import state
-from .state import FIRST_EXPERIMENT, Recording, StopScript
+from .state import FIRST_EXPERIMENT, NO_END, Recording, StopScript
 
 _SECONDS_TO_SAY = 20.0  # where it is
 
@@ -162,7 +162,7 @@ def _run(request: dict[str, Any], database: str, result: str, begins: int) -> No
     current.environment = dict(os.environ)
 
     def too_long(*_: object) -> None:
-        current.stopped = {"sentence": "does not end", "where": current.place(), "decides": False}
+        current.stopped = {"sentence": NO_END, "where": current.place(), "decides": False}
         write()
         os._exit(0)
 

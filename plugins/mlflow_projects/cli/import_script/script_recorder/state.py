@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 Place = tuple[str, int]
+NO_END = "does not end"
 FIRST_EXPERIMENT = 710_000_000  # a number that stands nowhere by chance
 
 

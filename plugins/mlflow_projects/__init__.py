@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow_projects.operators.run_group import mlflow_run
     from mlflow_projects.operators.runs import MLflowEndRunOperator, MLflowStartRunOperator
     from mlflow_projects.sensors.model_version import MLflowModelVersionSensor
+    from mlflow_projects.triggers.model_events import MLflowModelTrigger
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "MLflowBestRunOperator",
     "MLflowEndRunOperator",
     "MLflowHook",
+    "MLflowModelTrigger",
     "MLflowModelVersionSensor",
     "MLflowProjectOperator",
     "MLflowPromoteModelOperator",
@@ -52,6 +54,7 @@ _HOMES = {
     "MLflowBestRunOperator": "mlflow_projects.operators.models",
     "MLflowEndRunOperator": "mlflow_projects.operators.runs",
     "MLflowHook": "mlflow_projects.hooks.mlflow_hook",
+    "MLflowModelTrigger": "mlflow_projects.triggers.model_events",
     "MLflowModelVersionSensor": "mlflow_projects.sensors.model_version",
     "MLflowProjectOperator": "mlflow_projects.operators.project",
     "MLflowPromoteModelOperator": "mlflow_projects.operators.models",

@@ -70,6 +70,11 @@ OPTIONS = {
         "the path of one.",
         example="micromamba",
     ),
+    "webhook_conn_ids": Option(
+        "Airflow connections whose passwords are the secrets of MLflow's webhooks, separated by blanks. Without any, "
+        "the address mlflow_projects/webhook of the API server does not exist.",
+        example="mlflow_webhook",
+    ),
     # A backend's defaults are the option of its name.
     "sagemaker": Option(
         "Defaults for backend_config of the SageMaker backend, as a JSON object.",
@@ -119,6 +124,11 @@ def backend_defaults(backend: str) -> Mapping[str, Any]:
     if not isinstance(defaults, dict):
         raise ProjectError(f"{option} must be a JSON object.")
     return defaults
+
+
+def webhook_conn_ids() -> list[str]:
+    """Return the connections that hold the secrets of MLflow's webhooks; none: nobody may send one."""
+    return _text("webhook_conn_ids").split()
 
 
 def airflow_url() -> str:

@@ -92,6 +92,37 @@ def test_aliases_move_and_what_is_missing_is_none(store: Store) -> None:
         move_alias(store.client, store.name, "v1", 1)
 
 
+def test_models_are_found_with_their_aliases_and_newest_version(store: Store) -> None:
+    query = f"name = '{store.name}'"
+    assert store.client.search_models(query) == []
+    store.client.ensure_model(store.name)
+    [model] = store.client.search_models(query)
+    assert (model.name, model.aliases, model.latest) == (store.name, {}, ())
+    runs = [store.run(), store.run()]
+    for run in runs:
+        register(store.client, store.name, run, "model", tags={"team": "blue"})
+    move_alias(store.client, store.name, "champion", 1)
+    move_alias(store.client, store.name, "newest", 2)
+    for found in (store.client.search_models(query), store.client.search_models()):
+        [again] = [one for one in found if one.name == store.name]
+        assert (again.aliases, again.created) == ({"champion": 1, "newest": 2}, model.created)
+        [latest] = again.latest
+        assert (latest.version, latest.run_id, latest.status) == (2, runs[1].run_id, "READY")
+        assert latest.tags == {"team": "blue"}
+
+
+def test_versions_are_found_by_a_tag(store: Store) -> None:
+    for _ in range(3):
+        register(store.client, store.name, store.run(), "model")
+    store.client.set_version_tag(store.name, 2, "is it good?", "yes")
+    store.client.set_version_tag(store.name, 3, "is it good?", "")
+    store.client.set_version_tag(store.name, 1, "another", "yes")
+    for only in (f"name = '{store.name}' and ", ""):
+        found = store.client.search_versions(f"{only}tags.`is it good?` LIKE '%'")
+        tagged = {one.version: one.tags["is it good?"] for one in found if one.name == store.name}
+        assert tagged == {2: "yes", 3: ""}
+
+
 def test_wanted_versions(store: Store) -> None:
     def found(**wanted: Any) -> int | None:
         version = WantedVersion(store.name, **wanted).find(store.client)
@@ -107,6 +138,8 @@ def test_wanted_versions(store: Store) -> None:
     assert (found(alias="champion"), found(alias="other")) == (2, None)
     assert (found(alias="champion", newer_than=1), found(alias="champion", newer_than=2)) == (2, None)
     assert (found(alias="champion", version=2), found(alias="champion", version=3)) == (2, None)
+    assert (found(alias="champion", other_than=3), found(alias="champion", other_than=2)) == (2, None)
+    assert (found(other_than=2), found(other_than=11)) == (11, None)
 
 
 def test_only_real_numbers_are_compared(store: Store) -> None:

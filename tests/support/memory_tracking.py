@@ -19,17 +19,18 @@ from typing import Any
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
-from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion
+from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, RegisteredModel
 from mlflow_projects.tracking.server import TrackingSettings
 
 _CONDITION = re.compile(
-    r"""(\w+)(?:\.(?:`([^`]+)`|(\w+)))?\s*(!=|=|>=|IN)\s*(?:'([^']*)'|"([^"]*)"|(\d+)|\(([^()]+)\))"""
+    r"""(\w+)(?:\.(?:`([^`]+)`|(\w+)))?\s*(!=|=|>=|IN|LIKE)\s*(?:'([^']*)'|"([^"]*)"|(\d+)|\(([^()]+)\))"""
 )
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
     ">=": operator.ge,
     "IN": lambda value, listed: value in listed,
+    "LIKE": lambda value, pattern: True,  # "%", see below
 }
 
 
@@ -59,6 +60,7 @@ class MemoryClient:
         self._runs: dict[str, _Stored] = {}
         self._models: list[tuple[LoggedModel, str, str]] = []  # with experiment and status
         self._versions: dict[str, list[ModelVersion]] = {}
+        self._made: dict[str, int] = {}  # when a model was made
 
     @property
     def runs(self) -> list[Run]:
@@ -178,7 +180,23 @@ class MemoryClient:
         self._called("ensure_model", name)
         if not name or re.search("[/:]", name):
             raise TrackingError(f"Invalid model name: {name!r}.", "INVALID_PARAMETER_VALUE")
-        self._versions.setdefault(name, [])
+        if name not in self._versions:
+            self._versions[name] = []
+            self._made[name] = next(self._ids)
+
+    def search_models(self, query: str = "") -> list[RegisteredModel]:
+        self._called("search_models", query)
+        matches = _matcher(query)
+        return [
+            RegisteredModel(
+                name,
+                {alias: one.version for one in versions for alias in one.aliases},
+                tuple(versions[-1:]),
+                self._made[name],
+            )
+            for name, versions in self._versions.items()
+            if matches({("name", ""): name})
+        ]
 
     def model_version(self, name: str, version: int) -> ModelVersion | None:
         self._called("model_version", name, version)
@@ -192,7 +210,7 @@ class MemoryClient:
         self._called("search_versions", query)
         matches = _matcher(query)
         every = itertools.chain.from_iterable(self._versions.values())
-        found = [one for one in every if matches({("name", ""): one.name, ("run_id", ""): one.run_id})]
+        found = [one for one in every if matches(_version_fields(one))]
         return sorted(found, key=lambda one: -one.version)[:limit]
 
     def create_version(
@@ -302,6 +320,11 @@ def _run_fields(run: Run) -> dict[tuple[str, str], str | int]:
     return {**tags, **{("attributes", name): value for name, value in attributes.items()}}
 
 
+def _version_fields(version: ModelVersion) -> dict[tuple[str, str], str | int]:
+    tags: dict[tuple[str, str], str | int] = {("tags", key): value for key, value in version.tags.items()}
+    return {**tags, ("name", ""): version.name, ("run_id", ""): version.run_id}
+
+
 def _matcher(query: str) -> Callable[[Mapping[tuple[str, str], str | int]], bool]:
     """Read as much of MLflow's search language as the library writes; an unknown key matches nothing."""
     conditions: list[tuple[tuple[str, str], Callable[[Any, Any], bool], Any]] = []
@@ -313,6 +336,7 @@ def _matcher(query: str) -> Callable[[Mapping[tuple[str, str], str | int]], bool
         value: Any = int(number) if number else double if single is None else single
         if listed:
             value = [part.strip().strip("'\"") for part in listed.split(",")]
+        assert sign != "LIKE" or value == "%", f"not understood: {rest!r} in {query!r}"
         conditions.append(((kind, ticked or plain or ""), _SIGNS[sign], value))
         rest = rest[read.end() :].strip()
         if rest:

@@ -38,7 +38,7 @@ def loaded_by(code: str, tmp_path: Path) -> list[str]:
 MODULES = """
 import pkgutil, importlib, mlflow_projects
 for module in pkgutil.walk_packages(mlflow_projects.__path__, "mlflow_projects."):
-    if module.name != "mlflow_projects.ui.app":  # loaded by the API server only
+    if module.name not in ("mlflow_projects.ui.app", "mlflow_projects.ui.webhook"):  # loaded by the API server only
         importlib.import_module(module.name)
 """
 

@@ -36,6 +36,8 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
     :param version: the version's number (templated)
     :param newer_than: the version's number must be greater than this one: a number, or the XCom of a task that
         stands for a version (templated)
+    :param other_than: the version must be another one than this, older or newer, as after a roll-back of the alias;
+        given like ``newer_than`` (templated)
     :param deferrable: whether the waiting leaves the worker slot free; default: Airflow's ``[operators]
         default_deferrable``
     :param mlflow_conn_id: Airflow connection to the tracking server
@@ -44,7 +46,7 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
     :raises AirflowFailException: an argument is wrong
     """
 
-    template_fields: Sequence[str] = ("name", "alias", "version", "newer_than")
+    template_fields: Sequence[str] = ("name", "alias", "version", "newer_than", "other_than")
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
         alias: str | None = None,
         version: Any = None,
         newer_than: Any = None,
+        other_than: Any = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +64,7 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
         self.alias = alias
         self.version = version
         self.newer_than = newer_than
+        self.other_than = other_than
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
@@ -106,4 +110,5 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
             alias=text_or_none(self.alias),
             version=as_version(self.version, "version"),
             newer_than=as_version(self.newer_than, "newer_than"),
+            other_than=as_version(self.other_than, "other_than"),
         )

@@ -24,12 +24,14 @@ class WantedVersion:
     :param alias: the version must hold this alias
     :param version: the version's number
     :param newer_than: the version's number must be greater than this one
+    :param other_than: the version's number must not be this one
     """
 
     name: str
     alias: str | None = None
     version: int | None = None
     newer_than: int | None = None
+    other_than: int | None = None
 
     def find(self, client: TrackingClient) -> ModelVersion | None:
         """Return the version if it is there and READY; without alias and number the newest counts."""
@@ -37,6 +39,8 @@ class WantedVersion:
         if found is None or found.status != READY:
             return None
         if self.version is not None and found.version != self.version:
+            return None
+        if self.other_than is not None and found.version == self.other_than:
             return None
         return None if self.newer_than is not None and found.version <= self.newer_than else found
 
@@ -53,6 +57,7 @@ class WantedVersion:
         parts += [f"with alias {self.alias!r}"] if self.alias else []
         parts += [f"with number {self.version}"] if self.version is not None else []
         parts += [f"newer than {self.newer_than}"] if self.newer_than is not None else []
+        parts += [f"other than {self.other_than}"] if self.other_than is not None else []
         return " ".join(parts)
 
 

@@ -36,6 +36,21 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model as it was read.
+
+    :param aliases: the version that each alias names
+    :param latest: the newest version of each stage, so the newest of all is among them
+    :param created: milliseconds since 1970
+    """
+
+    name: str
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    latest: tuple[ModelVersion, ...] = ()
+    created: int = 0
+
+
+@dataclass(frozen=True)
 class LoggedModel:
     """A model that a run logged (MLflow 3 keeps it beside the run, not among its artifacts).
 
@@ -70,6 +85,9 @@ class ModelRegistry(Protocol):
 
     def ensure_model(self, name: str) -> None:
         """Make the registered model unless there is one."""
+
+    def search_models(self, query: str = "") -> list[RegisteredModel]:
+        """Return the registered models that match a filter in MLflow's search language."""
 
     def model_version(self, name: str, version: int) -> ModelVersion | None:
         """Return a version by its number, or None."""

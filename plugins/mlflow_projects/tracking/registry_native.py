@@ -9,7 +9,7 @@ from typing import Any
 
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.mlflow_errors import translated
-from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
+from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, RegisteredModel, is_missing
 
 _MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 
@@ -26,6 +26,17 @@ class NativeRegistry:
         except TrackingError as error:
             if error.code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):  # the latter: Unity Catalog
                 raise
+
+    def search_models(self, query: str = "") -> list[RegisteredModel]:
+        found: list[RegisteredModel] = []
+        token = None
+        while True:
+            with translated():
+                page = self._client.search_registered_models(query or None, 1000, page_token=token)
+            found += [_registered_model(model) for model in page]
+            token = page.token
+            if not token:
+                return found
 
     def model_version(self, name: str, version: int) -> ModelVersion | None:
         with _none_if_missing() as found:
@@ -124,6 +135,15 @@ def _model_version(version: Any) -> ModelVersion:
         status_message=version.status_message or "",
         aliases=tuple(version.aliases or ()),
         tags=dict(version.tags),
+    )
+
+
+def _registered_model(model: Any) -> RegisteredModel:
+    return RegisteredModel(
+        name=model.name,
+        aliases={alias: int(version) for alias, version in (model.aliases or {}).items()},
+        latest=tuple(_model_version(version) for version in model.latest_versions or ()),
+        created=int(model.creation_timestamp or 0),
     )
 
 

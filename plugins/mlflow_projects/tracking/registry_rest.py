@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mlflow_projects.exceptions import AnswerTooLargeError, TrackingError
 from mlflow_projects.tracking.answers import Fields, not_understood
-from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, is_missing
+from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, RegisteredModel, is_missing
 from mlflow_projects.tracking.server import TrackingSettings
 
 _PAGE = 1000
@@ -81,6 +81,10 @@ class RestRegistry:
             if error.code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
+    def search_models(self, query: str = "") -> list[RegisteredModel]:
+        found = self._list("GET", "registered-models/search", {"filter": query}, "registered_models", page=_PAGE)
+        return [_registered_model(content) for content in found]
+
     def model_version(self, name: str, version: int) -> ModelVersion | None:
         return self._version("model-versions/get", {"name": name, "version": str(version)})
 
@@ -144,6 +148,15 @@ def _model_version(content: Fields) -> ModelVersion:
         status_message=content.text("status_message", ""),
         aliases=content.texts("aliases"),
         tags=content.pairs("tags"),
+    )
+
+
+def _registered_model(content: Fields) -> RegisteredModel:
+    return RegisteredModel(
+        name=content.text("name"),
+        aliases={part.text("alias"): part.whole("version") for part in content.parts("aliases")},
+        latest=tuple(_model_version(part) for part in content.parts("latest_versions")),
+        created=content.whole("creation_timestamp", 0),
     )
 
 

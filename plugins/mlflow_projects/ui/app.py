@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from mlflow_projects.hooks.closing_queue import waiting_dag_runs
 from mlflow_projects.tracking.client import TrackingClient
-from mlflow_projects.ui import pages, reading, waiting
+from mlflow_projects.ui import pages, reading, waiting, webhook
 from mlflow_projects.ui.sources import DagRunRecord, PageProblem, connection_ids, last_dag_runs
 
 COMPARED_DAG_RUNS = 20
@@ -49,6 +49,7 @@ def build_app() -> FastAPI:
     """Return the app; it holds no state."""
     app = FastAPI(title="MLflow Projects", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(router)
+    app.include_router(webhook.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _refused)

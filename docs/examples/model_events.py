@@ -12,6 +12,6 @@ with DAG("score_with_champion", schedule=[champion], catchup=False):
     @task
     def score(triggering_asset_events):
         change = triggering_asset_events[champion][-1].extra["payload"]
-        print(f"{change['alias']} of {change['name']} is {change['uri']} now, made by run {change['run_id']}.")
+        return f"{change['uri']} of run {change['run_id']}"
 
     score()

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,14 @@ class Deployment:
     :param url: of Airflow
     :param mlflow_url: of the tracking server, as a browser calls it
     :param proxy: what Airflow's connection names
+    :param start: starts one more part of Airflow, which ends with the others
     """
 
     home: Path
     url: str
     mlflow_url: str
     proxy: FlakyProxy
+    start: Callable[[str], subprocess.Popen[bytes]]
 
     def client(self, user: str = "admin") -> httpx.Client:
         """Return an HTTP client with a user's token."""
@@ -103,16 +105,21 @@ def running_airflow(
         program = Path(sys.executable).with_name("airflow")
         with (home / "db-migrate.log").open("ab") as log:
             subprocess.run([program, "db", "migrate"], env=environment, check=True, stdout=log, stderr=log)
-        for part in ("api-server", "dag-processor", "scheduler"):
+
+        def start(part: str) -> subprocess.Popen[bytes]:
             log = resources.enter_context((home / f"{part}.log").open("ab"))
             its_own = {**environment, **sqlite(home, part)}
             process = subprocess.Popen(
                 [program, part], env=its_own, cwd=home, stdout=log, stderr=log, start_new_session=True
             )
             resources.callback(end, process)
+            return process
+
+        for part in ("api-server", "dag-processor", "scheduler"):
+            process = start(part)
             if part == "api-server":
                 wait_until_answers(f"{url}/api/v2/monitor/health", process, home / f"{part}.log")
-        yield Deployment(home, url, mlflow_url, proxy)
+        yield Deployment(home, url, mlflow_url, proxy, start)
 
 
 def sqlite(home: Path, part: str = "") -> dict[str, str]:

@@ -297,7 +297,27 @@ def test_a_version_is_waited_for(
 
 
 @pytest.mark.parametrize("dag_id", ["wait_in_worker", "wait_in_triggerer"])
+def test_a_roll_back_is_waited_for(mlflow: Any, experiment: str, name: str, dag_id: str, looks: list[Any]) -> None:
+    for loss in (0.5, 0.4):
+        chain(name, make_model(mlflow, experiment, loss=loss))
+    mlflow.set_registered_model_alias(name, "champion", "2")
+
+    def roll_back_later() -> None:
+        wait(lambda: len(looks) > 1, "two looks")
+        assert set(looks) == {None}
+        mlflow.set_registered_model_alias(name, "champion", "1")
+
+    with ThreadPoolExecutor() as pool:
+        moving = pool.submit(roll_back_later)
+        # As the XCom of a task that stands for a version.
+        result = run_dag(dag_id, {"name": name, "alias": "champion", "other_than": {"name": name, "version": 2}})
+        moving.result()
+    assert result.tasks["wait"].xcom["version"] == 1
+
+
+@pytest.mark.parametrize("dag_id", ["wait_in_worker", "wait_in_triggerer"])
 def test_a_wrong_argument_of_the_sensor_is_named(mlflow: Any, dag_id: str) -> None:
     result = run_dag(dag_id, {"name": "x", "newer_than": "one"})
     assert result.tasks["wait"].state == "failed"
     assert "newer_than must be a version number" in result.log
+    assert "other_than must be a version number" in run_dag(dag_id, {"name": "x", "other_than": "one"}).log

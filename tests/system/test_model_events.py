@@ -1,4 +1,4 @@
-"""Somebody moves an alias in MLflow, and a DAG starts: by a real triggerer, also one that was away, and by webhook."""
+"""A moved alias in MLflow starts a DAG: by a real triggerer, also one that was away, and by webhook."""
 
 from __future__ import annotations
 

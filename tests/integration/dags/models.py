@@ -89,7 +89,7 @@ for dag_id, deferrable in (("wait_in_worker", False), ("wait_in_triggerer", True
         dag_id,
         schedule=None,
         render_template_as_native_obj=True,
-        params={"name": "", "alias": None, "version": None, "newer_than": None},
+        params={"name": "", "alias": None, "version": None, "newer_than": None, "other_than": None},
     ):
         MLflowModelVersionSensor(
             task_id="wait",
@@ -97,6 +97,7 @@ for dag_id, deferrable in (("wait_in_worker", False), ("wait_in_triggerer", True
             alias="{{ params.alias }}",
             version="{{ params.version }}",
             newer_than="{{ params.newer_than }}",
+            other_than="{{ params.other_than }}",
             deferrable=deferrable,
             poke_interval=0.5,
             timeout=600,

@@ -207,15 +207,17 @@ def test_what_is_not_as_mlflow_sends_it_is_refused_without_a_word(
 
 
 def test_a_body_that_names_no_length_is_cut_too(client: TestClient, on: None) -> None:
-    taken = 0
+    parts = (b" " * 2**16 for _ in range(64))
+    assert client.post("/webhook", content=parts, headers=headers(b"")).status_code == 413
 
-    def parts() -> Iterator[bytes]:
-        nonlocal taken
-        for _ in range(64):
-            taken += 1
-            yield b" " * 2**16
 
-    assert client.post("/webhook", content=parts(), headers=headers(b"")).status_code == 413
+def test_a_body_that_does_not_come_is_not_waited_for(
+    client: TestClient, asset: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "_BODY_SECONDS", 0)
+    content = body(name)
+    assert client.post("/webhook", content=content, headers=headers(content)).status_code == 408
+    assert events(asset) == []
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     (folder / "told.py").write_text(told.replace("wine_", "beer_").replace("score_with", "told_of"))
     more = {
         "AIRFLOW__MLFLOW_PROJECTS__WEBHOOK_CONN_IDS": "mlflow_hook",
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",  # a busy machine's API server may be too slow for a task's start
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),  # also where another copy is installed
         "AIRFLOW_CONN_MLFLOW_HOOK": json.dumps({"conn_type": "generic", "password": SECRET}),

@@ -174,8 +174,8 @@ class MLflowModelTrigger(BaseEventTrigger):
         store = getattr(self, "asset_state_store", None)
         if store is None:
             return None
-        arguments = json.dumps(self.serialize()[1], sort_keys=True)
-        key = f"mlflow_model_{hashlib.sha256(arguments.encode()).hexdigest()[:32]}"
+        watched = json.dumps([asdict(self.watch), self.mlflow_conn_id])  # another interval forgets nothing
+        key = f"mlflow_model_{hashlib.sha256(watched.encode()).hexdigest()[:32]}"
         try:
             # In a thread: before Airflow 3.3.2 there are only calls that block.
             return await sync_to_async(getattr(store, method), thread_sensitive=False)(key, value)

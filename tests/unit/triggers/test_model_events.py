@@ -140,8 +140,8 @@ def test_a_roll_back_is_an_event_with_the_run_of_the_older_version(client: Memor
 
 def test_what_happens_while_the_triggerer_is_away_is_told_later_and_once(client: MemoryClient) -> None:
     store = Store()
-    for _ in range(2):
-        trigger = watcher()
+    for interval in (60, 5):
+        trigger = watcher(poll_interval=interval)
         trigger.asset_state_store = store  # type: ignore[assignment]
         expected = [("new_version", "Wine", number, "run of Wine", None) for number in (2, 3)] if store else []
         assert filtered(client, trigger, []) == expected

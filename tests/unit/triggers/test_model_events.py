@@ -156,6 +156,23 @@ def test_what_happens_while_the_triggerer_is_away_is_told_later_and_once(client:
     assert len(store) == 2
 
 
+class Counting(Store):
+    """A store that knows how often it was written."""
+
+    writes = 0
+
+    def set(self, key: str, value: Any) -> None:
+        self.writes += 1
+        super().set(key, value)
+
+
+def test_what_was_seen_is_written_when_it_changes(client: MemoryClient) -> None:
+    trigger, store = watcher(), Counting()
+    trigger.asset_state_store = store  # type: ignore[assignment]
+    filtered(client, trigger, [lambda: None, lambda: add(client), lambda: None])
+    assert store.writes == 2
+
+
 class Shared(Store):
     """The store of two assets, which Airflow does not tell apart."""
 
@@ -270,7 +287,7 @@ def trouble(error: Exception, times: int) -> Callable[[str, Any], None]:
             [1, 2, 4, 8, 16, 32, 60, 60],
         ),
         (TrackingError("The server refuses the password.", "PERMISSION_DENIED"), [300] * 8),
-        (RuntimeError("what nobody thought of"), [300] * 8),
+        (RuntimeError("what nobody thought of: http://me:hunter2-secret@host"), [300] * 8),
     ],
 )
 def test_trouble_is_waited_out_and_told_once_a_minute(

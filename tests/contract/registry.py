@@ -15,6 +15,7 @@ from mlflow_projects.tracking.registration import (
     move_alias,
     number,
     register,
+    versions_of,
 )
 from tests.contract.store import Store
 
@@ -28,6 +29,16 @@ def test_a_logged_model_is_registered_once(store: Store) -> None:
     assert (version.run_id, version.status) == (run.run_id, "READY")
     assert version.tags == {"team": "blue", "more": "1"}
     assert register(store.client, store.name, store.run(), "model").version == 2
+
+
+def test_the_versions_that_a_run_made_are_found(store: Store) -> None:
+    run, other = store.run(), store.run()
+    names = [store.name, f"{store.name} too"]
+    for name in names:
+        register(store.client, name, run, "model")
+    register(store.client, store.name, other, "model")
+    assert [found.uri for found in versions_of(store.client, run.run_id)] == [f"models:/{name}/1" for name in names]
+    assert [found.version for found in versions_of(store.client, other.run_id)] == [2]
 
 
 def test_the_newest_model_of_that_name_in_the_run_counts(store: Store) -> None:

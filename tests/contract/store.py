@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from mlflow_projects.tracking.client import Run, TrackingClient, now
+from mlflow_projects.tracking.client import LoggedDataset, Run, TrackingClient, now
 from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity
 from mlflow_projects.tracking.registry import ModelVersion
 from tests.support.memory_tracking import MemoryClient
@@ -19,6 +19,7 @@ class Writer(Protocol):
         self, run_id: str, key: str, value: float, *, step: int = 0, timestamp: int | None = None
     ) -> None: ...
     def log_text(self, run_id: str, text: str, path: str) -> None: ...
+    def log_dataset(self, run_id: str, dataset: LoggedDataset) -> None: ...
     def log_model(self, run: Run, name: str = "model", status: str = "READY") -> str: ...
     def delete_run(self, run_id: str) -> None: ...
     def delete_experiment(self, experiment_id: str) -> None: ...
@@ -68,6 +69,12 @@ class MlflowWriter:
         self.log_text = self.mlflow.log_text
         self.delete_run = self.mlflow.delete_run
         self.delete_experiment = self.mlflow.delete_experiment
+
+    def log_dataset(self, run_id: str, dataset: LoggedDataset) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        logged = Dataset(dataset.name, dataset.digest, "local", dataset.source, dataset.schema or None)
+        self.mlflow.log_inputs(run_id, [DatasetInput(logged)])
 
     def log_model(self, run: Run, name: str = "model", status: str = "READY") -> str:
         from mlflow.entities import LoggedModelOutput

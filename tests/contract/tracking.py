@@ -8,7 +8,7 @@ import pytest
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.tracking import kinds_missing_from
-from mlflow_projects.tracking.client import Run, now, quoted
+from mlflow_projects.tracking.client import LoggedDataset, Run, now, quoted
 from mlflow_projects.tracking.closing import close_open_descendants
 from mlflow_projects.tracking.lookup import NOT_CLOSED
 from mlflow_projects.tracking.record import Outcome, SourceTags, TaskIdentity, resolve_experiment
@@ -42,6 +42,16 @@ def test_a_record_is_written_and_read_back(store: Store) -> None:
     assert many_tags.items() <= read.tags.items()
     assert len(read.tags["long"]) == 8000
     assert {"mlflow_projects.reason": "why", "mlflow_projects.output_tail": "last words"}.items() <= read.tags.items()
+
+
+def test_datasets_that_a_run_logged_are_read(store: Store) -> None:
+    run = store.run(None)
+    assert store.client.logged_datasets(run.run_id) == []
+    red = LoggedDataset("red", "d1", '{"uri": "s3://lake/red.csv"}', '{"mlflow_colspec": []}')
+    white = LoggedDataset("white", "d2", "{}")
+    store.writer.log_dataset(run.run_id, red)
+    store.writer.log_dataset(run.run_id, white)
+    assert sorted(store.client.logged_datasets(run.run_id), key=lambda one: one.name) == [red, white]
 
 
 def test_a_parameter_never_changes_and_a_tag_does(store: Store) -> None:

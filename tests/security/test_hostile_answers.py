@@ -54,6 +54,7 @@ RUN: dict[str, Any] = {
         "params": PAIRS,
         "metrics": [{"key": "m", "value": "NaN", "timestamp": 1, "step": 0}],
     },
+    "inputs": {"dataset_inputs": [{"dataset": {"name": "d", "digest": "1", "source": "{}", "schema": "{}"}}]},
     "outputs": {"model_outputs": [{"model_id": "m-1", "step": 0}]},
 }
 VERSION = {
@@ -97,6 +98,7 @@ HONEST: dict[str, tuple[Ask, dict[str, Any]]] = {
         lambda client: client.metric_history("r1", "m", limit=3),
         {"metrics": [{"key": "m", "value": 1, "timestamp": "5", "step": 0}], **MORE},
     ),
+    "logged_datasets": (lambda client: client.logged_datasets("r1"), {"run": RUN}),
     "experiment_ids": (lambda client: client.experiment_ids(), {"experiments": [{"experiment_id": "7"}], **MORE}),
     "ensure_model": (lambda client: client.ensure_model("n"), {"registered_model": {"name": "n"}}),
     "model_version": (lambda client: client.model_version("n", 3), {"model_version": VERSION}),

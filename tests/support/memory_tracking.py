@@ -18,7 +18,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_projects.exceptions import TrackingError
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
+from mlflow_projects.tracking.client import (
+    Artifact,
+    LoggedDataset,
+    MetricPoint,
+    Run,
+    RunStatus,
+    deleted_experiment,
+    storable,
+)
 from mlflow_projects.tracking.registry import LoggedModel, ModelSource, ModelVersion, RegisteredModel
 from mlflow_projects.tracking.server import TrackingSettings
 
@@ -40,6 +48,7 @@ class _Stored:
     active: bool = True
     files: dict[str, int] = field(default_factory=dict)
     histories: dict[str, list[MetricPoint]] = field(default_factory=dict)
+    datasets: list[LoggedDataset] = field(default_factory=list)
 
 
 class MemoryClient:
@@ -164,6 +173,10 @@ class MemoryClient:
         points = self._stored(run_id).histories.get(key, [])
         return sorted(points, key=lambda point: (point.timestamp, point.step))[:limit]
 
+    def logged_datasets(self, run_id: str) -> list[LoggedDataset]:
+        self._called("logged_datasets", run_id)
+        return list(self._stored(run_id).datasets)
+
     def experiment_ids(self) -> list[str]:
         self._called("experiment_ids")
         return [experiment_id for experiment_id, (_, active) in self._experiments.items() if active]
@@ -266,6 +279,9 @@ class MemoryClient:
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         self._stored(run_id).files[path] = len(text.encode())
+
+    def log_dataset(self, run_id: str, dataset: LoggedDataset) -> None:
+        self._stored(run_id).datasets.append(dataset)
 
     def log_model(self, run: Run, name: str = "model", status: str = "READY") -> str:
         number = next(self._ids)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,7 @@ from mlflow_projects.project import archive, local_repository, repository
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.git_authentication import GitCredentials
 from mlflow_projects.project.paths import exists, is_folder
-from mlflow_projects.project.spec import Project, load_project
+from mlflow_projects.project.spec import Parameter, Project, load_project
 from mlflow_projects.project.work_tree import BundleCheckout, head_commit
 from mlflow_projects.public_uri import public_uri
 
@@ -101,6 +102,31 @@ def fetch(
     name = f"{url}#{subdirectory}" if subdirectory else url
     source = Source(name=public_uri(name), commit=checkout.commit, branch=checkout.branch, repo_url=url)
     return FetchedProject(replace(load_project(_subfolder(copy, subdirectory, uri)), top=copy), source)
+
+
+def declared_parameters(
+    uri: str, version: str | None, commit: str | None, cache: Cache, entry_point: str
+) -> tuple[Mapping[str, Parameter], Path | None]:
+    """Return the parameters that an entry point of a fetched project declares, and the folder, if it is a local one.
+
+    Nothing is copied, and nothing is fetched anew: of a zip file elsewhere nothing is known.
+
+    :param commit: what was fetched, of a repository
+    :raises ProjectError: the project is not what it was
+    """
+    location, local, subdirectory, _ = read_uri(uri, version)
+    with contextlib.ExitStack() as stack:
+        if location.lower().endswith(".zip") and not (local and is_folder(local)):
+            if local is None:
+                return {}, None
+            root = stack.enter_context(archive.unpacked(location, local, cache)).root
+        elif local is not None and not (repository.is_bare_repository(local) or version is not None):
+            folder = _subfolder(local, subdirectory, uri)
+            return load_project(folder).entry_point(entry_point).parameters, folder
+        else:
+            url = location if local is None else local.as_uri()
+            root = stack.enter_context(repository.checked_out(url, commit or version, cache)).root
+        return load_project(_subfolder(root, subdirectory, uri)).entry_point(entry_point).parameters, None
 
 
 def read_uri(uri: str, version: str | None) -> tuple[str, Path | None, str, str]:

@@ -71,6 +71,20 @@ class MetricPoint:
     timestamp: int
 
 
+@dataclass(frozen=True)
+class LoggedDataset:
+    """A dataset that a run logged with ``mlflow.log_input``.
+
+    :param source: JSON, whose form depends on the kind of the source
+    :param schema: JSON, "" if unknown
+    """
+
+    name: str
+    digest: str
+    source: str
+    schema: str = ""
+
+
 class TrackingClient(ModelRegistry, Protocol):
     """Calls to a tracking server and its model registry.
 
@@ -124,6 +138,9 @@ class TrackingClient(ModelRegistry, Protocol):
 
     def metric_history(self, run_id: str, key: str, *, limit: int = 1000) -> list[MetricPoint]:
         """Return a metric's first ``limit`` values in the order of their time; none if it was never logged."""
+
+    def logged_datasets(self, run_id: str) -> list[LoggedDataset]:
+        """Return the datasets that a run logged as its inputs."""
 
     def experiment_ids(self) -> list[str]:
         """Return the ids of all active experiments."""

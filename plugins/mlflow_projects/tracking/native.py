@@ -12,7 +12,15 @@ from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.file_lock import file_lock
-from mlflow_projects.tracking.client import Artifact, MetricPoint, Run, RunStatus, deleted_experiment, storable
+from mlflow_projects.tracking.client import (
+    Artifact,
+    LoggedDataset,
+    MetricPoint,
+    Run,
+    RunStatus,
+    deleted_experiment,
+    storable,
+)
 from mlflow_projects.tracking.database import ensure_store, impatient, is_database
 from mlflow_projects.tracking.mlflow_errors import translated
 from mlflow_projects.tracking.registry_native import NativeRegistry
@@ -125,6 +133,12 @@ class NativeClient(NativeRegistry):
             history = self._client.get_metric_history(run_id, key)
         points = [MetricPoint(float(point.value), int(point.step), int(point.timestamp)) for point in history]
         return sorted(points, key=lambda point: (point.timestamp, point.step))[:limit]
+
+    def logged_datasets(self, run_id: str) -> list[LoggedDataset]:
+        with translated():
+            inputs = self._client.get_run(run_id).inputs
+        found = [one.dataset for one in inputs.dataset_inputs] if inputs else []
+        return [LoggedDataset(one.name, one.digest or "", one.source or "", one.schema or "") for one in found]
 
     def experiment_ids(self) -> list[str]:
         with translated():

@@ -102,6 +102,12 @@ def addresses_of_models(client: TrackingClient, run: Run) -> dict[str, str]:
     return {model.name: f"models:/{model.model_id}" for model in sorted(models, key=lambda found: found.created)}
 
 
+def versions_of(client: TrackingClient, run_id: str) -> list[ModelVersion]:
+    """Return the versions of registered models that a run made, by name and number."""
+    found = client.search_versions(f"run_id = {quoted(run_id)}", limit=100)
+    return sorted(found, key=lambda version: (version.name, version.version))
+
+
 def find_source(client: TrackingClient, run: Run, model: str) -> ModelSource:
     """Return where a run's model is: the newest logged model of that name, else a folder with an MLmodel file.
 

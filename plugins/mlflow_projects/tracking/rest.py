@@ -29,6 +29,7 @@ from mlflow_projects.tracking.answers import Fields, json_object, not_understood
 from mlflow_projects.tracking.client import (
     STATUSES,
     Artifact,
+    LoggedDataset,
     MetricPoint,
     Run,
     RunStatus,
@@ -178,6 +179,14 @@ class RestClient(RestRegistry):
         points = self._list("GET", "metrics/get-history", request, "metrics", limit, page=limit)
         return [
             MetricPoint(point.number("value"), point.whole("step", 0), point.whole("timestamp")) for point in points
+        ]
+
+    def logged_datasets(self, run_id: str) -> list[LoggedDataset]:
+        run = self._call("GET", "runs/get", {"run_id": run_id}).part("run")
+        found = [one.part("dataset") for one in run.part("inputs", {}).parts("dataset_inputs")]
+        return [
+            LoggedDataset(one.text("name"), one.text("digest", ""), one.text("source", ""), one.text("schema", ""))
+            for one in found
         ]
 
     def experiment_ids(self) -> list[str]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.fetch import fetch
+from mlflow_projects.project.fetch import declared_parameters, fetch
 
 TEXT = "name: demo\nentry_points: {main: {command: x}}\n"
 
@@ -123,3 +125,27 @@ def test_a_link_in_a_repository_does_not_lead_out_of_it(repository, cache, works
     repository.commit("link")
     with pytest.raises(ProjectError, match="the project has no folder 'way-out'"):
         fetch(f"{repository.url}#way-out", None, cache, workspace)
+
+
+DECLARES = "name: demo\nentry_points: {main: {parameters: {data: path, n: int}, command: x}}\n"
+
+
+def test_what_an_entry_point_declares_is_read_in_place(project, cache):
+    root = project(DECLARES)
+    declared, folder = declared_parameters(str(root), None, None, cache, "main")
+    assert {name: parameter.type for name, parameter in declared.items()} == {"data": "path", "n": "int"}
+    assert folder == root
+
+
+def test_of_a_repository_the_commit_that_was_fetched_counts(repository, cache, workspace):
+    commit = repository.commit("one", MLproject=DECLARES)
+    fetch(repository.url, None, cache, workspace)
+    repository.commit("two")
+    for folder in (repository.bare / "objects").iterdir():  # nothing can be fetched anew
+        shutil.rmtree(folder)
+    declared, folder = declared_parameters(repository.url, None, commit, cache, "main")
+    assert ([*declared], folder) == (["data", "n"], None)
+
+
+def test_of_a_zip_file_elsewhere_nothing_is_fetched_anew(cache):
+    assert declared_parameters("https://host.invalid/x.zip", None, None, cache, "main") == ({}, None)

@@ -24,6 +24,13 @@ PROVIDER_INFO: dict[str, Any] = {
     "task-decorators": [
         {"name": "mlflow", "class-name": "mlflow_projects.decorators.mlflow_task.mlflow_task"},
     ],
+    "asset-uris": [
+        {
+            "schemes": ["mlflow"],
+            "handler": "mlflow_projects.hooks.asset_uris.normalized",
+            "to_openlineage_converter": "mlflow_projects.hooks.asset_uris.to_openlineage",
+        }
+    ],
     "extra-links": [
         "mlflow_projects.links.model.MLflowModelLink",
         "mlflow_projects.links.run.MLflowRunLink",

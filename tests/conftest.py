@@ -87,6 +87,7 @@ LONGEST = (
     "system/test_reuse_waiting.py",
     "system/test_lean_task.py",
     "integration/test_attempts.py",
+    "integration/test_lineage.py",
     "unit/project/test_differential.py",  # while the one before makes the server and the database of this run
     "unit/project/test_identity.py",
     "integration/test_models.py",

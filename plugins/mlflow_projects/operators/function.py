@@ -110,8 +110,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
                 value = self.watched(context, attempt, work)
                 if attempt.finished:
                     self.finished(context, attempt.finished)
-                    models = self.models_of(client, attempt.finished)
-                    told = {**self.xcom_of(attempt.finished, attempt.finished.status), "models": models}
+                    told = self.hand_on(context, client, attempt.finished, self.xcom_of(attempt.finished, "FINISHED"))
                 return value
             finally:
                 context["ti"].xcom_push(key=self.run_key, value=told)

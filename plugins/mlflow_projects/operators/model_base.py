@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperatorLink
-from airflow.sdk.definitions.asset import AssetRef
+from airflow.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.links.model import MLflowModelLink
@@ -30,19 +29,14 @@ class MLflowModelOperator(MLflowTrackingOperator):
         push_links(self, context, (MLflowModelLink(), url))
         self.log.info("Model version %s: %s", version["uri"], url or settings.address)
 
-    def emit(self, context: Context, extra: Mapping[str, Any]) -> None:
-        """Say in the event of each asset in ``outlets`` which model version it is about."""
-        for outlet in self.outlets:
-            if isinstance(outlet, (Asset, AssetRef)):
-                context["outlet_events"][outlet].extra.update(extra)
-
     def withhold_events(self) -> None:
         """Let this success trigger nobody.
 
         Airflow makes an event for each asset that is in the ``outlets`` of the task when it succeeds
         (``airflow.sdk.execution_time.task_runner``); this object is the task instance's own copy of the task.
         """
-        self.outlets = [outlet for outlet in self.outlets if not isinstance(outlet, (Asset, AssetRef))]
+        assets = self.assets(self.outlets)
+        self.outlets = [outlet for outlet in self.outlets if outlet not in assets]
 
 
 def as_version(value: Any, argument: str) -> int | None:

@@ -236,7 +236,7 @@ class MLflowProjectOperator(MLflowStepOperator):
         else:
             told = self.xcom_of(result.run, "FINISHED")
         maker = with_models(result.original) if result.original else result.run
-        return {**told, "models": self.models_of(client, maker)}
+        return self.hand_on(context, client, maker, told)
 
     def _hand_over(self, context: Context, run: Run, handle: Handle) -> NoReturn:
         from mlflow_projects.triggers.job import JobTrigger

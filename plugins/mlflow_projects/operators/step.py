@@ -23,13 +23,15 @@ from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import as_native
 from mlflow_projects.tracking.closing import withdraw
 from mlflow_projects.tracking.record import indexed_name
-from mlflow_projects.tracking.registration import addresses_of_models
+from mlflow_projects.tracking.registration import addresses_of_models, versions_of
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from mlflow_projects.attempt.stopping import Stoppable
     from mlflow_projects.tracking.client import Run, TrackingClient
+    from mlflow_projects.tracking.server import TrackingSettings
 
 Value = TypeVar("Value")
 
@@ -40,6 +42,10 @@ class MLflowStepOperator(MLflowRunOperator):
     _attempt: Stoppable | None = None
     _finished: Run | None = None
     _state_before_report: str | None = None
+    # For OpenLineage: the run of this try, how to ask for it, and what the step handed on at its good end.
+    opened_run: Run | None = None
+    settings: TrackingSettings | None = None
+    handed_on: dict[str, Any] | None = None
 
     def artifact(self, path: str = "") -> ArtifactReference:
         """Return where this step's artifacts are; see :func:`mlflow_projects.artifact`."""
@@ -114,6 +120,50 @@ class MLflowStepOperator(MLflowRunOperator):
         except TrackingError as error:  # the run must keep its end
             self.log.warning("The models of run %s cannot be listed: %s", run.run_id, shown(str(error)))
             return {}
+
+    def publish(self, context: Context, client: TrackingClient, run: Run) -> None:
+        """Make the "MLflow run" button work, and remember the run for OpenLineage."""
+        self.opened_run, self.settings = run, client.settings
+        super().publish(context, client, run)
+
+    def hand_on(self, context: Context, client: TrackingClient, run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the XCom of a good end, with the models; say it in the event of each asset in ``outlets`` too.
+
+        :param run: the one that made the result
+        :param told: what is known of it
+        """
+        self.handed_on = {**told, "models": self.models_of(client, run)}
+        if self.assets(self.outlets):
+            event = {key: value for key, value in self.handed_on.items() if key not in ("params", "status")}
+            self.emit(context, {**event, "model_versions": self._versions_of(client, run)})
+        return self.handed_on
+
+    def _versions_of(self, client: TrackingClient, run: Run) -> list[dict[str, Any]]:
+        try:
+            found = versions_of(client, run.run_id)
+        except TrackingError as error:
+            self.log.warning("The model versions of run %s cannot be listed: %s", run.run_id, shown(str(error)))
+            found = []
+        return [{"name": one.name, "version": one.version, "uri": one.uri} for one in found]
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage | None:
+        """Return what the step reads, for Airflow's openlineage provider; see operators/lineage.py."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002
+        """Return what the step read and, if it ended well, made; from which code, in which run."""
+        return self._lineage()
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
+
+    def _lineage(self) -> OperatorLineage | None:
+        try:
+            from mlflow_projects.operators.lineage import lineage_of
+
+            return lineage_of(self)
+        except Exception as error:  # whatever it is, the task has nothing to do with it
+            self.log.warning("OpenLineage is not told about this step: %s", shown(f"{type(error).__name__}: {error}"))
+            return None
 
     def confirm_success(self, ti: Any) -> None:
         """Withdraw the run's success if Airflow did not take it.

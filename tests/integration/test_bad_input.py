@@ -46,7 +46,7 @@ def _check(conf: dict[str, Any], words: tuple[str, ...], tracking_uri: str) -> N
     assert result.state == "failed"
     assert result.tasks["parent.step"].state == "failed"
     assert result.tasks["parent.step"].try_number == 1, "bad input must not be retried"
-    sentences = [line for line in result.log.splitlines() if "AirflowFailException: " in line]
+    sentences = [line for line in result.log.splitlines() if "FailException: " in line]
     assert len(sentences) == 1, result.log[-5000:]
     for word in words:
         assert word in sentences[0]

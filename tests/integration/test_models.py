@@ -123,7 +123,7 @@ def test_no_best_run_is_one_sentence_and_no_retry(mlflow: Any, experiment: str, 
         result = run_dag("best_run", conf)
         assert result.tasks["best"].state == "failed"
         assert words in result.log
-        assert "AirflowFailException" in result.log
+        assert "FailException" in result.log
 
 
 def test_a_sweep_finds_its_own_best_run_and_survives_nan(tracking_uri: str) -> None:

@@ -260,7 +260,7 @@ def _refused(*words: str) -> None:
     result = run_dag("one_step", ECHO)
     assert result.state == "failed"
     assert result.tasks["parent.start_run"].try_number == 1, "another try with the same login cannot help"
-    told = [line for line in result.log.splitlines() if "AirflowFailException: " in line]
+    told = [line for line in result.log.splitlines() if "FailException: " in line]
     assert [line for line in told if sentence in line], result.log[-5000:]
     for word in words:
         assert word in sentence

@@ -22,7 +22,7 @@ from mlflow_projects.hooks.masking import shown
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.links.pushed import push_links
 from mlflow_projects.links.run import MLflowRunLink
-from mlflow_projects.operators.failures import MLflowStepFailedException, MLflowStepFailException
+from mlflow_projects.operators.failures import MLflowFailedException, MLflowFailException
 from mlflow_projects.operators.templates import render_text, text_or_none
 from mlflow_projects.project.work_tree import head_commit
 from mlflow_projects.public_uri import public_uri, secrets_in
@@ -95,7 +95,7 @@ class MLflowTrackingOperator(BaseOperator):
     def tracking(self) -> Iterator[TrackingClient]:
         """Yield a client for the tracking server; errors leave the block in Airflow's terms.
 
-        :raises MLflowStepFailException: the DAG, the project, a setting or the login is wrong; no retry
+        :raises MLflowFailException: the DAG, the project, a setting or the login is wrong; no retry
         :raises AirflowException: everything that another try may mend
         """
         try:
@@ -107,13 +107,13 @@ class MLflowTrackingOperator(BaseOperator):
         # A person reads one sentence; whoever looks for more finds the trace with Airflow's log level DEBUG.
         except (ProjectError, TrackingRefusedError) as error:
             self.log.debug("The task cannot succeed:", exc_info=True)
-            raise MLflowStepFailException(shown(str(error)), cause=cause_of_error(error)) from None
+            raise MLflowFailException(shown(str(error)), cause=cause_of_error(error)) from None
         except TrackingError as error:
             self.log.debug("The try failed:", exc_info=True)
-            raise MLflowStepFailedException(shown(str(error)), cause="tracking") from None
+            raise MLflowFailedException(shown(str(error)), cause="tracking") from None
         except StepFailedError as error:
             self.log.debug("The try failed:", exc_info=True)
-            kind = MLflowStepFailException if error.is_final else MLflowStepFailedException
+            kind = MLflowFailException if error.is_final else MLflowFailedException
             raise kind(shown(str(error)), cause=error.cause, status=error.status, exit_code=error.exit_code) from None
 
 

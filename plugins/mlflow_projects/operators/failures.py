@@ -22,9 +22,9 @@ class _Story(Exception):
         self.reason, self.cause, self.status, self.exit_code = reason, cause, status, exit_code
 
 
-class MLflowStepFailedException(_Story, AirflowException):
+class MLflowFailedException(_Story, AirflowException):
     """An attempt failed; another one may succeed."""
 
 
-class MLflowStepFailException(_Story, AirflowFailException):
+class MLflowFailException(_Story, AirflowFailException):
     """An attempt failed, and no other try can help: Airflow makes none, and asks no retry policy."""

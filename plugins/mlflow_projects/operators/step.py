@@ -12,7 +12,7 @@ from mlflow_projects.exceptions import StepFailedError, TrackingError
 from mlflow_projects.hooks.masking import shown
 from mlflow_projects.operators import earlier_tries
 from mlflow_projects.operators.base import MLflowRunOperator
-from mlflow_projects.operators.failures import MLflowStepFailedException
+from mlflow_projects.operators.failures import MLflowFailedException
 from mlflow_projects.operators.references import ArtifactReference, MetricReference, ModelReference, ParamReference
 from mlflow_projects.operators.supervision import (
     let_supervisor_notice_the_end,
@@ -80,7 +80,7 @@ class MLflowStepOperator(MLflowRunOperator):
                 earlier_tries.count_memory_kill(context)
             raise
         except AttemptKilledError as error:
-            raise MLflowStepFailedException(f"The attempt was {error}.", cause=error.cause, status="KILLED") from None
+            raise MLflowFailedException(f"The attempt was {error}.", cause=error.cause, status="KILLED") from None
         finally:
             self._attempt = None
             let_supervisor_notice_the_end()

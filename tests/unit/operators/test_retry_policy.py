@@ -15,7 +15,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from mlflow_projects import MLflowProjectOperator, MLflowRetryPolicy
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.operators.failures import MLflowStepFailedException
+from mlflow_projects.operators.failures import MLflowFailedException
 
 FAIL, RETRY, DEFAULT = RetryAction.FAIL, RetryAction.RETRY, RetryAction.DEFAULT
 
@@ -26,8 +26,8 @@ def decided(policy: MLflowRetryPolicy, error: BaseException, kills: int = 0) -> 
     return found.action, found.retry_delay and found.retry_delay.total_seconds()
 
 
-def failed(cause: Any) -> MLflowStepFailedException:
-    return MLflowStepFailedException("why", cause=cause)
+def failed(cause: Any) -> MLflowFailedException:
+    return MLflowFailedException("why", cause=cause)
 
 
 @pytest.mark.parametrize(

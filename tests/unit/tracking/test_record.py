@@ -181,7 +181,7 @@ def test_a_success_is_written_at_the_end(client: MemoryClient) -> None:
     run = opened.open()
     client.log_batch(run.run_id, params={"lr": "0.00001"})
     writes = written(client)
-    closed = opened.close(Outcome("FINISHED", "ignored", "ignored", 0, {"cost": 1.5}, {"fact": "f", "unknown": ""}))
+    closed = opened.close(Outcome("FINISHED", "", "ignored", 0, {"cost": 1.5}, {"fact": "f", "unknown": ""}))
     expected = {"params": {"text": "y" * 6000}, "tags": {"fact": "f", "key": "complete"}, "metrics": {"cost": 1.5}}
     assert writes == [("train", expected), ("train", "FINISHED")]
     assert [(one.run_id, dict(one.params)) for one in asked] == [(run.run_id, {"lr": "0.00001"})]
@@ -192,6 +192,14 @@ def test_a_success_is_written_at_the_end(client: MemoryClient) -> None:
     assert read.start_time is not None
     assert read.end_time is not None
     assert read.end_time >= read.start_time
+
+
+def test_a_success_with_nothing_to_do_is_no_result_to_be_used_again(client: MemoryClient) -> None:
+    opened = record(client, success_tags=lambda _: {"key": "complete"})
+    run = opened.open()
+    opened.close(Outcome("FINISHED", "skipped", facts={REASON: "skipped"}))
+    tags = client.get_run(run.run_id).tags
+    assert (tags[REASON], "key" in tags) == ("skipped", False)
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])

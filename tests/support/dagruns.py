@@ -129,7 +129,7 @@ def load_dag(dag_id: str) -> Any:
 
 @functools.cache
 def _file_of(dag_id: str) -> Path:
-    for folder in ("repository", "tests", "migrating/dags", "mapping/dags", "lineage/dags"):
+    for folder in ("repository", "tests", "migrating/dags", "mapping/dags", "lineage/dags", "functions/dags"):
         for file in sorted((HOME / "dags" / folder).glob("*.py")):
             if dag_id in _parsed(file).dags:
                 return file

@@ -198,11 +198,20 @@ class Broken(Store):
         self[key] = value
 
 
-def test_a_trigger_without_a_store_tells_what_happens_from_now_on(client: MemoryClient) -> None:
+def test_a_trigger_without_a_store_tells_what_happens_from_now_on(
+    client: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(model_events.asyncio, "sleep", sleep)
     for store in (None, Shared()):
         trigger = watcher()
         trigger.asset_state_store = store  # type: ignore[assignment]
         assert [event[0] for event in filtered(client, trigger, [lambda: add(client)])] == ["new_version"]
+    assert set(pauses) == {0}  # after the events
 
 
 def test_a_store_that_is_away_is_asked_again(client: MemoryClient, monkeypatch: pytest.MonkeyPatch) -> None:

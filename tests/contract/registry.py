@@ -125,12 +125,12 @@ def test_models_are_found_with_their_aliases_and_newest_version(store: Store) ->
 def test_versions_are_found_by_a_tag(store: Store) -> None:
     for _ in range(3):
         register(store.client, store.name, store.run(), "model")
-    store.client.set_version_tag(store.name, 2, "is it good?", "yes")
-    store.client.set_version_tag(store.name, 3, "is it good?", "")
+    store.client.set_version_tag(store.name, 2, "is it good: a-b_c", "yes")
+    store.client.set_version_tag(store.name, 3, "is it good: a-b_c", "")
     store.client.set_version_tag(store.name, 1, "another", "yes")
     for only in (f"name = '{store.name}' and ", ""):
-        found = store.client.search_versions(f"{only}tags.`is it good?` LIKE '%'")
-        tagged = {one.version: one.tags["is it good?"] for one in found if one.name == store.name}
+        found = store.client.search_versions(f"{only}tags.`is it good: a-b_c` LIKE '%'")
+        tagged = {one.version: one.tags["is it good: a-b_c"] for one in found if one.name == store.name}
         assert tagged == {2: "yes", 3: ""}
 
 

@@ -77,10 +77,24 @@ RUN_OPTIONS = {
 CODE_OPTIONS = {
     "java": r"-XX:(On|Flags)",
     "spark-submit": r"--driver-java-options|.*JavaOptions",
-    "gunicorn": r"[^-].*\(",
+    "gunicorn": r"[^-].*\(|[A-Za-z_][\w.]*:",
     "less": r"[-+]",
+    "papermill": r"-[yb]|" + _long("parameters-yaml", "parameters-base64"),  # their names become code
+    "accelerate": _long("command"),
+    "mlflow": r"-P|--param-list",  # which it quotes as if no place of the other project were inside of quotes
+    "hypercorn": r"[A-Za-z_][\w.]*:",
+    "cmake": r"-D",
+    **dict.fromkeys(("c++", "cc", "clang", "clang++", "cpp", "g++", "gcc", "gfortran", "nvcc", "tcc"), r"-D"),
     "strace": r"-o|--output",
 }
+# The letters of their options that end with a value of their own.
+VALUE_OPTIONS = {
+    "awk": "Fv", "env": "Cu", "gawk": "Fv", "git": "CFbmn", "mawk": "Fv", "nawk": "Fv", "sed": "il", "sort": "STkot",
+    "split": "Cablnt", "tar": "CTXbfg",
+}  # fmt: skip
+# They run a command that stands where they expect the name of a file, behind one of these signs.
+TAKE_COMMANDS = frozenset(("convert", "ed", "identify", "magick", "mogrify", "montage", "play", "rec", "sox", "soxi"))
+COMMAND_SIGNS = ("!", "|")
 # They take code from any of their words.
 TAKE_CODE = re.compile(
     r"ansible[\w-]*|dc|emacs(client)?|(g|r)?(vi|vim|view|vimdiff)|nvim|ex|gdb|lftp|lldb|m4|nc|ncat|netcat|socat"

@@ -35,7 +35,8 @@ READ_WORDS = frozenset(
         "declare", "typeset", "read", "unset", "alias", "bind", "mapfile", "readarray", "complete", "compgen",
         "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine", "csh", "tcsh", "fish",
         "sg", "pwsh", "powershell", "scp", "sftp", "rsh", "clush", "dsh", "pssh", "entr", "rsync",
-        "dvc", "honcho", "just", "rake", "invoke", "npm", "snakemake", "nextflow",
+        "dvc", "honcho", "just", "rake", "inv", "invoke", "npm", "npx", "pnpm", "yarn", "snakemake", "nextflow",
+        "task", "dask-ssh", "fab", "packer", "terraform", "watchexec",
     )
 )  # fmt: skip
 # What they are given is data to them, apart from the options below.
@@ -53,7 +54,7 @@ _TAKE_DATA = frozenset(
 # They take what they read as data, though their words are names.
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
-_ELSEWHERE = r"-H|--(hostfile|launcher|force_multi)"  # of deepspeed, which then goes through ssh
+_ELSEWHERE = r"-H|--(hostfile|launcher|force_multi|num_nodes|include)"  # of deepspeed, which then goes through ssh
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
 # They start Python, or what their words say; in front of a file of Python at least.
 _START = (
@@ -215,6 +216,12 @@ def reads_words(words: Words, at: int) -> bool:
     return bool({*READ_WORDS, "trap"} & set(names))
 
 
+def names_program(words: Words, at: int) -> bool:
+    """Tell whether a word is the name under which a program is started, its ``$0``: ``exec -a name``."""
+    has_name = any(re.match(r"-(?!-)\w*a|--argv0", word or "") for word in words[max(at - 1, 0) : at + 1])
+    return has_name and not {"exec", "env"}.isdisjoint(map(name_of, words[:at]))
+
+
 def runs_expressions(words: Words) -> bool:
     """Tell whether a command's program runs code among its words, by options that are hard to tell from others."""
     name = program_of(words)
@@ -250,6 +257,27 @@ def opens_program(words: Words, at: int) -> bool:
         elif SHELL.fullmatch(name) and _argument_index([*between, "x"]) == len(between):
             return True
     return False
+
+
+def ends_option(words: Words, at: int, before: str) -> bool:
+    """Tell whether a value in a word ends the name of an option that may have code run (``tar -c{x}``).
+
+    :param before: what stands before the value in its word
+    """
+    if not re.fullmatch(r"-[\w:-]*", before):
+        return False
+    names = [name_of(words[start]) for start in _positions(words) if start < at]
+    for name in names:
+        letters = "WX" if PYTHON.fullmatch(name) else code_options.VALUE_OPTIONS.get(name)
+        if letters and re.match(rf"-(?!-)[a-zA-Z]*[{letters}]", before):
+            return False
+    has_options = any(name in code_options.RUN_OPTIONS or name in code_options.CODE_OPTIONS for name in names)
+    return has_options or opens_program(words, at)
+
+
+def takes_command(words: Words) -> bool:
+    """Tell whether a command's program runs a command that stands where the name of a file is expected."""
+    return program_of(words) in code_options.TAKE_COMMANDS
 
 
 def takes_data(words: Words, functions: Container[str] = ()) -> bool:
@@ -368,6 +396,8 @@ def _code_indexes(name: str, words: Words) -> Iterator[int]:
         files = (index for index, word in enumerate(words) if re.fullmatch(r"[^-+].*\.\w+", word or ""))
         yield from range(next(files, len(words)))
     elif options := code_options.RUN_OPTIONS.get(name) or code_options.CODE_OPTIONS.get(name):
+        if name == "git" and "config" in words:  # a setting may be a command
+            yield from range(words.index("config") + 1, len(words))
         for index, word in enumerate(words):
             if found := re.match(options, word or ""):
                 yield index
@@ -384,7 +414,7 @@ def _python_indexes(words: Words) -> Iterator[int]:
     program = python_program(words)
     if program is None:  # an option that only the shell knows
         for index, word in enumerate(words):
-            if option := re.match(r"-[a-zA-Z]*c", word or "-c"):
+            if option := re.match(r"-[a-zA-Z]*c|--c\b", word or "-c"):
                 yield index
                 yield index + (option[0] == word)
     elif program[0] == "c":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_projects.project import interpreters
+from mlflow_projects.project import code_options, interpreters
 from mlflow_projects.project.shell_misreading import why_misread
 from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
@@ -219,12 +219,16 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return Place(functools.partial(_no_found_name, inside)) if is_found else inside
     if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
+    if (own or "").startswith(mark) and interpreters.takes_command(words):
+        return Place(functools.partial(_no_command, place))
     if is_whole and at < interpreters.program_index(words):
         return Place(functools.partial(_no_setting, place))
     if is_whole and not interpreters.may_be_made(words):
         return place
     if interpreters.hands_on_code(words, at):
         raise PlaceError("in words that another program may run")
+    if own is not None and interpreters.ends_option(words, at, own.partition(mark)[0]):
+        raise PlaceError("in the name of an option")
     if inner.type == "concatenation" and re.search(r"(?<!\$)\{", "".join(map(_unquoted, inner.children))):
         raise PlaceError("beside braces that the shell makes words of")
     # A program that is not known may run any text in quotes that is more than a word.
@@ -235,7 +239,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         is_split
         or interpreters.may_be_code(words, at)
         or (is_text and not is_data and (place.quoted or re.search(r"\s", text_of(inner))))
-        or (not is_data and (words[0] is None or "-c" in words[:at]))
+        or (not is_data and (words[0] is None or any(re.fullmatch(r"-\w*c", word or "") for word in words[:at])))
         or (is_text and interpreters.runs_expressions(words))
         or (is_text and interpreters.reads_options(words) and text_of(inner).lstrip("\"'").startswith("--"))
     ):
@@ -314,6 +318,12 @@ def _after_dollar(value: str) -> str:
 def _no_option(place: Place, value: str) -> str:
     if value.startswith("-"):
         raise PlaceError("where it would be an option")
+    return place.write(value)
+
+
+def _no_command(place: Place, value: str) -> str:
+    if value.lstrip().startswith(code_options.COMMAND_SIGNS):
+        raise PlaceError("where it would be a command")
     return place.write(value)
 
 

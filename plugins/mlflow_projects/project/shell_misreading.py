@@ -56,6 +56,8 @@ def why_misread(root: Node, node: Node) -> str:
             return "in a command that may be one of the shell's own"
         if found.type == "command" and _makes_functions(statics(found)):
             return "in a command with functions that 'eval' makes"
+        if found.type == "function_definition" and _is_called_otherwise(found):
+            return "in a command with a function that is called by other names"
         if found.type == "command" and _links_input(statics(found)):
             return "in a command that gives its input another name"
         if found.type.endswith("_redirect") and _has_words_behind(found):
@@ -82,6 +84,12 @@ def _makes_functions(words: interpreters.Words) -> bool:
     return interpreters.program_of(words) == "eval" and any(
         re.search(r"\(\s*\)|function", word or "") for word in words
     )
+
+
+def _is_called_otherwise(function: Node) -> bool:
+    """Tell whether a function is called in place of programs: by a path, or for all that are not found."""
+    name = function.child_by_field_name("name")
+    return name is not None and bool(re.search(r"/|^command_not_found_handle$", text_of(name)))
 
 
 def _links_input(words: interpreters.Words) -> bool:

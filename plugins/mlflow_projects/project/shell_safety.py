@@ -50,10 +50,10 @@ _PLAIN_NODES = (STRUCTURE - {"array", "process_substitution", "c_style_for_state
 _SPECIAL = re.compile(
     r"_|BASH\w*|COMP_\w+|COMPREPLY|COPROC|DIRSTACK|ENV|EUID|FUNCN\w+|GROUPS|HIST\w+|IFS|IGNOREEOF|LINENO|MAILCHECK"
     r"|OPT(ARG|ERR|IND)|PATH|PIPESTATUS|PROMPT_COMMAND|PS[0-4]|RANDOM|SECONDS|SHELLOPTS|SRANDOM|TMOUT|EPOCH\w+"
-    r"|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON(STARTUP|INSPECT|BREAKPOINT)|PERL\w+|RUBY\w+"
+    r"|MAIL\w*|LD_\w+|GIT_\w+|\w*PAGER|\w*EDITOR|VISUAL|RSYNC_RSH|PYTHON(STARTUP|INSPECT|BREAKPOINT)|PERL\w+|RUBY\w+"
     r"|NODE_OPTIONS|TAR_OPTIONS|ZIPOPT|\w*FLAGS|CMAKE_ARGS|PYTEST_ADDOPTS|LESS(OPEN|CLOSE)?|LUA_INIT\w*|(PY)?SPARK_\w+"
     r"|G?VIMINIT|EXINIT|BROWSER|CC|CXX|CPP|LDSHARED|ELIXIR_ERL_OPTIONS|FZF_DEFAULT_\w+|TF_CLI_ARGS\w*|ANSIBLE_\w+"
-    r"|(SBT|MAVEN|MVN|GRADLE|JVM|KAFKA|CATALINA)_OPTS|(SVN|CVS|BORG)_\w+|\w+_PASSWORD_COMMAND"
+    r"|MAKE|TAR|MLFLOW_CONDA_\w+|(SBT|MAVEN|MVN|GRADLE|JVM|KAFKA|CATALINA)_OPTS|(SVN|CVS|BORG)_\w+|\w+_PASSWORD_COMMAND"
     r"|_?(JAVA|JDK|HADOOP|GUNICORN)_\w+"
 )
 # Those that read a name as its variable's number.
@@ -74,7 +74,11 @@ _BUILDERS = frozenset(
     )
 )  # fmt: skip
 _RENAMES = ("cp", "install", "ln", "mv")
-_MAKE_NAMES = (*_RENAMES, "mkdir", "mktemp", "touch")
+# What they write has names that are among their words.
+_MAKE_NAMES = (
+    *_RENAMES, "curl", "git", "gunzip", "gzip", "mkdir", "mktemp", "rsync", "split", "tar", "touch", "unzip", "wget",
+    "zip",
+)  # fmt: skip
 
 
 def why_unsafe(root: Node, mark: str) -> str:
@@ -91,7 +95,7 @@ def is_misused(command: Node, at: int) -> bool:
     """Tell whether one of bash's own commands may read one of its words as code or as a name."""
     words = statics(command)
     program, first = interpreters.program_of(words), interpreters.program_index(words) + 1
-    if at < first or program in functions_in(command):
+    if at < first:
         return False
     if program == "printf":
         return at == first or (words[first] or "-v").startswith("-v")
@@ -145,6 +149,8 @@ def _keeps_word(command: Node, at: int, functions: Collection[str], mark: str) -
         return True
     started = map(interpreters.name_of, words[: interpreters.program_index(words) + 1])  # "timeout" may be a function
     if not set(started).isdisjoint(functions) or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
+        return True
+    if interpreters.names_program(words, at):
         return True
     # An argument of the script, or env A=…, docker run --env=A=…, of which a shell behind it reads A.
     shells = [i for i, word in enumerate(words) if interpreters.SHELL.fullmatch(interpreters.name_of(word))]

@@ -73,7 +73,8 @@ READS_CODE = [
     'ls | while read l; do eval "$l"; done', 'jq ".$A" f', 'curl -s "$A" | bash', "curl -s url | sh",
     'hyperf "$A"', 'hyperf "a $A"', "hyperf $A", 'spark-submit --conf a="$A" a.py', 'snakemake --config a="$A"',
     'sqlite3 db "select \'$A\'"', 'psql -c "select \'$A\'"', 'perl -e "print $A"', 'su -c "./show $A"',
-    'watch "./show $A"', 'parallel ./show ::: "$A"',
+    'watch "./show $A"', 'parallel ./show ::: "$A"', 'papermill a.ipynb b.ipynb -y "a: $A"',
+    'mlflow run . -P a="$A"', 'export MAILPATH="f?$A"', 'MLFLOW_CONDA_HOME="$A" mlflow run .',
 ]  # fmt: skip
 
 

@@ -460,12 +460,47 @@ GUARDED = {
     "parameters of dvc": 'echo "lr: {x}" > params.yaml; dvc repro',
     "what lua runs first": 'LUA_INIT_5_4="{x}" ./show a',
     "a compiler": 'CC="{x}" ./show a; export BROWSER="{x}"; VIMINIT="{x}" ./show a',
+    # A value that ends the name of an option, or stands where a program takes a command for a file.
+    "an option that a value ends": "tar -c{x} -f a.tar show; tar --{x} -cf a.tar show",
+    "options of Python that a value ends": "python3 -u{x} show",
+    "an option of node that a value ends": "node --{x} show",
+    "options of awk that a value ends": "gawk -{x} show",
+    "options of sed that a value ends": "sed -E{x} show",
+    "options of env that a value ends": "env -i{x} bash",
+    "an option of java that a value ends": "java -XX:{x} -version",
+    "a command that ed takes for a file": "ed -s {x}; ed {x}",
+    "a value of a macro": (
+        "printf '#include <stdlib.h>\\nint main(){{return A;}}' > t.c; gcc -w -DA={x} t.c -o t && ./t"
+    ),
+    "an alias that git keeps": "git init -q .; git config alias.a !{x}; git a",
+    "a function with a path": './show() {{ eval "$1"; }}; ./show {x}',
+    "a function for what is not found": 'command_not_found_handle() {{ bash -c "$2"; }}; mlflow_none {x}',
+    "the name that a shell gets": """exec -a "{x}" bash -c 'eval "$0"'""",
+    "a function that is not there": "let() {{ :; }}; unset -f let; let {x}",
+    "names of files that curl and zip write": (
+        'curl -so "{x}" file:///dev/null; zip -q "d{x}" show; for f in *; do eval "echo $f"; done'
+    ),
+    "a file that becomes an option": 'git init -q "{x}"; tar cf a.tar *',
+    # Programs that are not here are known by their manuals.
+    "a name that becomes code of a notebook": 'papermill a.ipynb b.ipynb -y "lr: {x}"',
+    "a parameter of another project": "mlflow run . -P a={x}",
+    "a call for hypercorn": "hypercorn app:{x}",
+    "code of IPython in one word": "ipython --c=x={x}",
+    "another shell with options": "osh -lc ./show/{x}",
+    "a shell of a container": "docker run --entrypoint bash i -lc ./show/{x}",
+    "a shell on TPUs": 'accelerate tpu-config --command "./show {x}"',
+    "words of a program that watches": "watchexec ./show {x}",
+    "a message for mail": 'MAILPATH="f?{x}" ./show',
+    "a program of make": 'MAKE="make {x}" R CMD INSTALL p',
 }  # fmt: skip
 
 EVIL = [
     "$(touch EVIL)", "`touch EVIL`", "'; touch EVIL; '", '"; touch EVIL; "', "\nEND\ntouch EVIL\n", "END",
     "a[$(touch EVIL)]", "/e; 1e touch EVIL\n#", "\\", "\\'", "touch EVIL", "__import__('os').system('touch EVIL')",
-    "-cimport os; os.system('touch EVIL')#", "-Itouch EVIL #",
+    "-cimport os; os.system('touch EVIL')#", "-Itouch EVIL #", "cimport os; os.system('touch EVIL')",
+    "Itouch EVIL #", "e1e touch EVIL", 'eBEGIN{system("touch EVIL")}', "Stouch EVIL", "!touch EVIL",
+    "eval=require('child_process').execSync('touch EVIL')", 'system("touch EVIL")', ";touch EVIL;",
+    "use-compress-program=touch EVIL", "--use-compress-program=touch EVIL",
 ]  # fmt: skip
 values = st.lists(
     st.sampled_from(EVIL)

@@ -92,6 +92,14 @@ REASONS = {  # all other cases: KEPT
     "in a here-document, beside what the shell replaces": [
         "a here-document beside backquotes",
     ],
+    "in a command with a function that is called by other names": [
+        "a function with a path", "a function for what is not found",
+    ],
+    "in the name of an option": [
+        "an option that a value ends", "options of Python that a value ends", "an option of node that a value ends",
+        "options of awk that a value ends", "options of sed that a value ends", "options of env that a value ends",
+        "an option of java that a value ends",
+    ],
     "in an arithmetic expression or a pattern": [
         "an arithmetic test",
     ],
@@ -105,6 +113,7 @@ REASONS = {  # all other cases: KEPT
         "printf with its option", "the format of printf", "a test behind another word", "wait",
         "a variable that printf sets", "a folder elsewhere", "a step of dvc", "a program of honcho",
         "a shell elsewhere by another name", "other machines of deepspeed",
+        "words of a program that watches",
         "a test by a variable behind a sign",
     ],
     "in words that another program may run": [
@@ -112,18 +121,20 @@ REASONS = {  # all other cases: KEPT
         "code of Python after options that only the shell knows", "code of node",
         "options of Python in one word", "sed", "awk", "a program that tar runs", "a command of flock",
         "an alias of git", "code of perl", "code of timeit", "code of IPython", "sed with a suffix",
-        "awk with a variable", "an option of split that is cut", "a command of zip",
+        "awk with a variable", "a command of zip",
         "a shell behind a program of the project", "a shell among options", "a setting of PHP",
         "numbers of other shells", "code of matlab", "code of jq", "a command of tar that is cut",
         "a program of tar that is cut", "an action of tar that is cut", "a program of tar without a dash",
-        "a program for tar's next volume", "a filter of split that is cut", "a program of sort that is cut",
+        "a program for tar's next volume", "a program of sort that is cut",
         "a line for env that is cut", "a pager of git", "a program of git that is cut",
         "a setting of git's clone", "a program as an address of git", "awk behind a long option",
         "awk behind options in one word", "jq behind a name", "sed behind a long option", "a debugger of perl",
         "fields of perl", "a module of node", "a setting of PHP in a long option", "a command of vim",
         "a command of gdb", "a name of m4", "an address of socat", "code of dc", "code of groovy",
         "a variable of ansible", "a program for an error of java", "options of java in spark",
-        "a call for gunicorn",
+        "a call for gunicorn", "a value of a macro", "an alias that git keeps",
+        "a name that becomes code of a notebook", "a parameter of another project", "a call for hypercorn",
+        "code of IPython in one word", "a shell on TPUs",
     ],
     "in words that become a command": [
         "a substitution in find", "a substitution that becomes a command", "a substitution behind a wrapper",
@@ -135,7 +146,8 @@ REASONS = {  # all other cases: KEPT
         "what find puts into a script", "perl with a module", "timeit of another module",
         "a shell in a variable", "options of a starter in a substitution",
         "text for a module that is a program", "text as a program behind a launcher",
-        "names of files for a loop of perl", "a shell of AWS",
+        "names of files for a loop of perl", "a shell of AWS", "another shell with options",
+        "a shell of a container",
     ],
     "where the shell reads more than a word": [
         "arithmetic", "an arithmetic command", "a subscript", "a variable's default", "a variable's name",
@@ -144,7 +156,7 @@ REASONS = {  # all other cases: KEPT
 TAKEN = [
     "a here-document without tabs", "an option of Python", "Python behind options with a value",
     "perl behind options with a value", "an option of sed", "an end of a here-document in the value",
-    "a whole setting of env",
+    "a whole setting of env", "a command that ed takes for a file",
 ]  # fmt: skip
 VALUE = "a 'b' \"c\" $d"
 REASON_OF = {case: reason for reason, cases in REASONS.items() for case in cases}

@@ -92,9 +92,14 @@ VALUE_OPTIONS = {
     "awk": "Fv", "env": "Cu", "gawk": "Fv", "git": "CFbmn", "mawk": "Fv", "nawk": "Fv", "sed": "il", "sort": "STkot",
     "split": "Cablnt", "tar": "CTXbfg",
 }  # fmt: skip
-# They run a command that stands where they expect the name of a file, behind one of these signs.
-TAKE_COMMANDS = frozenset(("convert", "ed", "identify", "magick", "mogrify", "montage", "play", "rec", "sox", "soxi"))
-COMMAND_SIGNS = ("!", "|")
+# They run a command that stands where they expect the name of a file, behind one of these signs (vim: "+!command").
+TAKE_COMMANDS = frozenset(
+    (
+        "convert", "ed", "ex", "gvim", "identify", "less", "magick", "mogrify", "montage", "more", "nvim", "play",
+        "rec", "sox", "soxi", "vi", "view", "vim",
+    )
+)  # fmt: skip
+COMMAND_SIGNS = ("!", "|", "+")
 # They take code from any of their words.
 TAKE_CODE = re.compile(
     r"ansible[\w-]*|dc|emacs(client)?|(g|r)?(vi|vim|view|vimdiff)|nvim|ex|gdb|lftp|lldb|m4|nc|ncat|netcat|socat"

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 _MAX_WORK = 30_000  # marks times nodes of a command
+_EXPANDED = ("\\", "$", "`")  # in a here-document
 # A command that cannot be parsed is safe if there is nothing in it but words.
 _ONLY_WORDS = re.compile(r"[\w@%+=:,./\s{}-]*")
 
@@ -278,6 +279,11 @@ def _in_document(redirect: Node, body: Node, before: bytes) -> Place:
     def write(value: str) -> str:
         if re.search(r"(^|\n)\t", value) and text_of(redirect).startswith("<<-"):
             raise PlaceError("in a here-document that loses the tabs of its lines")
+        # In Shift_JIS, say, the last byte of "Á" and our backslash are one character.
+        if not literal and (
+            re.search(r"[^\0-\x7f][\\$`]", value) or (before[-1:] > b"\x7f" and value[:1] in _EXPANDED)
+        ):
+            raise PlaceError("in a here-document, where a sign of the shell follows a letter of more bytes than one")
         return value if literal else re.sub(r"[\\$`]", r"\\\g<0>", value)
 
     return Place(write)

@@ -156,7 +156,7 @@ REASONS = {  # all other cases: KEPT
 TAKEN = [
     "a here-document without tabs", "an option of Python", "Python behind options with a value",
     "perl behind options with a value", "an option of sed", "an end of a here-document in the value",
-    "a whole setting of env", "a command that ed takes for a file",
+    "a whole setting of env", "a command that ed takes for a file", "a command that vim takes for a file",
 ]  # fmt: skip
 VALUE = "a 'b' \"c\" $d"
 REASON_OF = {case: reason for reason, cases in REASONS.items() for case in cases}

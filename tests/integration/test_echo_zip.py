@@ -92,6 +92,7 @@ def test_the_xcom_of_a_step_tells_later_tasks_all_they_need(result: DagRunResult
         "status": "FINISHED",
         "run_name": "echo",
         "metrics": run.data.metrics,
+        "params": run.data.params,
         "mlflow_conn_id": "mlflow_default",
         "models": {},
     }

@@ -103,6 +103,10 @@ HONEST: dict[str, tuple[Ask, dict[str, Any]]] = {
     "ensure_model": (lambda client: client.ensure_model("n"), {"registered_model": {"name": "n"}}),
     "model_version": (lambda client: client.model_version("n", 3), {"model_version": VERSION}),
     "version_by_alias": (lambda client: client.version_by_alias("n", "champion"), {"model_version": VERSION}),
+    "search_models": (
+        lambda client: client.search_models(),
+        {"registered_models": [{"name": "n", "latest_versions": [VERSION], "aliases": []}], **MORE},
+    ),
     "search_versions": (lambda client: client.search_versions("", limit=3), {"model_versions": [VERSION], **MORE}),
     "create_version": (
         lambda client: client.create_version("n", ModelSource("s3://bucket/m", "m-1"), "r1", {}, ""),
@@ -336,7 +340,7 @@ def test_a_long_refusal_is_cut(server: Server, client: RestClient) -> None:
     assert len(str(caught.value)) == 10_000
 
 
-LISTS = ["experiment_ids", "search_runs", "metric_history", "search_versions", "logged_models"]
+LISTS = ["experiment_ids", "search_runs", "metric_history", "search_models", "search_versions", "logged_models"]
 
 
 @pytest.mark.parametrize("method", LISTS)

@@ -10,24 +10,13 @@ import functools
 import re
 from collections.abc import Container, Iterator, Sequence
 
-from mlflow_projects.project import code_options
+from mlflow_projects.project import code_options, programs
 
 Words = Sequence[str | None]
 
 SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
 _SAME_SHELL = re.compile(r"(ba|rba|da|a)?sh")  # the others read numbers of "[" and printf as code
 PYTHON = re.compile(r"(i?python|pypy)[\d.]*")
-# Modules of Python that run the words after their name.
-_RUN_WORDS = ("timeit", "pdb", "IPython", "ptpython", "bpython")
-# They run the program that their words name, after options, settings and numbers of their own.
-_WRAPPERS = frozenset(
-    (
-        "builtin", "command", "exec", "env", "time", "timeout", "nohup", "nice", "ionice", "stdbuf", "xargs", "sudo",
-        "setsid", "busybox", "flock", "sshpass", "srun", "mpirun",
-    )
-)  # fmt: skip
-# The same, after the word "run".
-_LAUNCHERS = ("conda", "hatch", "mamba", "micromamba", "pdm", "pipenv", "poetry", "pixi", "uv")
 # They give their words to a shell, here or elsewhere, or take them for names, each in a way of its own.
 READ_WORDS = frozenset(
     (
@@ -39,32 +28,11 @@ READ_WORDS = frozenset(
         "task", "dask-ssh", "fab", "packer", "terraform", "watchexec",
     )
 )  # fmt: skip
-# What they are given is data to them, apart from the options below.
-_TAKE_DATA = frozenset(
-    (
-        ":", "[", "aws", "base64", "basename", "column", "dbt", "nl", "pandoc", "cat", "cd", "chmod", "chown",
-        "cmp", "cp", "curl", "cut", "date", "df", "diff", "dirname", "du", "echo", "egrep", "envsubst", "exit",
-        "export", "false", "fgrep", "find", "grep", "gsutil", "gunzip", "gzip", "head", "kaggle", "kill", "ln",
-        "local", "ls", "mkdir", "mv", "nvidia-smi", "papermill", "popd", "printf", "pushd", "pwd", "readlink",
-        "readonly", "realpath", "return", "rm", "rmdir", "seq", "set", "shift", "sleep", "sort", "stat",
-        "streamlit", "tail", "tar", "tee", "test", "touch", "tr", "true", "uniq", "unzip", "wait", "wc", "wget",
-        "zip",
-    )
-)  # fmt: skip
 # They take what they read as data, though their words are names.
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
 _ELSEWHERE = r"-H|--(hostfile|launcher|force_multi|num_nodes|include)"  # of deepspeed, which then goes through ssh
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
-# They start Python, or what their words say; in front of a file of Python at least.
-_START = (
-    "accelerate", "accelerate.commands.launch", "deepspeed", "gunicorn", "horovodrun", "java", "kedro", "mlflow",
-    "pytest", "spark-submit", "torch.distributed.launch", "torch.distributed.run", "torchrun", "uvicorn",
-)  # fmt: skip
-# Modules of Python that are programs of this kind: "python -m torchrun" is "torchrun".
-_MODULES = (
-    *_START, *_LAUNCHERS, "coverage", "debugpy", "dotenv", "dvc", "honcho", "invoke", "jupyter", "pip", "pipx",
-)  # fmt: skip
 _INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)|(-f|--[\w-]+=)-")
 
 
@@ -77,10 +45,10 @@ def program_index(words: Words) -> int:
     """Return which word names the program, behind those that run another one."""
     index = 0
     while index < len(words) and (
-        name_of(words[index]) in _WRAPPERS
-        or (name_of(words[index]) in _LAUNCHERS and list(words[index + 1 : index + 2]) == ["run"])
+        name_of(words[index]) in programs.WRAPPERS
+        or (name_of(words[index]) in programs.LAUNCHERS and list(words[index + 1 : index + 2]) == ["run"])
     ):
-        index += 1 + (name_of(words[index]) in _LAUNCHERS)
+        index += 1 + (name_of(words[index]) in programs.LAUNCHERS)
         while index < len(words) and re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or ""):
             index += 1
     if index == len(words):
@@ -88,7 +56,7 @@ def program_index(words: Words) -> int:
     # What stands before a program that is known may be the value of a wrapper's option.
     found = next((later for later in range(index, len(words)) if index and _is_known(words[later])), index)
     ran = python_program(words[found + 1 :]) if PYTHON.fullmatch(name_of(words[found])) else None
-    return found + 1 + ran[1] if ran and ran[0] == "m" and words[found + 1 + ran[1]] in _MODULES else found
+    return found + 1 + ran[1] if ran and ran[0] == "m" and words[found + 1 + ran[1]] in programs.MODULES else found
 
 
 def program_of(words: Words) -> str:
@@ -102,7 +70,7 @@ def _is_known(word: str | None) -> bool:
     is_path = bool(re.fullmatch(r"[\w.?-]*(/[\w.-]+)+", word or ""))
     return (
         is_path
-        or name in (*READ_WORDS, *_TAKE_DATA, *_START, *_MAKE, *code_options.RUN_OPTIONS)
+        or name in (*READ_WORDS, *programs.TAKE_DATA, *programs.START, *_MAKE, *code_options.RUN_OPTIONS)
         or is_interpreter(name)
     )
 
@@ -160,7 +128,7 @@ def _positions(words: Words) -> Sequence[int]:
     if words and name_of(words[first]) == "find":
         begun = next((at for at, word in enumerate(words) if word in _EXEC), len(words))
         return [first, *range(begun + 1, len(words))]
-    known = takes_data(words) and program_of(words) not in _START
+    known = takes_data(words) and program_of(words) not in programs.START
     return range(first + 1) if known else range(len(words))  # with what runs it
 
 
@@ -225,7 +193,7 @@ def names_program(words: Words, at: int) -> bool:
 def runs_expressions(words: Words) -> bool:
     """Tell whether a command's program runs code among its words, by options that are hard to tell from others."""
     name = program_of(words)
-    is_module = bool(PYTHON.fullmatch(name)) and not set(_RUN_WORDS).isdisjoint(word or "" for word in words)
+    is_module = bool(PYTHON.fullmatch(name)) and not set(programs.RUN_WORDS).isdisjoint(word or "" for word in words)
     return code_options.interpreter(name) is not None or is_module
 
 
@@ -236,7 +204,7 @@ def reads_options(words: Words) -> bool:
 
 def starts_program(words: Words, at: int) -> bool:
     """Tell whether the words that a value is split into may be a program for a command's own program to run."""
-    return program_of(words) in _START and not any(re.fullmatch(r".*\.py", word or "") for word in words[:at])
+    return program_of(words) in programs.START and not any(re.fullmatch(r".*\.py", word or "") for word in words[:at])
 
 
 def opens_program(words: Words, at: int) -> bool:
@@ -290,7 +258,7 @@ def takes_data(words: Words, functions: Container[str] = ()) -> bool:
     name = name_of(word)
     if name == "aws" and not {"s3", "s3api"} & set(rest):  # "aws ssm send-command" is a shell elsewhere
         return False
-    if word is None or name in functions or name in (*_TAKE_DATA, *_START):
+    if word is None or name in functions or name in (*programs.TAKE_DATA, *programs.START):
         return word is not None
     if SHELL.fullmatch(name):
         return script_index(rest) is not None or first_argument(rest) not in (None, "-")
@@ -419,5 +387,5 @@ def _python_indexes(words: Words) -> Iterator[int]:
                 yield index + (option[0] == word)
     elif program[0] == "c":
         yield program[1]
-    elif program[0] == "m" and re.sub(r"^-\w*m", "", words[program[1]] or "") in _RUN_WORDS:
+    elif program[0] == "m" and re.sub(r"^-\w*m", "", words[program[1]] or "") in programs.RUN_WORDS:
         yield from range(program[1] + 1, len(words))

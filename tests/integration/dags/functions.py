@@ -85,7 +85,7 @@ def ending(how: str) -> None:
 
     mlflow.log_metric("begun", 1)
     if how == "fail":
-        raise ValueError("no such luck, correct-horse-battery")
+        raise ValueError("no such luck")
     if how == "fail for good":
         raise AirflowFailException("never again")
     if how == "skip":

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlflow_projects.cli.import_script.marks import NOT_IN_THE_DAG, leaves_of, marker, marks_in, nodes_of, put
+from mlflow_projects.cli.import_script.other_values import compared_with
 from mlflow_projects.cli.import_script.plan import Option, Plan
 from mlflow_projects.cli.import_script.recording import Recorded, Recorder, Script, ScriptError
-from mlflow_projects.cli.import_script.tracing import Tracing, compared_with
+from mlflow_projects.cli.import_script.tracing import Tracing
 
 
 def trace(

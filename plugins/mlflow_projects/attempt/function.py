@@ -18,6 +18,7 @@ from typing import TypeVar
 from mlflow_projects.attempt.active_run import active_run
 from mlflow_projects.attempt.causes import cause_of_error
 from mlflow_projects.attempt.outcome import tail_of
+from mlflow_projects.attempt.step import SYSTEM_METRICS
 from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.public_uri import public_text
@@ -39,6 +40,7 @@ class FunctionAttempt(Stoppable):
     :param record: of the run, to be closed with the function's end; None: the run is somebody else's
     :param log: takes lines of ours
     :param redact: replaces known secrets in a text
+    :param system_metrics: whether MLflow measures the machine meanwhile
     :param skips: exceptions by which a function says that there is nothing to do
     """
 
@@ -49,6 +51,7 @@ class FunctionAttempt(Stoppable):
     log: Callable[[str], None]
     redact: Callable[[str], str]
     skips: Collection[type[BaseException]] = ()
+    system_metrics: bool = False
     finished: Run | None = field(default=None, init=False)
 
     def call(self, function: Callable[[], Value]) -> Value:
@@ -86,6 +89,7 @@ class FunctionAttempt(Stoppable):
             "MLFLOW_RUN_ID": self.run.run_id,
             "MLFLOW_EXPERIMENT_ID": self.run.experiment_id,
             "MLFLOW_RUN_CONTEXT": json.dumps(tags),
+            **({SYSTEM_METRICS: "true"} if self.system_metrics else {}),
         }
 
     def _failure(self, error: BaseException) -> Outcome:

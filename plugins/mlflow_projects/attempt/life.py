@@ -26,7 +26,7 @@ from mlflow_projects.attempt.checkpoint import (
 )
 from mlflow_projects.attempt.outcome import outcome_of, tail_of
 from mlflow_projects.attempt.reuse import Reuse
-from mlflow_projects.attempt.step import Result, Step
+from mlflow_projects.attempt.step import SYSTEM_METRICS, Result, Step
 from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
 from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
 from mlflow_projects.backends.registry import backend_class, backend_of, check_config_keys, is_durable
@@ -228,6 +228,8 @@ class Attempt(Stoppable):
             # Tags that MLflow gives every run which the project opens (mlflow.tracking.context).
             "MLFLOW_RUN_CONTEXT": json.dumps(self.task.inner_tags()),
         }
+        if self.step.system_metrics:
+            variables[SYSTEM_METRICS] = "true"
         if checkpoint:
             variables[VARIABLE] = str(checkpoint)
         return OpenRun(variables, run.artifact_uri, checkpoint)

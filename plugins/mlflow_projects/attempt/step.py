@@ -12,6 +12,8 @@ from mlflow_projects.project.git_authentication import GitCredentials
 from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run
 
+SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -20,6 +22,7 @@ class Step:
     :param parent_run_id: the MLflow run to nest below, if any
     :param supersedes: the MLflow run of the try before this one, if any
     :param experiment_id: where the attempt's run goes
+    :param system_metrics: whether MLflow in the command measures the machine
     :param skip_on_exit_code: exit statuses that mean "nothing to do"
     :param fail_on_exit_code: exit statuses after which no other try can help
     """
@@ -39,6 +42,7 @@ class Step:
     git_credentials: GitCredentials | None = None
     bundle: BundleCheckout | None = None
     git_trusted_dirs: Sequence[Path] = ()
+    system_metrics: bool = False
     skip_on_exit_code: Collection[int] = ()
     fail_on_exit_code: Collection[int] = ()
 

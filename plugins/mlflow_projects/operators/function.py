@@ -59,6 +59,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
     :param run_name: default: the task's id without its group, with the index of a mapped task (templated)
     :param parent_run_id: the run to nest below; default: the parent of the enclosing ``mlflow_run`` (templated)
     :param tags: more tags for a run of its own (templated)
+    :param system_metrics: whether MLflow measures the machine while the function works, as of a project's step
     :param mlflow_conn_id: Airflow connection to the tracking server (templated)
     :raises AirflowFailException: an argument is wrong; no retry
     :raises AirflowException: it was stopped, or MLflow stayed away
@@ -84,6 +85,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
         run_name: str | None = None,
         parent_run_id: Any = None,
         tags: Mapping[str, str] | None = None,
+        system_metrics: bool = False,
         mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -93,6 +95,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
         self.run_name = run_name
         self.parent_run_id = parent_run_id
         self.tags = tags
+        self.system_metrics = system_metrics
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> Any:
@@ -137,7 +140,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
             earlier_tries.remember(context, run, None)
         else:
             run = self._run_of_others(client, parent)
-        return FunctionAttempt(client, task, run, record, self.say, masked, _SKIPS)
+        return FunctionAttempt(client, task, run, record, self.say, masked, _SKIPS, self.system_metrics)
 
     def _run_of_others(self, client: TrackingClient, parent: Mapping[str, Any] | None) -> Run:
         """Return the run that ``log_to`` names.

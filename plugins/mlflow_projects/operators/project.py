@@ -87,6 +87,8 @@ class MLflowProjectOperator(MLflowStepOperator):
     :param skip_on_exit_code: exit statuses of the command that mean "nothing to do": the task is skipped, its run
         FINISHED with that reason
     :param fail_on_exit_code: exit statuses after which there is no retry
+    :param system_metrics: whether MLflow measures the machine while the command works (metrics ``system/…``); the
+        command's environment needs ``psutil``, and for a GPU ``nvidia-ml-py``
     :raises AirflowFailException: the project or a parameter is wrong; no retry
     :raises AirflowException: the command failed, was stopped, or MLflow stayed away
     """
@@ -130,6 +132,7 @@ class MLflowProjectOperator(MLflowStepOperator):
     poll_interval: float
     skip_on_exit_code: int | Collection[int] | None
     fail_on_exit_code: int | Collection[int] | None
+    system_metrics: bool
     mlflow_conn_id: str
 
     def __init__(
@@ -153,6 +156,7 @@ class MLflowProjectOperator(MLflowStepOperator):
         poll_interval: float = 10.0,
         skip_on_exit_code: int | Collection[int] | None = None,
         fail_on_exit_code: int | Collection[int] | None = None,
+        system_metrics: bool = False,
         mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -177,6 +181,7 @@ class MLflowProjectOperator(MLflowStepOperator):
             poll_interval=poll_interval,
             skip_on_exit_code=skip_on_exit_code,
             fail_on_exit_code=fail_on_exit_code,
+            system_metrics=system_metrics,
             mlflow_conn_id=mlflow_conn_id,
         )
         # Only where another package brings buttons of its own; the class has ours.
@@ -284,6 +289,7 @@ class MLflowProjectOperator(MLflowStepOperator):
             git_credentials=git_credentials(self.git_conn_id) if self.git_conn_id else None,
             bundle=bundle_checkout(context),
             git_trusted_dirs=config.git_trusted_dirs(),
+            system_metrics=self.system_metrics,
             **self._exit_codes(),
         )
 

@@ -15,6 +15,7 @@ from mlflow_projects.tracking.client import MetricPoint, Run, TrackingClient, qu
 from mlflow_projects.tracking.reuse_key import maker_of
 from mlflow_projects.tracking.run_files import run_files
 from mlflow_projects.tracking.tags import (
+    CAUSE,
     DAG_ID,
     DAG_RUN_ID,
     INNER,
@@ -155,6 +156,7 @@ def _run(client: TrackingClient, run: Run) -> dict[str, Any]:
         "reused": original,
         "original_url": client.settings.run_url(run.experiment_id, original) if original else "",
         "reason": _shown(run.tags.get(REASON, ""), MAX_LONG_TEXT) if failed else "",
+        "cause": run.tags.get(CAUSE, "").replace("_", " ")[:MAX_TEXT] if failed else "",
         "output": _shown(run.tags.get(OUTPUT_TAIL, ""), MAX_LONG_TEXT) if failed else "",
         "params": _first(params, sorted, lambda text: _shown(text, MAX_TEXT)),
         "metrics": _first(run.metrics, lambda keys: sorted(keys, key=_interest), _sendable),

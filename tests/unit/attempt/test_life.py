@@ -111,6 +111,15 @@ def test_the_command_learns_its_run_and_where_to_track(life: Life) -> None:
     assert seen["MLFLOW_TRACKING_URI"] == "http://tracking.test"
 
 
+@pytest.mark.parametrize(("wanted", "seen"), [(True, ["true"]), (False, [])])
+def test_mlflow_in_the_command_measures_the_machine_if_that_is_wanted(
+    life: Life, wanted: bool, seen: list[str]
+) -> None:
+    life.attempt("env", system_metrics=wanted).run()
+    name = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="
+    assert [line.removeprefix(name) for line in life.log if line.startswith(name)] == seen
+
+
 def test_the_run_is_open_and_announced_before_the_command_starts(life: Life) -> None:
     seen = []
     life.on_line = lambda line: seen.append((line, life.only_run.status, len(life.opened)))

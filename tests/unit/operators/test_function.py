@@ -90,6 +90,13 @@ def test_what_is_left_of_the_environment_is_what_was_there(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("wanted", "seen"), [(True, "true"), (False, None)])
+def test_mlflow_measures_the_machine_if_that_is_wanted(client: MemoryClient, wanted: bool, seen: str | None) -> None:
+    name = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+    assert called(lambda: os.environ.get(name), system_metrics=wanted) == seen
+    assert name not in os.environ
+
+
 def raising(error: BaseException) -> Any:
     def function() -> None:
         raise error

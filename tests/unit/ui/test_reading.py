@@ -42,6 +42,7 @@ def test_a_running_step_shows_its_parameters_and_a_failed_one_why(client: Memory
     parameters = json.dumps({"lr": "1e-5"})
     running = made(client, "tree", "r1", "a", **{"mlflow_projects.parameters": parameters})
     ending = {"mlflow_projects.reason": "why", "mlflow_projects.output_tail": "end"}
+    ending["mlflow_projects.cause"] = "killed_by_memory"
     failed = made(client, "tree", "r1", "b", **ending)
     client.log_batch(failed.run_id, metrics={"acc": 0.5})
     client.log_metric(failed.run_id, "loss", float("nan"))
@@ -142,7 +143,7 @@ def test_everything_of_a_run_is_shown_as_it_is(client: MemoryClient) -> None:
     nested = client.create_run(step.experiment_id, "nested", next(MOMENTS), {"mlflow.parentRunId": step.run_id})
     page = f"https://mlflow.example.com/#/experiments/{step.experiment_id}/runs"
     plain = {
-        "status": "RUNNING", "parent": False, "task": "", "attempt": "", "end": None, "reason": "", "output": "",
+        "status": "RUNNING", "parent": False, "task": "", "attempt": "", "end": None, "reason": "", "cause": "", "output": "",
         "reused": "", "original_url": "", "params": [], "metrics": [], "more_params": 0, "more_metrics": 0,
     }  # fmt: skip
     assert reading.tree(client, "full", dag_run("r1")) == {
@@ -180,9 +181,11 @@ def test_parameters_that_are_only_announced_are_shown(client: MemoryClient, anno
 @pytest.mark.parametrize("status", ["RUNNING", "FINISHED", "FAILED", "KILLED"])
 def test_only_a_run_that_did_not_end_well_has_a_reason(client: MemoryClient, status: Any) -> None:
     ending = {"mlflow_projects.reason": "why", "mlflow_projects.output_tail": "end"}
+    ending["mlflow_projects.cause"] = "killed_by_memory"
     client.update_run(made(client, "tree", "r1", "a", **ending).run_id, status)
     [run] = reading.tree(client, "tree", dag_run("r1"))["runs"]
-    assert (run["reason"], run["output"]) == (("why", "end") if status in ("FAILED", "KILLED") else ("", ""))
+    shown = ("why", "killed by memory", "end") if status in ("FAILED", "KILLED") else ("", "", "")
+    assert (run["reason"], run["cause"], run["output"]) == shown
 
 
 def test_files_and_plots_of_a_reused_result_are_those_of_its_original(client: MemoryClient) -> None:

@@ -25,7 +25,7 @@ function table(caption, rows, more, kind) {
   return el(
     "section",
     { class: kind },
-    el("h3", {}, caption),
+    caption ? el("h3", {}, caption) : null,
     el("table", {}, el("tbody", {}, rows)),
     more ? el("p", { class: "note" }, `and ${more} more`) : null,
   );
@@ -56,18 +56,20 @@ function body(card) {
   const histories = details?.histories ?? {};
   const isPlotted = (key) => (histories[key] ?? []).length > 1;
   const anyPlot = run.metrics.some(([key]) => isPlotted(key));
-  const metrics = run.metrics.map(([key, value]) =>
+  const row = ([key, value]) =>
     pair(
       key,
       el("td", { class: "value" }, number(value)),
       anyPlot ? el("td", { class: "plotted" }, isPlotted(key) ? sparkline(key, histories[key]) : null) : null,
-    ),
-  );
+    );
+  const isOfSystem = ([key]) => key.startsWith("system/");
+  const metrics = run.metrics.filter((one) => !isOfSystem(one)).map(row);
+  const ofSystem = run.metrics.filter(isOfSystem).map(row);
   const params = run.params.map(([key, value]) => pair(key, el("td", {}, value)));
   const files = (details?.files ?? []).map((file) => pair(file.path, el("td", { class: "value" }, bytes(file.size))));
   return [
     run.reused ? el("p", { class: "note" }, "Nothing ran: this is the result of ", link(`run ${run.reused}`, run.original_url), ".") : null,
-    run.reason ? el("p", { class: "reason" }, run.reason) : null,
+    run.reason ? el("p", { class: "reason" }, run.reason, run.cause ? el("span", { class: "cause" }, run.cause) : null) : null,
     run.output ? el("details", { class: "output" }, el("summary", {}, "Last lines of output"), el("pre", {}, run.output)) : null,
     el(
       "div",
@@ -76,6 +78,9 @@ function body(card) {
       table("Metrics", metrics, run.more_metrics, "metrics"),
       table("Artifacts", files, 0, "files"),
     ),
+    ofSystem.length
+      ? el("details", { class: "system" }, el("summary", {}, `System metrics (${ofSystem.length})`), table("", ofSystem, 0, "metrics"))
+      : null,
     ...notes(details?.notes ?? []),
     card.problem ? el("p", { class: "note" }, card.problem) : null,
     card.askable ? el("button", { type: "button", onclick: () => load(card) }, "Show plots and files") : null,
@@ -95,10 +100,9 @@ function draw(card) {
   const below = JSON.stringify([card.run, card.details, card.problem, card.askable]);
   if (below !== card.below) {
     card.below = below;
-    const opened = card.body.querySelector("details")?.open ?? false;
+    const opened = [...card.body.querySelectorAll("details[open]")].map((part) => part.className);
     card.body.replaceChildren(...body(card));
-    const output = card.body.querySelector("details");
-    if (output) output.open = opened;
+    for (const part of card.body.querySelectorAll("details")) part.open = opened.includes(part.className);
   }
 }
 

@@ -143,8 +143,9 @@ def test_everything_of_a_run_is_shown_as_it_is(client: MemoryClient) -> None:
     nested = client.create_run(step.experiment_id, "nested", next(MOMENTS), {"mlflow.parentRunId": step.run_id})
     page = f"https://mlflow.example.com/#/experiments/{step.experiment_id}/runs"
     plain = {
-        "status": "RUNNING", "parent": False, "task": "", "attempt": "", "end": None, "reason": "", "cause": "", "output": "",
-        "reused": "", "original_url": "", "params": [], "metrics": [], "more_params": 0, "more_metrics": 0,
+        "status": "RUNNING", "parent": False, "task": "", "attempt": "", "end": None, "reason": "", "cause": "",
+        "output": "", "reused": "", "original_url": "",
+        "params": [], "metrics": [], "more_params": 0, "more_metrics": 0,
     }  # fmt: skip
     assert reading.tree(client, "full", dag_run("r1")) == {
         "runs": [

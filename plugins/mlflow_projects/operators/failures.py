@@ -17,7 +17,9 @@ class _Story(Exception):
         ``interrupted``, ``capacity``, ``timeout``, ``tracking`` or ``unknown``
     """
 
-    def __init__(self, reason: str, *, cause: Cause, status: str = "FAILED", exit_code: int | None = None) -> None:
+    def __init__(
+        self, reason: str, *, cause: Cause = "unknown", status: str = "FAILED", exit_code: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason, self.cause, self.status, self.exit_code = reason, cause, status, exit_code
 

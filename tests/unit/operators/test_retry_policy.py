@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,12 @@ def test_the_decision_says_why() -> None:
 def test_what_it_does_not_know_is_one_sentence(arguments: Any, sentence: str) -> None:
     with pytest.raises(ProjectError, match=sentence):
         MLflowRetryPolicy(**arguments)
+
+
+def test_an_error_keeps_its_story_in_a_copy() -> None:
+    error = MLflowFailedException("why", cause="capacity", status="KILLED", exit_code=3)
+    again = pickle.loads(pickle.dumps(error))
+    assert vars(again) == vars(error) == {"reason": "why", "cause": "capacity", "status": "KILLED", "exit_code": 3}
 
 
 def test_json_and_a_serialized_dag_hold_it() -> None:

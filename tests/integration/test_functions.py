@@ -118,3 +118,15 @@ def test_a_run_to_log_to_that_is_not_there_is_one_sentence(tracking_uri: str) ->
     result = run_dag("function_ends", {"log_to": "0" * 32})
     assert result.tasks["parent.step"].state == "failed"
     assert f"There is no run '{'0' * 32}'" in result.log
+
+
+def test_mlflow_measures_the_machine_of_functions_and_projects(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "1")
+    result = run_dag("function_measures")
+    assert result.state == "success"
+    for runs in runs_by_task(tracking_uri, "function_measures", result.run_id).values():
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert any(name.startswith("system/") for name in runs[0].data.metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,30 @@ with DAG("function_ends", schedule=None, params={"how": "", "log_to": "own"}):
         MLflowTaskOperator(
             task_id="step", python_callable=ending, op_args=["{{ params.how }}"], log_to="{{ params.log_to }}"
         )
+
+
+def measured() -> None:
+    """Work until MLflow has measured the machine once."""
+    import mlflow
+
+    run = mlflow.active_run()
+    assert run is not None
+    end = time.monotonic() + 120
+    while not mlflow.get_run(run.info.run_id).data.metrics and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+with DAG("function_measures", schedule=None):
+    MLflowTaskOperator(task_id="step", python_callable=measured, system_metrics=True)
+    MLflowProjectOperator(
+        task_id="project",
+        uri=SHELL,
+        system_metrics=True,
+        env_manager="local",
+        parameters={"command": f"""{sys.executable} -c '
+import mlflow, time
+with mlflow.start_run() as run:
+    end = time.monotonic() + 120
+    while not mlflow.get_run(run.info.run_id).data.metrics and time.monotonic() < end:
+        time.sleep(0.1)'"""},
+    )  # fmt: skip

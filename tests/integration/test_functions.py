@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +131,13 @@ def test_mlflow_measures_the_machine_of_functions_and_projects(
     for runs in runs_by_task(tracking_uri, "function_measures", result.run_id).values():
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert any(name.startswith("system/") for name in runs[0].data.metrics)
+
+
+def test_a_commands_whole_output_is_an_artifact_of_its_run(tracking_uri: str) -> None:
+    from mlflow import MlflowClient
+
+    result = run_dag("kept_output")
+    (run,) = mlflow_runs(tracking_uri, "kept_output", result.run_id)
+    assert run.info.status == "FINISHED"
+    file = MlflowClient(tracking_uri).download_artifacts(run.info.run_id, "airflow/attempt_1.log")
+    assert Path(file).read_text().splitlines()[-2:] == ["one", "two"]

@@ -7,9 +7,7 @@ closed with what really happened; the exit status of the command decides, not wh
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +22,8 @@ from mlflow_projects.attempt.checkpoint import (
     CheckpointSettings,
     kept_checkpoint,
 )
-from mlflow_projects.attempt.outcome import outcome_of, tail_of
+from mlflow_projects.attempt.outcome import disk_in_words, outcome_of, tail_of
+from mlflow_projects.attempt.output_log import kept_output
 from mlflow_projects.attempt.reuse import Reuse
 from mlflow_projects.attempt.step import SYSTEM_METRICS, Result, Step
 from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
@@ -44,7 +43,6 @@ from mlflow_projects.tracking.tags import JOB, PARAMETERS, REASON
 _TAIL_LINES = 20
 _CANCEL_SECONDS = 60.0
 _KILLED_SECONDS = 4.0  # Airflow gives a task that it stops 5 s
-_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FIRST_NOT_ITS_OWN = 126  # the shell's: could not start it, or a signal ended it
 
 
@@ -110,7 +108,7 @@ class Attempt(Stoppable):
         refused = SourceTags(name=step.uri, entry_point=step.entry_point, backend=step.backend)
         with contextlib.ExitStack() as stack:
             try:
-                with self._disk_in_words():
+                with disk_in_words(self.cache.root):
                     source, job = self._checked(stack.enter_context(self.cache.workspace()))
                     launch = backend_class(step.backend)(self._host).prepare(job)
                     folder = None if is_durable(step.backend) else stack.enter_context(self._kept_checkpoint(job))
@@ -196,20 +194,6 @@ class Attempt(Stoppable):
         return self._source_tags(fetched), job
 
     @contextlib.contextmanager
-    def _disk_in_words(self) -> Iterator[None]:
-        """Say in a sentence that the disk is full or may not be written, which another try cannot mend."""
-        try:
-            yield
-        except OSError as error:
-            said = error.strerror or str(error)  # shutil's own error has a list of many
-            # A lock that another user of the machine made, say; outside of the cache it is the project's.
-            is_closed = isinstance(error, PermissionError) and str(error.filename).startswith(f"{self.cache.root}/")
-            if not (is_closed or error.errno in _NO_DISK or re.search("No space left|Read-only file system", said)):
-                raise
-            remedy = f"({said[:200]}); {'let this user write there' if is_closed else 'make room'}, or set cache_dir."
-            raise ProjectError(f"The cache folder {self.cache.root} cannot be written {remedy}") from error
-
-    @contextlib.contextmanager
     def _kept_checkpoint(self, job: Job) -> Iterator[Path | None]:
         """Yield the command's checkpoint folder; after the block, what is in it is safe."""
         if self.checkpoints is None:
@@ -278,12 +262,17 @@ class Attempt(Stoppable):
         """Stream the output to the job's end, then close the record."""
         assert self._running is not None
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        with self._closing(record, tail):
-            for line in self._running.lines():
-                self.log(line)
-                tail.append(line)
-            outcome = self._judge(record, tail)
-        return self._end(record, outcome)
+        with kept_output(record, self.task, self._wants_output, self._shown, self.log) as keep:
+            with self._closing(record, tail):
+                for line in self._running.lines():
+                    self.log(line)
+                    tail.append(line)
+                    keep(line)
+                outcome = self._judge(record, tail)
+            return self._end(record, outcome)
+
+    def _wants_output(self) -> bool:
+        return self.step.log_output and not self.is_stopped
 
     def _judge(self, record: RunRecord, tail: Sequence[str]) -> Outcome:
         """Ask for the job's verdict, when it is over."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import errno
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from mlflow_projects.attempt.causes import cause_of_job
 from mlflow_projects.attempt.step import Step
 from mlflow_projects.backends.contract import JobStatus
-from mlflow_projects.exceptions import Cause
+from mlflow_projects.exceptions import Cause, ProjectError
 from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.client import RunStatus
 from mlflow_projects.tracking.record import Outcome
 from mlflow_projects.tracking.tags import REASON
 
 _TAIL_CHARACTERS = 4000
+_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LAST_LINE_CHARACTERS = 300
 
 
@@ -51,6 +56,25 @@ def outcome_of(
     verdict: RunStatus = "FAILED" if status.state == "failed" else "KILLED"
     reason = redact(" ".join(filter(None, why)))
     return Outcome(verdict, reason, text, *known, status.tags, cause_of_job(status, tail))
+
+
+@contextlib.contextmanager
+def disk_in_words(root: Path) -> Iterator[None]:
+    """Say in a sentence that the disk is full or may not be written, which another try cannot mend.
+
+    :param root: the cache folder
+    :raises ProjectError: it says so
+    """
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or str(error)  # shutil's own error has a list of many
+        # A lock that another user of the machine made, say; outside of the cache it is the project's.
+        is_closed = isinstance(error, PermissionError) and str(error.filename).startswith(f"{root}/")
+        if not (is_closed or error.errno in _NO_DISK or re.search("No space left|Read-only file system", said)):
+            raise
+        remedy = f"({said[:200]}); {'let this user write there' if is_closed else 'make room'}, or set cache_dir."
+        raise ProjectError(f"The cache folder {root} cannot be written {remedy}") from error
 
 
 def tail_of(lines: Sequence[str], redact: Callable[[str], str]) -> str:

@@ -23,6 +23,7 @@ class Step:
     :param supersedes: the MLflow run of the try before this one, if any
     :param experiment_id: where the attempt's run goes
     :param system_metrics: whether MLflow in the command measures the machine
+    :param log_output: whether the whole output becomes an artifact
     :param skip_on_exit_code: exit statuses that mean "nothing to do"
     :param fail_on_exit_code: exit statuses after which no other try can help
     """
@@ -43,6 +44,7 @@ class Step:
     bundle: BundleCheckout | None = None
     git_trusted_dirs: Sequence[Path] = ()
     system_metrics: bool = False
+    log_output: bool = False
     skip_on_exit_code: Collection[int] = ()
     fail_on_exit_code: Collection[int] = ()
 

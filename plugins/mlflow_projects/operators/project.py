@@ -89,6 +89,9 @@ class MLflowProjectOperator(MLflowStepOperator):
     :param fail_on_exit_code: exit statuses after which there is no retry
     :param system_metrics: whether MLflow measures the machine while the command works (metrics ``system/…``); the
         command's environment needs ``psutil``, and for a GPU ``nvidia-ml-py``
+    :param log_output: whether the command's output is stored as artifact ``airflow/attempt_<n>.log``, masked; of more
+        than 10 MB the first and the last 5. The worker needs the whole of MLflow and some seconds for it; not for
+        a deferred job, whose output is in CloudWatch
     :raises AirflowFailException: the project or a parameter is wrong; no retry
     :raises AirflowException: the command failed, was stopped, or MLflow stayed away
     """
@@ -133,6 +136,7 @@ class MLflowProjectOperator(MLflowStepOperator):
     skip_on_exit_code: int | Collection[int] | None
     fail_on_exit_code: int | Collection[int] | None
     system_metrics: bool
+    log_output: bool
     mlflow_conn_id: str
 
     def __init__(
@@ -157,6 +161,7 @@ class MLflowProjectOperator(MLflowStepOperator):
         skip_on_exit_code: int | Collection[int] | None = None,
         fail_on_exit_code: int | Collection[int] | None = None,
         system_metrics: bool = False,
+        log_output: bool = False,
         mlflow_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -182,6 +187,7 @@ class MLflowProjectOperator(MLflowStepOperator):
             skip_on_exit_code=skip_on_exit_code,
             fail_on_exit_code=fail_on_exit_code,
             system_metrics=system_metrics,
+            log_output=log_output,
             mlflow_conn_id=mlflow_conn_id,
         )
         # Only where another package brings buttons of its own; the class has ours.
@@ -290,6 +296,7 @@ class MLflowProjectOperator(MLflowStepOperator):
             bundle=bundle_checkout(context),
             git_trusted_dirs=config.git_trusted_dirs(),
             system_metrics=self.system_metrics,
+            log_output=self.log_output,
             **self._exit_codes(),
         )
 

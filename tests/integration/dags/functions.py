@@ -129,3 +129,12 @@ with mlflow.start_run() as run:
     while not mlflow.get_run(run.info.run_id).data.metrics and time.monotonic() < end:
         time.sleep(0.1)'"""},
     )  # fmt: skip
+
+with DAG("kept_output", schedule=None):
+    MLflowProjectOperator(
+        task_id="step",
+        uri=SHELL,
+        log_output=True,
+        env_manager="local",
+        parameters={"command": "echo one; echo two >&2"},
+    )

@@ -80,6 +80,7 @@ LONGEST = (
     "system/test_tracking_setups.py",
     "system/test_sagemaker.py",
     "system/test_introduction.py",
+    "system/test_lineage.py",
     "system/test_sweeps.py",
     "system/test_wine_sweep.py",
     "system/test_containers.py",
@@ -87,7 +88,6 @@ LONGEST = (
     "system/test_reuse_waiting.py",
     "system/test_lean_task.py",
     "integration/test_attempts.py",
-    "integration/test_lineage.py",
     "unit/project/test_differential.py",  # while the one before makes the server and the database of this run
     "unit/project/test_identity.py",
     "integration/test_models.py",

@@ -278,7 +278,7 @@ def _failed(setup: Setup, conf: dict[str, Any], *words: str) -> str:
             for run in _runs(client, result)
             if run.data.tags.get("airflow.task_id") == "parent.step"
         ]
-    assert f"AirflowException: {reason}" in result.log
+    assert f"MLflowFailedException: {reason}" in result.log
     assert reason.startswith("Entry point 'main' of ")
     assert "failed: exit status " in reason
     for word in words:

@@ -7,7 +7,6 @@ stopped by Airflow, or runs out of time.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +17,7 @@ from typing import TypeVar
 from mlflow_projects.attempt.active_run import active_run
 from mlflow_projects.attempt.causes import cause_of_error
 from mlflow_projects.attempt.outcome import tail_of
-from mlflow_projects.attempt.step import SYSTEM_METRICS
+from mlflow_projects.attempt.step import run_variables
 from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
 from mlflow_projects.exceptions import ProjectError, TrackingError
 from mlflow_projects.public_uri import public_text
@@ -65,7 +64,7 @@ class FunctionAttempt(Stoppable):
                 value = function()
             self.check_not_stopped()  # the function may have swallowed the exception
         except tuple(self.skips) as error:
-            self._close(Outcome("FINISHED", facts={REASON: self._shown(f"skipped: {error}".rstrip(": "))}))
+            self._close(Outcome("FINISHED", self._shown(f"skipped: {error}".rstrip(": "))))
             raise
         except BaseException as error:
             with contextlib.suppress(TrackingError, ProjectError):  # what the function says comes first
@@ -83,14 +82,8 @@ class FunctionAttempt(Stoppable):
             self._close(Outcome("KILLED", f"{self.why_stopped}; the function did not end in time", cause=self.cause))
 
     def _variables(self) -> Mapping[str, str]:
-        tags = self.task.inner_tags()
-        return {
-            **self.client.settings.environment(),
-            "MLFLOW_RUN_ID": self.run.run_id,
-            "MLFLOW_EXPERIMENT_ID": self.run.experiment_id,
-            "MLFLOW_RUN_CONTEXT": json.dumps(tags),
-            **({SYSTEM_METRICS: "true"} if self.system_metrics else {}),
-        }
+        own = run_variables(self.run, self.task, system_metrics=self.system_metrics)
+        return {**self.client.settings.environment(), **own}
 
     def _failure(self, error: BaseException) -> Outcome:
         if self.is_stopped:

@@ -25,7 +25,7 @@ from mlflow_projects.attempt.checkpoint import (
 from mlflow_projects.attempt.outcome import disk_in_words, outcome_of, tail_of
 from mlflow_projects.attempt.output_log import kept_output
 from mlflow_projects.attempt.reuse import Reuse
-from mlflow_projects.attempt.step import SYSTEM_METRICS, Result, Step
+from mlflow_projects.attempt.step import Result, Step, run_variables
 from mlflow_projects.attempt.stopping import AttemptKilledError, Stoppable
 from mlflow_projects.backends.contract import DurableLaunch, Handle, Host, Job, JobStatus, OpenRun, Running
 from mlflow_projects.backends.registry import backend_class, backend_of, check_config_keys, is_durable
@@ -206,14 +206,7 @@ class Attempt(Stoppable):
             yield self._checkpoint.folder
 
     def _open_run(self, run: Run, checkpoint: Path | None) -> OpenRun:
-        variables = {
-            "MLFLOW_RUN_ID": run.run_id,
-            "MLFLOW_EXPERIMENT_ID": run.experiment_id,
-            # Tags that MLflow gives every run which the project opens (mlflow.tracking.context).
-            "MLFLOW_RUN_CONTEXT": json.dumps(self.task.inner_tags()),
-        }
-        if self.step.system_metrics:
-            variables[SYSTEM_METRICS] = "true"
+        variables = run_variables(run, self.task, system_metrics=self.step.system_metrics)
         if checkpoint:
             variables[VARIABLE] = str(checkpoint)
         return OpenRun(variables, run.artifact_uri, checkpoint)

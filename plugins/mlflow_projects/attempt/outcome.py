@@ -15,7 +15,6 @@ from mlflow_projects.exceptions import Cause, ProjectError
 from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.client import RunStatus
 from mlflow_projects.tracking.record import Outcome
-from mlflow_projects.tracking.tags import REASON
 
 _TAIL_CHARACTERS = 4000
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -47,7 +46,7 @@ def outcome_of(
     name = f"Entry point {step.entry_point!r} of {public_uri(step.uri)}"
     if status.exit_code in step.skip_on_exit_code:
         skipped = redact(f"{name} was skipped: its exit status is {status.exit_code}.")
-        return Outcome("FINISHED", skipped, "", *known, {**status.tags, REASON: skipped})
+        return Outcome("FINISHED", skipped, "", *known, status.tags)
     if status.state == "running":
         return Outcome("KILLED", redact(f"{name} did not end in time and was stopped."), text, cause="timeout")
     ended = "failed" if status.state == "failed" else "was stopped"

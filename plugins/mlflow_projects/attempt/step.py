@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,21 @@ from mlflow_projects.backends.contract import Handle
 from mlflow_projects.project.git_authentication import GitCredentials
 from mlflow_projects.project.work_tree import BundleCheckout
 from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.record import TaskIdentity
 
-SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+
+def run_variables(run: Run, task: TaskIdentity, *, system_metrics: bool) -> dict[str, str]:
+    """Return the variables by which MLflow's client in a command, or a function, logs to a run.
+
+    :param system_metrics: whether it measures the machine
+    """
+    return {
+        "MLFLOW_RUN_ID": run.run_id,
+        "MLFLOW_EXPERIMENT_ID": run.experiment_id,
+        # Tags that MLflow gives every run which is opened besides (mlflow.tracking.context).
+        "MLFLOW_RUN_CONTEXT": json.dumps(task.inner_tags()),
+        **({"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true"} if system_metrics else {}),
+    }
 
 
 @dataclass(frozen=True)

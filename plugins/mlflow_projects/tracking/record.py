@@ -173,7 +173,7 @@ class Outcome:
     def tags(self) -> dict[str, str]:
         """Return the tags that explain the outcome."""
         if self.status == "FINISHED":
-            return dict(self.facts)
+            return {**self.facts, REASON: self.reason}
         return {
             **self.facts,
             REASON: self.reason,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import tests.faults.training  # noqa: F401 (adds to the table)
 from tests.faults.choice import FAILED_BEFORE, THIRDS, choose
+from tests.faults.functions import FUNCTION_FAULTS
 from tests.faults.invariants import leaks
 from tests.faults.jobs import JOB_FAULTS
 from tests.faults.randomly import run_randomly
@@ -26,7 +27,12 @@ from tests.faults.stack import Stack
 from tests.faults.table import FAULTS
 from tests.faults.verdict import conclude, run_all, secrets_kept
 
-TABLES = {"all": FAULTS + JOB_FAULTS, "local": FAULTS, "jobs": JOB_FAULTS}
+TABLES = {
+    "all": FAULTS + FUNCTION_FAULTS + JOB_FAULTS,
+    "local": FAULTS + FUNCTION_FAULTS,
+    "functions": FUNCTION_FAULTS,
+    "jobs": JOB_FAULTS,
+}
 
 
 @contextlib.contextmanager

@@ -164,11 +164,12 @@ class Stack(Observed):
             "hasty",
             "way_2_again",
             "tested",
+            "function_way_2_again",
             "random_9",
             "mlflow_projects_janitor",
             "job_deferred",
         }
-        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags")["dags"]}, "the DAGs")
+        self.wait(lambda: expected <= {dag["dag_id"] for dag in self.get("/dags?limit=500")["dags"]}, "the DAGs")
 
     def __exit__(self, *_: object) -> None:
         for part in list(self.parts):

@@ -72,6 +72,20 @@ class Up:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.call("GET", f"{path}?deserialize=true")["value"]
 
+    def decide(self, dag_id: str, run_id: str, task_id: str, answer: str) -> str:
+        """Give a person's answer to a task that asks, as soon as it does; return what it asked."""
+        wait(lambda: self.task(dag_id, run_id, task_id) == "awaiting_input", "the question", 900)
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        asked = str(self.call("GET", path)["body"])
+        # Airflow 3.3.2 runs the task again if the answer comes before the scheduler heard of the end of its process.
+        heard = re.compile(
+            rf"executor event with state success for task instance .*'{task_id}'.*'{re.escape(run_id)}"
+        )
+        log = self.home / "logs" / "scheduler.log"
+        wait(lambda: heard.search(log.read_text()), "the end of the question's process")
+        self.call("PATCH", path, {"chosen_options": [answer]})
+        return asked
+
 
 @contextlib.contextmanager
 def running_up(home: Path) -> Iterator[Up]:

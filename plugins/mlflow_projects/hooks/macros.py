@@ -38,13 +38,21 @@ def mlflow_reason(ti: Any) -> str:
 
 
 def mlflow_tree(dag_run: Any, mlflow_conn_id: str = "mlflow_default") -> str:
-    """Return the MLflow runs of a DAG run as lines of text: name, status, and why where it did not succeed."""
+    """Return the MLflow runs of a DAG run as lines of text: name, status, and why where it did not succeed.
+
+    :param dag_run: as in a task's context, or the mapping that Airflow gives to a deadline's callback
+    """
     from mlflow_projects.tracking.tags import REASON
     from mlflow_projects.tracking.tree import run_tree
 
+    if isinstance(dag_run, dict):
+        dag_id, run_id = dag_run["dag_id"], dag_run["dag_run_id"]
+    else:
+        dag_id, run_id = dag_run.dag_id, dag_run.run_id
+
     def lines(client: TrackingClient) -> str:
         found = []
-        for top in run_tree(client, dag_run.dag_id, dag_run.run_id, with_files=False):
+        for top in run_tree(client, dag_id, run_id, with_files=False):
             for depth, node in top.walk():
                 why = f": {reason}" if (reason := node.run.tags.get(REASON)) else ""
                 found.append(f"{'  ' * depth}{node.run.name} {node.run.status}{why}")

@@ -26,3 +26,10 @@ def test_a_task_is_skipped_unless_the_param_is_on() -> None:
     check({"params": {"approval": True}})
     with pytest.raises(AirflowSkipException, match="'approval' is off"):
         check({"params": {"approval": False}})
+
+
+def test_a_task_is_skipped_unless_the_param_has_the_value() -> None:
+    check: Any = skip_unless("approve", "ask")
+    check({"params": {"approve": "ask"}})
+    with pytest.raises(AirflowSkipException, match="'approve' is 'auto', not 'ask'"):
+        check({"params": {"approve": "auto"}})

@@ -27,6 +27,7 @@ from mlflow_projects.project.spec import load_project
 from tests.conftest import ROOT
 from tests.support.dagruns import run_dag
 from tests.support.engine import PACKAGES, Engine, running_registry
+from tests.support.measured import SCRIPT, SOON, was_measured
 from tests.support.waiting import wait
 
 SHELL = ROOT / "tests" / "projects" / "shell"
@@ -224,6 +225,13 @@ def test_the_container_logs_into_the_run(
     run = result.runs(uri)["step"]
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"answer": 42})
     assert [found.path for found in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["note.txt"]
+
+
+def test_mlflow_measures_the_machine_in_the_container(base_image: str, tmp_path: Path, tracking_uri: str) -> None:
+    project = tracked_project(tmp_path, base_image, environment=[[name, value] for name, value in SOON.items()])
+    (project / "work.py").write_text(SCRIPT)
+    result = run_dag("measured_step", {"uri": str(project)})
+    assert was_measured(result.runs(tracking_uri)["step"]), result.log[-3000:]
 
 
 @pytest.mark.usefixtures("tracking_uri")

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from tests.conftest import ROOT
 from tests.support.dagruns import mlflow_runs, run_dag
 from tests.support.gitserver import GitServer
+from tests.support.measured import SCRIPT, SOON, was_measured
 from tests.support.waiting import wait
 
 PROJECTS = ROOT / "tests" / "projects"
@@ -140,6 +141,12 @@ def test_a_job_that_cannot_start_says_so(dag_id: str, tracking_uri: str, sagemak
     run = steps(tracking_uri, result)[0]
     assert run.info.status == "FAILED"
     assert "no-such" in run.data.tags["mlflow_projects.reason"]
+
+
+def test_mlflow_measures_the_machine_of_the_job(tracking_uri: str, sagemaker: Any) -> None:
+    result = job("job_measured", f"python -c '{SCRIPT}'", backend_config={"environment": SOON})
+    (run,) = steps(tracking_uri, result)
+    assert was_measured(run), result.log[-3000:]
 
 
 def test_large_parameters_and_long_variables_reach_the_command(tracking_uri: str, sagemaker: Any) -> None:

@@ -12,6 +12,7 @@ from airflow.sdk import DAG, task, task_group
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from mlflow_projects import MLflowProjectOperator, MLflowTaskOperator, artifact, mlflow_run, mlflow_task
+from tests.support.measured import SCRIPT
 
 SHELL = str(Path(__file__).resolve().parents[2] / "projects" / "shell")
 
@@ -122,12 +123,7 @@ with DAG("function_measures", schedule=None):
         uri=SHELL,
         system_metrics=True,
         env_manager="local",
-        parameters={"command": f"""{sys.executable} -c '
-import mlflow, time
-with mlflow.start_run() as run:
-    end = time.monotonic() + 120
-    while not mlflow.get_run(run.info.run_id).data.metrics and time.monotonic() < end:
-        time.sleep(0.1)'"""},
+        parameters={"command": f"{sys.executable} -c '{SCRIPT}'"},
     )  # fmt: skip
 
 with DAG("kept_output", schedule=None):

@@ -8,10 +8,11 @@ from airflow.sdk import DAG
 
 from mlflow_projects import MLflowProjectOperator, mlflow_run
 
-for dag_id, deferrable, git in (
-    ("job_watched", False, None),
-    ("job_deferred", True, None),
-    ("job_private", False, "private_git"),
+for dag_id, deferrable, git, measured in (
+    ("job_watched", False, None, False),
+    ("job_deferred", True, None, False),
+    ("job_private", False, "private_git", False),
+    ("job_measured", False, None, True),
 ):
     with DAG(
         dag_id,
@@ -31,5 +32,6 @@ for dag_id, deferrable, git in (
                 deferrable=deferrable,
                 poll_interval=0.2,
                 git_conn_id=git,
+                system_metrics=measured,
                 reuse="{{ params.take }}",
             )

@@ -35,6 +35,7 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError
 _CREATE_TRIES = 6  # with pauses of 31 s in all, besides those of botocore
 _SHOWN = 2000  # characters of a command
 _REFUSED = frozenset({"ValidationException", "AccessDeniedException", "AccessDenied", "NoSuchBucket"})
+_NO_ROOM = frozenset({"ResourceLimitExceeded", "ThrottlingException", "Throttling"})
 
 
 @dataclass
@@ -172,7 +173,7 @@ def _explained(name: str) -> Iterator[None]:
         message = f"The training job {name} cannot be started: {error}"
         if error_code(error) in _REFUSED:
             raise ProjectError(message) from error
-        raise StepFailedError(message) from error
+        raise StepFailedError(message, cause="capacity" if error_code(error) in _NO_ROOM else "unknown") from error
 
 
 def _upload_file(clients: Clients, path: Path, bucket: str, key: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from mlflow_projects.backends.aws import Clients, aws_errors, error_code
 from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.backends.sagemaker.request import JOB_NAME_PREFIX, LOG_GROUP
+from mlflow_projects.exceptions import Cause
 
 DELETED = "Deleted"  # our own word: Describe does not know the job any more
 ENDED = ("Completed", "Failed", "Stopped")
@@ -36,11 +37,33 @@ def verdict(description: Mapping[str, Any]) -> JobStatus:
         reason = description.get("FailureReason") or "SageMaker gives no reason"
         found = _EXIT_CODE.findall(reason)  # AWS's own stands last, after what the command wrote
         code = int(found[-1]) if found else None
-        return JobStatus("failed", code, f"training job {name} failed: {reason}", metrics=metrics)
+        said = f"training job {name} failed: {reason}"
+        return JobStatus("failed", code, said, metrics=metrics, cause=None if found else _cause_of(reason))
     if state == "Stopped":
-        why = _STOPPED_BY_LIMIT.get(description.get("SecondaryStatus", ""), "somebody stopped it")
-        return JobStatus("stopped", None, f"training job {name} was stopped: {why}", metrics=metrics)
+        last = description.get("SecondaryStatus", "")
+        why = _STOPPED_BY_LIMIT.get(last, "somebody stopped it")
+        said, cause = f"training job {name} was stopped: {why}", _cause_of_limit(last, description)
+        return JobStatus("stopped", None, said, metrics=metrics, cause=cause)
     return JobStatus("running")
+
+
+def _cause_of(reason: str) -> Cause | None:
+    """Return what SageMaker says of a job whose command told no exit status."""
+    if reason.startswith("CapacityError"):
+        return "capacity"
+    if reason.startswith("ClientError"):  # so AWS calls what its customer has to mend
+        return "killed_by_memory" if "more memory" in reason else "bad_input"
+    return None
+
+
+def _cause_of_limit(last: str, description: Mapping[str, Any]) -> Cause | None:
+    """Return why a limit stopped a job: it ran too long, or it had no instance for too long."""
+    if last == "MaxRuntimeExceeded":
+        return "timeout"
+    if last != "MaxWaitTimeExceeded":
+        return None
+    seen = {transition.get("Status") for transition in description.get("SecondaryStatusTransitions", ())}
+    return "capacity" if "Training" not in seen else "interrupted" if "Interrupted" in seen else "timeout"
 
 
 def _cost(description: Mapping[str, Any]) -> dict[str, float]:

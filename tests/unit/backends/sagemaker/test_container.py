@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mlflow_projects.attempt.step import run_variables
 from mlflow_projects.backends.contract import Host, Job
 from mlflow_projects.backends.sagemaker import SageMakerBackend
 from mlflow_projects.backends.sagemaker.container import (
@@ -25,6 +26,8 @@ from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.command import check_parameters
 from mlflow_projects.project.spec import load_project
+from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.record import TaskIdentity
 
 MLPROJECT = """
 name: wine
@@ -231,6 +234,12 @@ def test_only_public_variables_are_shown(root: Path) -> None:
     }
     shown = public_variables(job(root, variables), settings())
     assert shown == {**SERVER, "MLFLOW_RUN_ID": "r", "MLFLOW_EXPERIMENT_ID": "7"}
+
+
+def test_all_that_leads_to_the_run_reaches_the_job(root: Path) -> None:
+    run = Run("a" * 32, "7", "step", "RUNNING", "s3://bucket/a")
+    variables = run_variables(run, TaskIdentity("dag", "run", "task", 1, "attempt"), system_metrics=True)
+    assert public_variables(job(root, variables), settings()) == variables
 
 
 def test_the_image(root: Path) -> None:

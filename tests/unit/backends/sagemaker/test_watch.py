@@ -79,6 +79,37 @@ def test_a_stopped_job_is_no_success(secondary: str, words: str) -> None:
     assert stopped.metrics["sagemaker/billable_seconds"] == 7
 
 
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("CapacityError: Unable to provision requested ML compute capacity. Please retry using a different "
+         "ML instance type.", "capacity"),
+        ("ClientError: Please use an instance type with more memory, or reduce the size of job data.",
+         "killed_by_memory"),
+        ("ClientError: Data download failed: Access denied.", "bad_input"),
+        ("AlgorithmError: CapacityError is a word of the command, exit code: 1", None),
+        ("InternalServerError: We encountered an internal error. Please try again.", None),
+    ],
+)  # fmt: skip
+def test_why_a_job_failed_that_told_no_exit_status(reason: str, cause: str | None) -> None:
+    assert verdict(described("Failed", FailureReason=reason)).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("secondary", "seen", "cause"),
+    [
+        ("MaxRuntimeExceeded", ["Starting", "Training"], "timeout"),
+        ("MaxWaitTimeExceeded", ["Starting"], "capacity"),
+        ("MaxWaitTimeExceeded", ["Starting", "Training", "Interrupted", "Starting"], "interrupted"),
+        ("MaxWaitTimeExceeded", ["Starting", "Downloading", "Training"], "timeout"),
+        ("Stopped", ["Starting", "Training"], None),
+    ],
+)
+def test_why_a_limit_stopped_a_job(secondary: str, seen: list[str], cause: str | None) -> None:
+    transitions = [{"Status": status} for status in seen]
+    assert verdict(described("Stopped", secondary, SecondaryStatusTransitions=transitions)).cause == cause
+
+
 def test_one_line_per_change() -> None:
     transitions = Transitions("job", time.time() - 90)
     states = [("InProgress", "Starting")] * 2 + [("InProgress", "Training"), ("Completed", "Completed")]

@@ -41,7 +41,7 @@ MODULES = (
     "tracking/reuse_key.py",
     "tracking/tree.py",
     "tracking/closing.py",
-    "tracking/settle.py",
+    "tracking/ended_dag_run.py",
     "backends/registry.py",
     "backends/local/command.py",
     "backends/local/output.py",

@@ -159,12 +159,18 @@ def test_a_failed_run_says_why_in_dark_and_narrow(
     browser: Any, deployment: Deployment, airflow: httpx.Client, runs: dict[str, str]
 ) -> None:
     assert ended(airflow, "curves", runs["failed"]) == "failed"
+    measure_machine(deployment.mlflow_url, runs["failed"])
     with person(browser, deployment.url, "admin", USERS["admin"], dark=True) as page:
         tab = open_tab(page, "curves", runs["failed"])
         failed = tab.locator(".run", has=tab.get_by_role("heading", name="check", exact=True))
         failed.nth(1).wait_for()
         assert ["attempt 1" in facts for facts in failed.locator(".facts").all_inner_texts()] == [True, False]
         assert "exit status 3" in failed.first.locator(".reason").inner_text()
+        assert failed.first.locator(".cause").inner_text() == "user error"
+        processor = failed.first.get_by_text("system/cpu_utilization_percentage")
+        assert not processor.is_visible()
+        failed.first.get_by_text("System metrics (1)").click()
+        assert processor.is_visible()
         failed.first.get_by_text("Last lines of output").click()
         assert "The curves are drawn." in failed.first.locator("pre").inner_text()
         assert text_colour(tab) == (236, 238, 242)
@@ -176,6 +182,17 @@ def test_a_failed_run_says_why_in_dark_and_narrow(
         page.set_viewport_size(TABLET)
         wait(lambda: no_sideways_scrolling(tab), "the page to fit")
         shoot(page, "run_dark_tablet")
+
+
+def measure_machine(mlflow_url: str, dag_run: str) -> None:
+    """Log a metric of the machine to the first failed try, as MLflow does with system_metrics=True."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(mlflow_url)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    of_task = f"tags.`airflow.run_id` = '{dag_run}' and tags.`airflow.task_id` LIKE '%check'"
+    for run in client.search_runs(experiments, of_task):
+        client.log_metric(run.info.run_id, "system/cpu_utilization_percentage", 41.5)
 
 
 def test_a_regression_is_visible_at_a_glance(page: Any, deployment: Deployment, nights: list[str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mlflow_projects.tracking.ended_dag_run import EndedDagRun, settle
 from mlflow_projects.tracking.server import TrackingSettings
-from mlflow_projects.tracking.settle import EndedDagRun, settle
 
 # One answer may take this long, and it is asked so often: whoever calls this asks again later.
 _TIMEOUT_SECONDS = 10.0

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mlflow_projects.tracking.settle import EndedDagRun
+from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 
 if TYPE_CHECKING:
     from datetime import datetime

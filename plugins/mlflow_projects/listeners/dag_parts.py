@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mlflow_projects.tracking.settle import TaskState, why_unsuccessful, work_of
+from mlflow_projects.tracking.ended_dag_run import TaskState, why_unsuccessful, work_of
 
 _CONN_ID = "mlflow_conn_id"
 _DEFAULT_CONN_ID = "mlflow_default"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mlflow_projects.listeners.dag_parts import DagParts
     from mlflow_projects.tracking.client import RunStatus
-    from mlflow_projects.tracking.settle import EndedDagRun
+    from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 
 log = logging.getLogger(__name__)
 # Task id, map index, state, number of the try.
@@ -97,7 +97,7 @@ def _told(
     failed: Sequence[tuple[str, int, int]],
 ) -> EndedDagRun:
     from mlflow_projects.config import airflow_url
-    from mlflow_projects.tracking.settle import EndedDagRun
+    from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 
     is_marked = _MARKED in message or not message
     status: RunStatus = "FINISHED" if state == "success" else "FAILED"
@@ -119,7 +119,7 @@ def _tries(dag_run: DagRun, parts: DagParts, session: Session) -> list[_Try]:
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import or_, select
 
-    from mlflow_projects.tracking.settle import UNSUCCESSFUL
+    from mlflow_projects.tracking.ended_dag_run import UNSUCCESSFUL
 
     asked = or_(TaskInstance.state.in_(UNSUCCESSFUL), TaskInstance.task_id.in_([end.task_id for end in parts.ends]))
     rows = session.execute(

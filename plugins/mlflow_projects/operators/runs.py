@@ -25,6 +25,7 @@ from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.closing import close_abandoned, end_if_there
+from mlflow_projects.tracking.ended_dag_run import why_unsuccessful, work_of
 from mlflow_projects.tracking.lookup import (
     latest_tries,
     of_parent,
@@ -34,7 +35,6 @@ from mlflow_projects.tracking.lookup import (
     task_of,
 )
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity, indexed_name
-from mlflow_projects.tracking.settle import why_unsuccessful, work_of
 from mlflow_projects.tracking.tags import REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from asgiref.sync import sync_to_async
 
 from mlflow_projects.hooks.closing import settle_on_servers
 from mlflow_projects.hooks.masking import shown, teller
-from mlflow_projects.tracking.settle import EndedDagRun
+from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 
 _LONGEST_PAUSE_SECONDS = 60.0
 # A task process that was asked to end may just be opening its run, and be killed before it can close it.
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str], until: float) -> str:
     """Close the runs, with growing pauses between the tries; return what Airflow keeps as this callback's output.
 
-    :param ended: the fields of an :class:`~mlflow_projects.tracking.settle.EndedDagRun`
+    :param ended: the fields of an :class:`~mlflow_projects.tracking.ended_dag_run.EndedDagRun`
     :param conn_ids: Airflow connections to the tracking servers
     :param until: epoch seconds at which it is given up; an hour after a triggerer's start at the earliest
     :raises Exception: the last error, when it is given up

@@ -29,7 +29,7 @@ from mlflow_projects import MLflowEndRunOperator, MLflowProjectOperator, MLflowS
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.listeners import dag_run as listener
 from mlflow_projects.tracking.client import Run, now
-from mlflow_projects.tracking.settle import EndedDagRun
+from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 from mlflow_projects.triggers.closing import close_runs_of_dag_run
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, connected

@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
-from mlflow_projects.tracking.settle import EndedDagRun
+from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 from mlflow_projects.triggers import closing
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, connected

@@ -8,7 +8,7 @@ import pytest
 
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
-from mlflow_projects.tracking.settle import EndedDagRun, settle, why_unsuccessful
+from mlflow_projects.tracking.ended_dag_run import EndedDagRun, settle, why_unsuccessful
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import written
 

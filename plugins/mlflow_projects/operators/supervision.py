@@ -94,12 +94,27 @@ def time_out_is_heard(execution_timeout: timedelta | None, expire: Callable[[], 
         signal.signal(signal.SIGALRM, airflows)
 
 
+_listens: int | None = None  # where the signals of this process are told, while a block of stop_is_written works
+
+
+def _be_deaf() -> None:
+    """Let no signal to a process that a function has forked, by a pool that ends say, count as one to this process."""
+    global _listens
+    if _listens is not None and (other := signal.set_wakeup_fd(-1)) != _listens:
+        signal.set_wakeup_fd(other)
+    _listens = None
+
+
+os.register_at_fork(after_in_child=_be_deaf)
+
+
 @contextlib.contextmanager
 def stop_is_written(write: Callable[[], None]) -> Iterator[None]:
     """Call a function from a thread when Airflow's SIGTERM has not ended the block after a while.
 
     Python's signal handlers wait for code of C to return; Airflow sends SIGKILL 5 s after SIGTERM.
     """
+    global _listens
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,12 +129,15 @@ def stop_is_written(write: Callable[[], None]) -> Iterator[None]:
 
     watching = threading.Thread(target=watch, name="stop-watch", daemon=True)
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    _listens = writer.fileno()
     watching.start()
     try:
         yield
     finally:
         over.set()
         signal.set_wakeup_fd(before)
+        _listens = None
+        writer.shutdown(socket.SHUT_WR)  # to close it is not enough: a forked process may hold it for long
         writer.close()
         watching.join()
         reader.close()

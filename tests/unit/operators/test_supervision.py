@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from datetime import timedelta
 import pytest
 
 from mlflow_projects.operators import supervision
-from mlflow_projects.operators.supervision import time_out_is_heard
+from mlflow_projects.operators.supervision import stop_is_written, time_out_is_heard
 
 HOUR = timedelta(hours=1)
 
@@ -99,3 +100,56 @@ def test_without_an_alarm_of_airflow_nothing_is_changed(timeout: timedelta | Non
             assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+# --- a block that forks ---
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[int]:
+    """Yield the id of a process that answers each signal, as a worker of a pool does; Python forks it."""
+    ready, says = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, lambda *_: os.write(says, b"heard"))
+        os.write(says, b"ready")
+        while True:
+            signal.pause()
+    os.read(ready, 5)
+    try:
+        yield pid
+        os.kill(pid, signal.SIGTERM)
+        assert os.read(ready, 5) == b"heard"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready)
+        os.close(says)
+
+
+def test_a_signal_to_a_process_that_a_function_forked_is_no_stop_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_WRITE_AFTER_SECONDS", 0.0)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    written, is_written = [], threading.Event()
+
+    def write() -> None:
+        written.append(os.getpid())
+        is_written.set()
+
+    try:
+        with stop_is_written(write):
+            with forked():
+                pass
+            assert written == []
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert is_written.wait(60), "a signal to the task itself is heard"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert written == [os.getpid()]
+
+
+def test_a_forked_process_that_goes_on_does_not_hold_up_the_end() -> None:
+    with contextlib.ExitStack() as left:
+        with stop_is_written(lambda: None):
+            left.enter_context(forked())
+        assert "stop-watch" not in [thread.name for thread in threading.enumerate()]

@@ -7,7 +7,6 @@ stopped by Airflow, or runs out of time.
 from __future__ import annotations
 
 import contextlib
-import re
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from mlflow_projects.tracking.record import Outcome, RunRecord, TaskIdentity
 from mlflow_projects.tracking.tags import REASON
 
 _TAIL_LINES = 20
-_PLUMBING = re.compile(r"/(mlflow_projects|airflow)/")
+_PLUMBING = {"mlflow_projects", "airflow", "asyncio"}  # not by folder: a DAG may be in /opt/airflow/dags
 _SAID = 1000  # characters of an error's own words
 Value = TypeVar("Value")
 
@@ -64,8 +63,12 @@ class FunctionAttempt(Stoppable):
                 value = function()
             self.check_not_stopped()  # the function may have swallowed the exception
         except tuple(self.skips) as error:
-            self._close(Outcome("FINISHED", self._shown(f"skipped: {error}".rstrip(": "))))
-            raise
+            if not self.is_stopped:
+                self._close(Outcome("FINISHED", self._shown(f"skipped: {_words(error)}".rstrip(": "))))
+                raise
+            with contextlib.suppress(TrackingError, ProjectError):
+                self._close(self._failure(error))
+            self.check_not_stopped()  # the function made a skip of the stop
         except BaseException as error:
             with contextlib.suppress(TrackingError, ProjectError):  # what the function says comes first
                 self._close(self._failure(error))
@@ -88,7 +91,7 @@ class FunctionAttempt(Stoppable):
     def _failure(self, error: BaseException) -> Outcome:
         if self.is_stopped:
             return Outcome("KILLED", self.why_stopped, cause=self.cause)
-        said = self._shown(f"{type(error).__name__}: {error}".strip(": ")[:_SAID])
+        said = self._shown(f"{type(error).__name__}: {_words(error)}".strip(": ")[:_SAID])
         if not isinstance(error, Exception | SystemExit):  # Ctrl-C, or Airflow's time-out
             return Outcome("KILLED", f"stopped: {said}", cause=cause_of_error(error))
         lines = "".join(traceback.format_exception(type(error), error, _own(error.__traceback__))).splitlines()
@@ -110,8 +113,20 @@ class FunctionAttempt(Stoppable):
         return public_text(self.redact(text))
 
 
+def _words(error: BaseException) -> str:
+    """Return what an error says, "" if it cannot say it: its class has an error of its own."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def _own(trace: TracebackType | None) -> TracebackType | None:
     """Leave out how the function came to be called."""
-    while trace and trace.tb_next and _PLUMBING.search(trace.tb_frame.f_code.co_filename):
+    while trace and trace.tb_next and _package(trace) in _PLUMBING:
         trace = trace.tb_next
     return trace
+
+
+def _package(trace: TracebackType) -> str:
+    return str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]

@@ -108,7 +108,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
                 with stop_is_written(attempt.close_as_stopped):
                     return attempt.call(lambda: PythonOperator.execute(self, context))
 
-            told = self.xcom_of(attempt.run, attempt.run.status)
+            told: dict[str, Any] = {}
             try:
                 value = self.watched(context, attempt, work)
                 if attempt.finished:
@@ -116,7 +116,8 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
                     told = self.hand_on(context, client, attempt.finished, self.xcom_of(attempt.finished, "FINISHED"))
                 return value
             finally:
-                context["ti"].xcom_push(key=self.run_key, value=told)
+                ended = attempt.finished or attempt.run
+                context["ti"].xcom_push(key=self.run_key, value=told or self.xcom_of(ended, ended.status))
 
     def _new_attempt(self, context: Context, client: TrackingClient) -> FunctionAttempt:
         previous = earlier_tries.last(context) if context["ti"].try_number > 1 else None
@@ -159,7 +160,8 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
     def _plain_arguments(self, context: Context) -> dict[str, str]:
         """Return the function's arguments as far as they are numbers, texts and booleans, by name."""
         signature = inspect.signature(self.python_callable)
-        bound = signature.bind_partial(*self.op_args, **self.op_kwargs)
+        # What a function does not ask for is not given to it.
+        bound = signature.bind_partial(*self.op_args, **self.determine_kwargs(self.op_kwargs))
         bound.apply_defaults()
         found: dict[str, Any] = {}
         for name, value in bound.arguments.items():

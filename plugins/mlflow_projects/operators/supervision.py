@@ -98,7 +98,7 @@ _listens: int | None = None  # where the signals of this process are told, while
 
 
 def _be_deaf() -> None:
-    """Let no signal to a process that a function has forked, by a pool that ends say, count as one to this process."""
+    """Let no signal to a process that a function has forked (a pool ends it, say) count as one to this process."""
     global _listens
     if _listens is not None and (other := signal.set_wakeup_fd(-1)) != _listens:
         signal.set_wakeup_fd(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -112,6 +113,53 @@ def test_what_it_raises_is_the_reason_and_goes_on_to_airflow(client: MemoryClien
     assert run.tags[TAIL].splitlines()[-1] == "ValueError: no such luck"
 
 
+def test_an_error_that_cannot_say_what_it_is_closes_the_run_too(client: MemoryClient) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    with pytest.raises(MuteError):
+        called(raising(MuteError()))
+    assert (only(client).status, only(client).tags[REASON]) == ("FAILED", "MuteError")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_trace_begins_in_the_function_wherever_its_file_is(client: MemoryClient, is_async: bool) -> None:
+    """The folder of DAGs of Airflow's own image is called like a part of Airflow."""
+    source = f"""
+def deeper():
+    raise ValueError("no such luck")
+
+
+{"async " if is_async else ""}def function():
+    deeper()
+"""
+    names: dict[str, Any] = {"__name__": "unusual_prefix_1_dag"}
+    exec(compile(source, "/opt/airflow/dags/dag.py", "exec"), names)
+    with pytest.raises(ValueError, match="no such luck"):
+        called(names["function"])
+    places = [line.strip() for line in only(client).tags[TAIL].splitlines() if "File" in line]
+    assert places == [
+        'File "/opt/airflow/dags/dag.py", line 7, in function',
+        'File "/opt/airflow/dags/dag.py", line 3, in deeper',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (ValueError(), "FAILED"), (AirflowSkipException(), "FINISHED")]
+)
+def test_the_xcom_says_how_the_run_ended(client: MemoryClient, error: Exception | None, status: str) -> None:
+    ti = TaskInstance("step")
+    with contextlib.suppress(ValueError, AirflowSkipException):
+        called(raising(error) if error else lambda: None, ti)
+    assert ti.pushed["mlflow_run"]["status"] == only(client).status == status
+
+
+def test_arguments_that_the_function_does_not_ask_for_are_left_out_as_airflow_does(client: MemoryClient) -> None:
+    assert called(lambda rate: rate, op_kwargs={"rate": 1, "of_another_function": 2}) == 1
+    assert only(client).params == {"rate": "1"}
+
+
 def test_a_skip_is_no_failure(client: MemoryClient) -> None:
     with pytest.raises(AirflowSkipException):
         called(raising(AirflowSkipException("nothing new")))
@@ -196,6 +244,22 @@ def test_a_kill_ends_the_function_and_the_run(
         killed(function, monkeypatch)
     run = only(client)
     assert (run.status, run.tags[REASON], run.tags[CAUSE]) == ("KILLED", "stopped by Airflow", "interrupted")
+
+
+@pytest.mark.usefixtures("airflows_handlers")
+def test_a_kill_that_the_function_takes_for_a_reason_to_skip_is_a_kill(
+    client: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(60)
+        except Exception as error:
+            raise AirflowSkipException("the source is away") from error
+
+    with pytest.raises(AirflowException, match=r"The attempt was stopped by Airflow\."):
+        killed(function, monkeypatch)
+    assert (only(client).status, only(client).tags[REASON]) == ("KILLED", "stopped by Airflow")
 
 
 @pytest.mark.usefixtures("airflows_handlers")

@@ -104,6 +104,14 @@ def test_the_run_ends_as_the_function_does(
         assert run.data.tags["mlflow_projects.output_tail"].splitlines()[0] == "Traceback (most recent call last):"
 
 
+def test_a_value_that_no_xcom_holds_fails_the_run_as_it_fails_the_task(tracking_uri: str) -> None:
+    result = run_dag("function_ends", {"how": "return what no XCom holds"})
+    (run,) = runs_by_task(tracking_uri, "function_ends", result.run_id)["parent.step"]
+    assert (result.tasks["parent.step"].state, run.info.status) == ("failed", "FAILED")
+    assert run.data.tags["mlflow_projects.reason"].startswith("the task failed after its end: TypeError: ")
+    assert run.data.tags["mlflow_projects.cause"] == "user_error"
+
+
 @pytest.mark.parametrize("how", ["fail", "finished by itself"])
 def test_a_run_of_others_is_left_open_however_the_function_ends(tracking_uri: str, how: str) -> None:
     result = run_dag("function_ends", {"how": how, "log_to": "parent"})

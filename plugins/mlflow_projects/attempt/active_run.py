@@ -69,6 +69,10 @@ def _start(run_id: str, undo: contextlib.ExitStack) -> None:
     """Make the run active, and let ``with mlflow.start_run():`` of a script enter it instead of refusing."""
     mlflow = _mlflow()
     start_run = mlflow.start_run
+    if fluent := _globals()[1]:  # earlier code of this process may have left a run open
+        left = fluent._active_run_stack.get()
+        undo.callback(left.extend, [*left])
+        left.clear()
     # Should the server be away: MLFLOW_RUN_ID lets the first fluent call try again, and say what is wrong.
     with contextlib.suppress(Exception):
         if mlflow.active_run() is None:
@@ -112,7 +116,7 @@ class _OnImport(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "mlflow":
             return None
-        sys.meta_path.remove(self)
+        # It stays in sys.meta_path: whoever calls this may only ask whether MLflow is there (transformers does).
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = _Loader(spec.loader.name, spec.loader.path)

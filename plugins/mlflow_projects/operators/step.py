@@ -21,9 +21,10 @@ from mlflow_projects.operators.supervision import (
 )
 from mlflow_projects.operators.task_states import own_state, refused_success
 from mlflow_projects.operators.templates import as_native
-from mlflow_projects.tracking.closing import withdraw
+from mlflow_projects.tracking.closing import end_if_there, withdraw
 from mlflow_projects.tracking.record import indexed_name
 from mlflow_projects.tracking.registration import addresses_of_models, versions_of
+from mlflow_projects.tracking.tags import CAUSE
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow_projects.tracking.server import TrackingSettings
 
 Value = TypeVar("Value")
+_MOST_OF_REASON = 1000  # characters
 
 
 class MLflowStepOperator(MLflowRunOperator):
@@ -178,6 +180,22 @@ class MLflowStepOperator(MLflowRunOperator):
         self.log.warning("Run %s is withdrawn, now KILLED: %s.", self._finished.run_id, reason)
         with self.tracking() as client:
             withdraw(client, self._finished, reason)
+
+    def take_back_success(self, error: Any) -> None:
+        """Let the run be FAILED if Airflow failed the task after the run's good end.
+
+        What a function returned may be nothing that an XCom holds; a ``post_execute`` may fail. Called in the task
+        process after it reported its failure.
+
+        :param error: why, as far as Airflow tells it
+        """
+        if self._finished is None:
+            return
+        reason = shown(f"the task failed after its end: {type(error).__name__}: {error}"[:_MOST_OF_REASON])
+        self.log.warning("Run %s is withdrawn, now FAILED: %s.", self._finished.run_id, reason)
+        run, tags = self._finished, {CAUSE: "user_error"}
+        with self.tracking() as client:
+            end_if_there(client, run, "FAILED", reason, tags=tags, end_time=run.end_time)
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         """Return an argument that must have rendered to a mapping.

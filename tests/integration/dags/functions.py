@@ -81,7 +81,7 @@ with DAG("functions", schedule=None, params={"rate": 0.25}):
     group.expand(number=[5, 6])
 
 
-def ending(how: str) -> None:
+def ending(how: str) -> Any:
     """End in a way."""
     import mlflow
 
@@ -96,6 +96,7 @@ def ending(how: str) -> None:
         sys.exit(3)
     if how == "finished by itself":
         mlflow.end_run("FAILED")
+    return object() if how == "return what no XCom holds" else None
 
 
 with DAG("function_ends", schedule=None, params={"how": "", "log_to": "own"}):

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 
 from mlflow_projects import MLflowProjectOperator
-from mlflow_projects.listeners.task_instance import on_task_instance_success
+from mlflow_projects.listeners.task_instance import on_task_instance_failed, on_task_instance_success
 from mlflow_projects.tracking.client import Run
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, TaskInstance, connected, context_of, prepared, written
@@ -67,6 +67,15 @@ def test_a_step_asks_whether_airflow_took_its_success(
     assert writes == ([(run.name, {"tags": {REASON: reason}}), (run.name, "KILLED")] if reason else [])
 
 
+def test_a_task_that_failed_after_its_good_end_takes_the_success_back(client: MemoryClient, tmp_path: Path) -> None:
+    ti = TaskInstance("step", states={("step", -1): "running"})
+    ti.task, run = succeeded(client, tmp_path, ti)
+    on_task_instance_failed(previous_state=None, task_instance=ti, error=TypeError("of a post_execute"))
+    read = client.get_run(run.run_id)
+    assert (read.status, read.end_time) == ("FAILED", run.end_time)
+    assert read.tags[REASON] == "the task failed after its end: TypeError: of a post_execute"
+
+
 def test_another_task_is_left_alone(client: MemoryClient) -> None:
     with DAG("dag", schedule=None):
         other = BaseOperator(task_id="step")
@@ -74,6 +83,8 @@ def test_another_task_is_left_alone(client: MemoryClient) -> None:
     reported(other, TaskInstance("step", states={("step", -1): "failed"}))
     reported(ours, TaskInstance("ours", states={("ours", -1): "failed"}))
     on_task_instance_success(previous_state=None, task_instance=object())
+    on_task_instance_failed(previous_state=None, task_instance=object(), error=None)
+    on_task_instance_failed(previous_state=None, task_instance=TaskInstance("ours", task=ours), error="x")
     assert client.calls == []
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -389,3 +392,42 @@ def test_mlflow_becomes_active_with_its_import(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     called(lambda: None)
     assert started == [only(client).run_id]
+
+
+def test_a_look_whether_mlflow_is_there_is_no_import(
+    monkeypatch: pytest.MonkeyPatch, client: MemoryClient, tmp_path: Path
+) -> None:
+    """As transformers and others look before they import it."""
+    (tmp_path / "mlflow").mkdir()
+    source = "started = []\nactive_run = lambda: None\nstart_run = lambda run_id: started.append(run_id)\n"
+    (tmp_path / "mlflow" / "__init__.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = [*sys.meta_path]
+
+    def function() -> Any:
+        assert importlib.util.find_spec("mlflow")
+        return importlib.import_module("mlflow").started  # type: ignore[attr-defined]
+
+    assert called(function) == [only(client).run_id]
+    assert sys.meta_path == before
+
+
+def test_a_run_that_earlier_code_left_open_gets_nothing_and_stays(
+    monkeypatch: pytest.MonkeyPatch, client: MemoryClient
+) -> None:
+    """A task of dag.test before this one, or the DAG file itself, called mlflow.start_run() and did not end it."""
+
+    def active(run_id: str) -> Any:
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+
+    stack = [active("left open")]
+    fluent: Any = ModuleType("mlflow.tracking.fluent")
+    fluent._active_run_stack, fluent._active_experiment_id = SimpleNamespace(get=lambda: stack), None
+    fluent.run_id_to_system_metrics_monitor = {}
+    mlflow: Any = ModuleType("mlflow")
+    mlflow.active_run = lambda: stack[-1] if stack else None
+    mlflow.start_run = lambda run_id: stack.append(active(run_id))
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.tracking.fluent", fluent)
+    assert called(lambda: [run.info.run_id for run in stack]) == [only(client).run_id]
+    assert [run.info.run_id for run in stack] == ["left open"]

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mlflow_projects.tracking.record import RunRecord, TaskIdentity
 
 MOST_BYTES = 10 * 2**20  # half of it for the first lines
 _SECONDS = 120.0
+_NOT_STORED = "The output is not stored as an artifact: {}"
 _STORE = "import sys, mlflow; mlflow.MlflowClient().log_artifact(sys.argv[1], sys.argv[2], 'airflow')"
 
 
@@ -28,7 +29,10 @@ class OutputLog:
 
     :param file: where they are kept
     :param most_bytes: of how many at most
+    :ivar problem: why lines could not be kept, on a full disk say; "" if they could
     """
+
+    problem = ""
 
     def __init__(self, file: Path, most_bytes: int = MOST_BYTES) -> None:
         self.file = file
@@ -41,7 +45,7 @@ class OutputLog:
         """Take the next line."""
         content = f"{line}\n".encode("utf-8", "replace")
         if not (self._last or self._left_out) and len(content) <= self._room:
-            self._written.write(content)
+            self._write([content])
             self._room -= len(content)
             return
         self._last.append(content)
@@ -53,9 +57,18 @@ class OutputLog:
     def close(self) -> None:
         """Write what is kept of the last lines."""
         if self._left_out:
-            self._written.write(f"… {self._left_out} line(s) left out …\n".encode())
-        self._written.writelines(self._last)
-        self._written.close()
+            self._write([f"… {self._left_out} line(s) left out …\n".encode()])
+        self._write(self._last)
+        try:
+            self._written.close()
+        except OSError as error:
+            self.problem = self.problem or str(error)
+
+    def _write(self, lines: Iterable[bytes]) -> None:
+        try:
+            self._written.writelines(lines)
+        except OSError as error:  # the command has nothing to do with it
+            self.problem = self.problem or str(error)
 
 
 @contextlib.contextmanager
@@ -76,14 +89,22 @@ def kept_output(
     if not is_wanted():
         yield lambda _: None
         return
-    with tempfile.TemporaryDirectory(prefix="mlflow-projects-output-") as folder:
-        output = OutputLog(Path(folder, f"attempt_{task.try_number}.log"))
+    with contextlib.ExitStack() as after:
+        try:
+            folder = after.enter_context(tempfile.TemporaryDirectory(prefix="mlflow-projects-output-"))
+            output = OutputLog(Path(folder, f"attempt_{task.try_number}.log"))
+        except OSError as error:
+            say(_NOT_STORED.format(error))
+            yield lambda _: None
+            return
         try:
             yield lambda line: output.take(shown(line))
         finally:
             output.close()
-            if is_wanted() and record.run and (problem := _stored(record, record.run.run_id, output.file)):
-                say(f"The output is not stored as an artifact: {problem}")
+            if is_wanted() and record.run:
+                problem = output.problem or _stored(record, record.run.run_id, output.file)
+                if problem:
+                    say(_NOT_STORED.format(problem))
 
 
 def _stored(record: RunRecord, run_id: str, file: Path) -> str:

@@ -34,6 +34,14 @@ def test_what_is_kept(lines: list[str], kept: str, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text(encoding="utf-8") == kept
 
 
+def test_a_full_disk_is_a_problem_to_tell_and_no_error() -> None:
+    log = OutputLog(Path("/dev/full"))
+    for _ in range(10):
+        log.take("x" * 10_000)
+    log.close()
+    assert "No space left" in log.problem
+
+
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     """Take the place of MLflow's own client, which tests/integration/test_functions.py sees."""
@@ -74,4 +82,21 @@ def test_a_try_that_airflow_stops_has_no_time_for_it(stored: list[tuple[str, str
 
 def test_without_the_wish_nothing_is_kept(stored: list[tuple[str, str, str]], tmp_path: Path) -> None:
     Life(tmp_path).attempt("echo one").run()
+    assert stored == []
+
+
+@pytest.mark.parametrize("is_full_at_once", [False, True])
+def test_a_full_disk_fails_no_command(
+    is_full_at_once: bool, stored: list[tuple[str, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if is_full_at_once:
+        monkeypatch.setattr(output_log.tempfile, "TemporaryDirectory", full)
+    else:
+        monkeypatch.setattr(output_log, "OutputLog", lambda file: OutputLog(Path("/dev/full")))
+    life = Life(tmp_path)
+    life.attempt("echo one", log_output=True).run()
+    assert "The output is not stored as an artifact: [Errno 28] No space left on device" in life.log
     assert stored == []

@@ -10,6 +10,14 @@ from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.exceptions import Cause, ProjectError, StepFailedError, TrackingError
 
 _KILLED, _TERMINATED = 128 + 9, 128 + 15
+# By MLflow's own codes; with others it says that what it was given is wrong.
+_OF_SERVER = (
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+)
 # What Python, PyTorch, TensorFlow, Java, R and the C library say last when memory is short.
 _NO_MEMORY = re.compile(
     r"(MemoryError|ResourceExhaustedError)\b|out of memory|[Cc]annot allocate memory"
@@ -38,10 +46,16 @@ def cause_of_error(error: BaseException) -> Cause:
         return error.cause
     if isinstance(error, ProjectError):
         return "bad_input"
-    if isinstance(error, TrackingError) or type(error).__name__ == "MlflowException":
+    if isinstance(error, TrackingError) or _is_of_server(error):
         return "tracking"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "killed_by_memory"
     if type(error).__name__ == "AirflowTaskTimeout":
         return "timeout"
     return "user_error" if isinstance(error, Exception | SystemExit) else "interrupted"
+
+
+def _is_of_server(error: BaseException) -> bool:
+    """Tell whether MLflow's own client says that its server is away, or cannot answer now."""
+    of_mlflow = any(kind.__name__ == "MlflowException" for kind in type(error).__mro__)
+    return of_mlflow and getattr(error, "error_code", _OF_SERVER[0]) in _OF_SERVER

@@ -74,8 +74,9 @@ class MLflowRetryPolicy(RetryPolicy):
         cause = getattr(exception, "cause", None)
         if cause not in CAUSES:
             cause = cause_of_error(exception)
-        if cause == "killed_by_memory" and self.escalate and context is not None:
-            task: Any = context["task"]
+        task: Any = context["task"] if context else None
+        # More memory is for what has a backend_config: not for a function, or another operator of the DAG.
+        if cause == "killed_by_memory" and self.escalate and hasattr(task, "backend_config"):
             kills = task.memory_kills(context)
             if kills > self._steps:
                 return RetryDecision.fail(f"{cause}: escalate has no more than {self._steps} value(s)")

@@ -39,6 +39,14 @@ def test_a_commands_exit_status_and_last_words_say_why(status: JobStatus, last: 
 class MlflowException(Exception):
     """As MLflow's own, which a task process need not have."""
 
+    def __init__(self, message: str, error_code: str = "INTERNAL_ERROR") -> None:
+        super().__init__(message)
+        self.error_code = error_code
+
+
+class RestException(MlflowException):
+    """What MLflow's server has answered."""
+
 
 class OutOfMemoryError(RuntimeError):
     """As PyTorch's own."""
@@ -53,6 +61,9 @@ class OutOfMemoryError(RuntimeError):
         (TrackingUnavailableError("x"), "tracking"),
         (TrackingRefusedError("x"), "tracking"),
         (MlflowException("x"), "tracking"),
+        (RestException("x", "TEMPORARILY_UNAVAILABLE"), "tracking"),
+        (MlflowException("a metric's name", "INVALID_PARAMETER_VALUE"), "user_error"),
+        (RestException("a parameter's other value", "INVALID_PARAMETER_VALUE"), "user_error"),
         (MemoryError(), "killed_by_memory"),
         (OutOfMemoryError(), "killed_by_memory"),
         (AirflowTaskTimeout(), "timeout"),

@@ -9,20 +9,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.serialization.serialized_objects import DagSerialization
 
-from mlflow_projects import MLflowProjectOperator, MLflowRetryPolicy
+from mlflow_projects import MLflowProjectOperator, MLflowRetryPolicy, MLflowTaskOperator
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators.failures import MLflowFailedException
+from tests.support.tracked import TaskInstance
 
 FAIL, RETRY, DEFAULT = RetryAction.FAIL, RetryAction.RETRY, RetryAction.DEFAULT
 
 
 def decided(policy: MLflowRetryPolicy, error: BaseException, kills: int = 0) -> tuple[RetryAction, float | None]:
-    task = SimpleNamespace(memory_kills=lambda context: kills)
+    task = SimpleNamespace(memory_kills=lambda context: kills, backend_config={})
     found = policy.evaluate(error, 1, 3, {"task": task})  # type: ignore[typeddict-item]
     return found.action, found.retry_delay and found.retry_delay.total_seconds()
 
@@ -60,6 +62,15 @@ def test_a_rule_counts_over_the_default(rule: Any, decision: Any) -> None:
     assert decided(policy, failed("interrupted")) == (RETRY, 10)
 
 
+@pytest.mark.parametrize("kind", [PythonOperator, MLflowTaskOperator])
+def test_what_has_no_memory_to_get_more_of_is_not_tried_again_for_it(kind: Any) -> None:
+    """A policy may stand in the default_args of a whole DAG."""
+    task = kind(task_id="step", python_callable=print)
+    policy = MLflowRetryPolicy(escalate={"docker_memory": ["4g"]})
+    found = policy.evaluate(MemoryError(), 1, 3, {"task": task, "ti": TaskInstance("step")})  # type: ignore[typeddict-item]
+    assert found.action == FAIL
+
+
 def test_memory_grows_with_each_kill_until_the_list_ends() -> None:
     policy = MLflowRetryPolicy(escalate={"docker_memory": ["4g", "8g"], "instance_type": ["a", "b", "c"]})
     assert [policy.more_after(kills) for kills in range(3)] == [
@@ -72,7 +83,7 @@ def test_memory_grows_with_each_kill_until_the_list_ends() -> None:
 
 def test_the_decision_says_why() -> None:
     policy = MLflowRetryPolicy(escalate={"docker_memory": ["4g"]})
-    task = SimpleNamespace(memory_kills=lambda context: 1)
+    task = SimpleNamespace(memory_kills=lambda context: 1, backend_config={})
     found = policy.evaluate(failed("killed_by_memory"), 1, 3, {"task": task})  # type: ignore[typeddict-item]
     assert found.reason == "killed_by_memory: again with {'docker_memory': '4g'}"
     assert policy.evaluate(failed("bad_input"), 1, 3).reason == "bad_input: no other try"

@@ -63,7 +63,6 @@ def mlflow_tree(dag_run: Any, mlflow_conn_id: str = "mlflow_default") -> str:
 
 def _asked(conn_id: str, question: Callable[[TrackingClient], str]) -> str:
     """Ask with little patience."""
-    from mlflow_projects.exceptions import ProjectError, TrackingError
     from mlflow_projects.hooks.masking import shown
     from mlflow_projects.hooks.mlflow_hook import MLflowHook
     from mlflow_projects.tracking.connect import connect
@@ -74,7 +73,7 @@ def _asked(conn_id: str, question: Callable[[TrackingClient], str]) -> str:
             return shown(question(client))
         finally:
             client.close()
-    except (ProjectError, TrackingError) as error:
+    except Exception as error:  # also a connection that is not there, about which the notice may be
         log.warning("MLflow cannot be asked for a notice: %s", shown(str(error)))
         return ""
 

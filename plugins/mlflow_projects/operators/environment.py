@@ -10,6 +10,7 @@ from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.operators.base import as_run_id, existing_run, identify
 from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.public_uri import secrets_in
 from mlflow_projects.tracking.tags import PARENT_RUN_ID
 
 if TYPE_CHECKING:
@@ -36,17 +37,24 @@ def mlflow_environment(
     :param mlflow_conn_id: Airflow connection to the tracking server
     """
     names = (*_OF_SERVER, *(_OF_LOGIN if login else ()), *_OF_RUN)
-    return {
-        name: f"{{{{ macros.mlflow_projects.mlflow_variable({name!r}, task, ti, {log_to!r}, {mlflow_conn_id!r}) }}}}"
-        for name in names
-    }
+    given = f"{log_to!r}, {mlflow_conn_id!r}{'' if login else ', login=False'}"
+    return {name: f"{{{{ macros.mlflow_projects.mlflow_variable({name!r}, task, ti, {given}) }}}}" for name in names}
 
 
-def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: str) -> str:
-    """Return one of the variables of :func:`mlflow_environment`; "" if it has no value."""
+def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: str, *, login: bool = True) -> str:
+    """Return one of the variables of :func:`mlflow_environment`; "" if it has no value.
+
+    :raises ProjectError: there is no run to log to; a login stands in an address, and none is to be given
+    """
     hook = MLflowHook(mlflow_conn_id)
     if name not in _OF_RUN:
-        return hook.settings.environment().get(name, "")
+        value = hook.settings.environment().get(name, "")
+        if not login and secrets_in(value):
+            raise ProjectError(
+                f"Task {ti.task_id!r}: mlflow_environment(login=False) would give the password in the address of the "
+                f"connection {mlflow_conn_id!r}; use a tracking server (http), or give the command a secret of its own."
+            )
+        return value
     client = hook.get_conn()
     try:
         context: Context = {"ti": ti}

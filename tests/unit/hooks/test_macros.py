@@ -1,0 +1,34 @@
+"""What a notice says of MLflow, when MLflow cannot be asked."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.sdk import DAG
+
+from mlflow_projects import MLflowTaskOperator
+from mlflow_projects.hooks.macros import mlflow_reason, mlflow_run_url, mlflow_tree
+from mlflow_projects.tracking.client import TrackingClient
+from tests.support.tracked import CONNECTION, TaskInstance, connected
+
+
+def failed(conn_id: str) -> TaskInstance:
+    with DAG("dag", schedule=None):
+        return TaskInstance(
+            "step", task=MLflowTaskOperator(task_id="step", python_callable=print, mlflow_conn_id=conn_id)
+        )
+
+
+def test_a_notice_about_a_connection_that_is_not_there_is_sent() -> None:
+    ti = failed("not_there")
+    assert (mlflow_run_url(ti), mlflow_reason(ti)) == ("", "")
+    assert mlflow_tree({"dag_id": "dag", "dag_run_id": "1"}, "not_there") == ""
+
+
+def test_a_notice_is_sent_whatever_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(method: str, _: object) -> None:
+        if method != "close":
+            raise RuntimeError(method)
+
+    client: TrackingClient = connected(monkeypatch)
+    monkeypatch.setattr(client, "before", odd)
+    assert mlflow_run_url(failed(CONNECTION)) == ""

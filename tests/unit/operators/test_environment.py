@@ -1,0 +1,52 @@
+"""Variables with which another operator's command reaches MLflow: what they hold, and what nobody may see of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+from mlflow_projects import mlflow_environment
+from mlflow_projects.operators.environment import mlflow_variable
+from tests.support.tracked import TaskInstance
+
+PASSWORD, TOKEN = "planted-Pass-19", "planted-Token-77"
+
+
+def rendered(monkeypatch: pytest.MonkeyPatch, connection: dict[str, str], *, login: bool) -> BashOperator:
+    """Return an operator whose templates were rendered as Airflow does before a task."""
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", **connection}))
+    env = mlflow_environment("own", login=login)
+    server = {name: value for name, value in env.items() if name.startswith("MLFLOW_TRACKING")}
+    with DAG("dag", schedule=None):
+        step = BashOperator(task_id="step", bash_command="true", env=server)
+    macros: Any = type("Macros", (), {"mlflow_projects": type("Ours", (), {"mlflow_variable": mlflow_variable})})
+    step.render_template_fields({"ti": TaskInstance("step"), "task": step, "macros": macros})  # type: ignore[typeddict-item]
+    return step
+
+
+@pytest.mark.parametrize("login", [True, False])
+@pytest.mark.parametrize("secret", [{"login": "me", "password": PASSWORD}, {"password": TOKEN}])
+def test_the_login_is_in_the_command_alone(
+    monkeypatch: pytest.MonkeyPatch, login: bool, secret: dict[str, str]
+) -> None:
+    step = rendered(monkeypatch, {"host": "http://mlflow.test", **secret}, login=login)
+    assert step.env is not None
+    assert (secret["password"] in step.env.values()) is login
+    assert step.env["MLFLOW_TRACKING_URI"] == "http://mlflow.test"
+    assert secret["password"] not in str(_serialize_rendered_fields(step)), "what Airflow's page shows"
+
+
+def test_without_the_login_an_address_that_holds_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = {"host": f"postgresql://me:{PASSWORD}@db.test/mlflow"}
+    with pytest.raises(Exception, match=r"mlflow_environment\(login=False\) would give the password") as refused:
+        rendered(monkeypatch, database, login=False)
+    assert PASSWORD not in str(refused.value)
+    step = rendered(monkeypatch, database, login=True)
+    assert step.env is not None
+    assert PASSWORD in step.env["MLFLOW_TRACKING_URI"]
+    assert PASSWORD not in str(_serialize_rendered_fields(step))

@@ -61,6 +61,18 @@ def test_nothing_of_a_run_is_left_in_the_process(result: Any, tracking_uri: str)
     }  # fmt: skip
 
 
+def test_a_run_that_another_task_left_open_gets_nothing(tracking_uri: str) -> None:
+    from mlflow import MlflowClient
+
+    result = run_dag("function_after_open_run")
+    left = result.tasks["leave_open"].xcom
+    own = next(run for run in mlflow_runs(tracking_uri, result.dag_id, result.run_id) if run.data.metrics)
+    assert own.data.metrics == {"own": 1}
+    assert result.tasks["measure_after"].xcom == own.info.run_id
+    assert result.tasks["end_it"].xcom == left != own.info.run_id
+    assert MlflowClient(tracking_uri).get_run(left).data.metrics == {}
+
+
 def test_mapped_functions_and_mapped_groups(tracking_uri: str, result: Any) -> None:
     tasks = runs_by_task(tracking_uri, "functions", result.run_id)
     plain = {run.info.run_name: run.data.params for run in tasks["parent.plain"]}

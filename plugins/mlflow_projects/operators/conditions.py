@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -19,10 +19,15 @@ def skip_unless(param: str, value: Any = True) -> Callable[[Context], None]:
 
     :param param: the name of a param
     :param value: what it must be; without it any value that counts as true will do
+    :raises AirflowFailException: in the task: the DAG has no such param
     """
 
     def check(context: Context) -> None:
-        found = context["params"][param]
+        params = context["params"]
+        if param not in params:
+            there = ", ".join(map(repr, params)) or "none"
+            raise AirflowFailException(f"skip_unless: the DAG has no param {param!r}; there are: {there}.")
+        found = params[param]
         if value is True and not found:
             raise AirflowSkipException(f"The param {param!r} is off.")
         if value is not True and found != value:

@@ -51,8 +51,8 @@ def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: 
         value = hook.settings.environment().get(name, "")
         if not login and secrets_in(value):
             raise ProjectError(
-                f"Task {ti.task_id!r}: mlflow_environment(login=False) would give the password in the address of the "
-                f"connection {mlflow_conn_id!r}; use a tracking server (http), or give the command a secret of its own."
+                f"Task {ti.task_id!r}: mlflow_environment(login=False) would give the password in the address of "
+                f"the connection {mlflow_conn_id!r}; use a tracking server, or give the command a secret of its own."
             )
         return value
     client = hook.get_conn()

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -76,7 +77,9 @@ class MLflowModelTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.watch = ModelWatch(name, events, alias, tag)
-        if poll_interval is not None and not poll_interval > 0:
+        if poll_interval is not None and not (
+            isinstance(poll_interval, int | float) and 0 < poll_interval < math.inf
+        ):
             raise ProjectError(f"poll_interval must be a number of seconds or None, not {poll_interval!r}.")
         self.poll_interval = poll_interval
         self.mlflow_conn_id = mlflow_conn_id

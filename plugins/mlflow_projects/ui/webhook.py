@@ -22,6 +22,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mlflow_projects import config
 from mlflow_projects.tracking.answers import json_object
@@ -59,6 +60,8 @@ async def receive(request: Request) -> Response:
         body = await asyncio.wait_for(_body(request), _BODY_SECONDS)
     except asyncio.TimeoutError:
         return Response(status_code=408)
+    except ClientDisconnect:  # nobody reads an answer, and it is no trace in the log
+        return Response(status_code=400)
     if body is None:
         return Response(status_code=413)
     return Response(status_code=await run_in_threadpool(_take, conn_ids, delivery, moment, body, signature))

@@ -135,3 +135,32 @@ with DAG("kept_output", schedule=None):
         env_manager="local",
         parameters={"command": "echo one; echo two >&2"},
     )
+
+with DAG("function_after_open_run", schedule=None):
+
+    @task
+    def leave_open() -> str:
+        """Open a run and forget it, as scripts do that end with their process."""
+        import mlflow
+
+        return str(mlflow.start_run(run_name="left open").info.run_id)
+
+    @task.mlflow
+    def measure_after(left: str) -> str:
+        """Log, and open a run of its own below it."""
+        import mlflow
+
+        mlflow.log_metric("own", 1)
+        with mlflow.start_run(nested=True, run_name="inner") as run:
+            return str(run.data.tags["mlflow.parentRunId"])
+
+    @task
+    def end_it(after: str) -> str:
+        """Return the run that is active again."""
+        import mlflow
+
+        run = mlflow.active_run()
+        mlflow.end_run()
+        return run.info.run_id if run else ""
+
+    end_it(measure_after(leave_open()))

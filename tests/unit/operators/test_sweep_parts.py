@@ -33,3 +33,9 @@ def test_a_task_is_skipped_unless_the_param_has_the_value() -> None:
     check({"params": {"approve": "ask"}})
     with pytest.raises(AirflowSkipException, match="'approve' is 'auto', not 'ask'"):
         check({"params": {"approve": "auto"}})
+
+
+def test_a_param_that_is_not_there_is_one_sentence() -> None:
+    check: Any = skip_unless("aprove", "ask")
+    with pytest.raises(AirflowFailException, match="no param 'aprove'; there are: 'approve', 'limit'"):
+        check({"params": {"approve": "ask", "limit": 1}})

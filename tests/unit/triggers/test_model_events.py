@@ -362,8 +362,8 @@ def test_only_ids_are_serialized() -> None:
     assert MLflowModelTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
 
 
-@pytest.mark.parametrize("interval", [0, -1, float("nan")])
-def test_an_interval_is_some_seconds(interval: float) -> None:
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), "60"])
+def test_an_interval_is_some_seconds(interval: Any) -> None:
     with pytest.raises(ProjectError, match="poll_interval must be a number of seconds or None"):
         watcher(poll_interval=interval)
 

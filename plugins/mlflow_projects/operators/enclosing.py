@@ -81,12 +81,26 @@ def parent_on(
             )
         return {"run_id": run_id, "experiment_id": run.experiment_id}
     parent = given if is_xcom else enclosing_parent(task, context, client, levels_up)
-    if not parent or parent.get("mlflow_conn_id", task.mlflow_conn_id) == task.mlflow_conn_id:
+    whose = "that parent_run_id names" if is_xcom else "of its mlflow_run"
+    return on_server(client, parent, task.mlflow_conn_id, task.task_id, whose)
+
+
+def on_server(
+    client: TrackingClient,
+    parent: Mapping[str, Any] | None,
+    mlflow_conn_id: str,
+    task_id: str,
+    whose: str = "of its mlflow_run",
+) -> Mapping[str, Any] | None:
+    """Return a parent run, or None, if it is on the server of a connection.
+
+    :raises ProjectError: it is on another one
+    """
+    if not parent or parent.get("mlflow_conn_id", mlflow_conn_id) == mlflow_conn_id:
         return parent
     if _run_or_none(client, str(parent.get("run_id"))) is None:  # two connections may lead to one server
-        whose = "that parent_run_id names" if is_xcom else "of its mlflow_run"
         raise ProjectError(
-            f"Task {task.task_id!r} uses the connection {task.mlflow_conn_id!r}, but the parent run {whose} is on "
+            f"Task {task_id!r} uses the connection {mlflow_conn_id!r}, but the parent run {whose} is on "
             f"the server of {parent['mlflow_conn_id']!r}; give both the same mlflow_conn_id, for example in "
             "default_args."
         )

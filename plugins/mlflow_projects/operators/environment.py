@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.hooks.mlflow_hook import MLflowHook
 from mlflow_projects.operators.base import as_run_id, existing_run, identify
-from mlflow_projects.operators.enclosing import enclosing_parent
+from mlflow_projects.operators.enclosing import enclosing_parent, on_server
 from mlflow_projects.public_uri import secrets_in
 from mlflow_projects.tracking.tags import PARENT_RUN_ID
 
@@ -35,7 +35,10 @@ def mlflow_environment(
     :param login: whether the connection's user, password or token is among them; leave it out where variables can be
         read by others, such as those of a pod, and give the command a secret of that place
     :param mlflow_conn_id: Airflow connection to the tracking server
+    :raises ProjectError: ``log_to`` is no text
     """
+    if not isinstance(log_to, str):
+        raise ProjectError(f"mlflow_environment: log_to is 'parent', 'own' or a run's id as text, not {log_to!r}.")
     names = (*_OF_SERVER, *(_OF_LOGIN if login else ()), *_OF_RUN)
     given = f"{log_to!r}, {mlflow_conn_id!r}{'' if login else ', login=False'}"
     return {name: f"{{{{ macros.mlflow_projects.mlflow_variable({name!r}, task, ti, {given}) }}}}" for name in names}
@@ -58,7 +61,8 @@ def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: 
     client = hook.get_conn()
     try:
         context: Context = {"ti": ti}
-        parent: Mapping[str, Any] = enclosing_parent(task, context, client) or {}
+        found = enclosing_parent(task, context, client)
+        parent: Mapping[str, Any] = on_server(client, found, mlflow_conn_id, ti.task_id) or {}
         if log_to == "own":
             tags = {**identify(context).inner_tags(), PARENT_RUN_ID: as_run_id(parent) or ""}
             values = {

@@ -10,9 +10,11 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 
-from mlflow_projects import mlflow_environment
+from mlflow_projects import mlflow_environment, mlflow_run
+from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators.environment import mlflow_variable
-from tests.support.tracked import TaskInstance
+from mlflow_projects.tracking.client import now
+from tests.support.tracked import CONNECTION, TaskInstance, connected
 
 PASSWORD, TOKEN = "planted-Pass-19", "planted-Token-77"
 
@@ -50,3 +52,27 @@ def test_without_the_login_an_address_that_holds_it_is_refused(monkeypatch: pyte
     assert step.env is not None
     assert PASSWORD in step.env["MLFLOW_TRACKING_URI"]
     assert PASSWORD not in str(_serialize_rendered_fields(step))
+
+
+@pytest.mark.parametrize("log_to", ["own", "parent"])
+def test_a_parent_on_another_server_is_refused(monkeypatch: pytest.MonkeyPatch, log_to: str) -> None:
+    """Its experiment's id may be that of another experiment there."""
+    client = connected(monkeypatch)
+    with DAG("dag", schedule=None), mlflow_run("g", mlflow_conn_id="other"):
+        step = BashOperator(task_id="step", bash_command="true")
+    parent = {"run_id": "not here", "experiment_id": "0", "mlflow_conn_id": "other"}
+    ti = TaskInstance("g.step", returned={("g.start_run", -1): parent})
+    with pytest.raises(
+        ProjectError, match=f"uses the connection '{CONNECTION}', but the parent run of its mlflow_run"
+    ):
+        mlflow_variable("MLFLOW_EXPERIMENT_ID", step, ti, log_to, CONNECTION)
+    parent["run_id"] = client.create_run("0", "parent", now(), {}).run_id  # two connections to one server
+    assert mlflow_variable("MLFLOW_EXPERIMENT_ID", step, ti, log_to, CONNECTION) == "0"
+
+
+def test_the_output_of_a_task_is_no_text_to_log_to() -> None:
+    with (
+        DAG("dag", schedule=None),
+        pytest.raises(ProjectError, match="log_to is 'parent', 'own' or a run's id as text"),
+    ):
+        mlflow_environment(BashOperator(task_id="first", bash_command="true").output)  # type: ignore[arg-type]

@@ -34,32 +34,34 @@ Value = TypeVar("Value")
 class FunctionAttempt(Stoppable):
     """One try of a task that calls a function.
 
-    :param run: open; the function logs to it
-    :param record: of the run, to be closed with the function's end; None: the run is somebody else's
     :param log: takes lines of ours
     :param redact: replaces known secrets in a text
     :param system_metrics: whether MLflow measures the machine meanwhile
     :param skips: exceptions by which a function says that there is nothing to do
+    :ivar run: open; the function logs to it
+    :ivar record: of the run, to be closed with the function's end; None: the run is somebody else's
     """
 
     client: TrackingClient
     task: TaskIdentity
-    run: Run
-    record: RunRecord | None
     log: Callable[[str], None]
     redact: Callable[[str], str]
     skips: Collection[type[BaseException]] = ()
     system_metrics: bool = False
+    run: Run | None = field(default=None, init=False)
+    record: RunRecord | None = field(default=None, init=False)
     finished: Run | None = field(default=None, init=False)
 
-    def call(self, function: Callable[[], Value]) -> Value:
+    def call(self, open_run: Callable[[], Run], function: Callable[[], Value]) -> Value:
         """Call the function; return what it returns.
 
+        :param open_run: sets ``run``, and ``record``; a stop meanwhile interrupts nothing, and counts after it
         :raises AttemptKilledError: it was stopped
         :raises BaseException: what the function raises
         """
         try:
-            with active_run(self.run.run_id, self._variables()), self.interruptible():
+            run = open_run()
+            with active_run(run.run_id, self._variables(run)), self.interruptible():
                 value = function()
             self.check_not_stopped()  # the function may have swallowed the exception
         except tuple(self.skips) as error:
@@ -84,8 +86,8 @@ class FunctionAttempt(Stoppable):
         with contextlib.suppress(TrackingError, ProjectError):
             self._close(Outcome("KILLED", f"{self.why_stopped}; the function did not end in time", cause=self.cause))
 
-    def _variables(self) -> Mapping[str, str]:
-        own = run_variables(self.run, self.task, system_metrics=self.system_metrics)
+    def _variables(self, run: Run) -> Mapping[str, str]:
+        own = run_variables(run, self.task, system_metrics=self.system_metrics)
         return {**self.client.settings.environment(), **own}
 
     def _failure(self, error: BaseException) -> Outcome:
@@ -98,14 +100,14 @@ class FunctionAttempt(Stoppable):
         return Outcome("FAILED", said, tail_of(lines[-_TAIL_LINES:], self._shown), cause=cause_of_error(error))
 
     def _close(self, outcome: Outcome) -> None:
-        if self.record is None:
-            self._leave_open()
-        else:
+        if self.record and self.record.run:
             self.finished = self.record.close(outcome)
+        elif self.run:
+            self._leave_open(self.run)
 
-    def _leave_open(self) -> None:
+    def _leave_open(self, before: Run) -> None:
         """Take back what MLflow wrote of the run's status when it became active, or was left."""
-        before, now = self.run, self.client.get_run(self.run.run_id)
+        now = self.client.get_run(before.run_id)
         if now.status != before.status and now.tags.get(REASON) == before.tags.get(REASON):
             self.client.update_run(before.run_id, before.status, before.end_time)
 

@@ -101,12 +101,13 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
     def execute(self, context: Context) -> Any:
         """Open the run, call the function, close the run."""
         with self.tracking() as client:
-            attempt = self._new_attempt(context, client)
-            self.publish(context, client, attempt.run)
+            attempt = FunctionAttempt(client, identify(context), self.say, masked, _SKIPS, self.system_metrics)
 
             def work() -> Any:
                 with stop_is_written(attempt.close_as_stopped):
-                    return attempt.call(lambda: PythonOperator.execute(self, context))
+                    return attempt.call(
+                        lambda: self._open(context, client, attempt), lambda: PythonOperator.execute(self, context)
+                    )
 
             told: dict[str, Any] = {}
             try:
@@ -116,20 +117,19 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
                     told = self.hand_on(context, client, attempt.finished, self.xcom_of(attempt.finished, "FINISHED"))
                 return value
             finally:
-                ended = attempt.finished or attempt.run
-                context["ti"].xcom_push(key=self.run_key, value=told or self.xcom_of(ended, ended.status))
+                if ended := attempt.finished or attempt.run:
+                    context["ti"].xcom_push(key=self.run_key, value=told or self.xcom_of(ended, ended.status))
 
-    def _new_attempt(self, context: Context, client: TrackingClient) -> FunctionAttempt:
+    def _open(self, context: Context, client: TrackingClient, attempt: FunctionAttempt) -> Run:
+        """Open the run of an attempt, and show the way to it."""
         previous = earlier_tries.last(context) if context["ti"].try_number > 1 else None
-        task = identify(context)
         parent = parent_on(client, self, context)
-        record: RunRecord | None = None
         if self.log_to == "own":
-            record = RunRecord(
+            attempt.record = RunRecord(
                 client=client,
                 experiment_id=experiment_id_for(client, self.experiment_name, parent),
                 name=shown(text_or_none(self.run_name) or self.default_run_name(context)),
-                task=task,
+                task=attempt.task,
                 source=dag_source(context),
                 parent_run_id=as_run_id(parent),
                 supersedes=self.close_previous_try(context, client, previous),
@@ -137,11 +137,12 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
                 more_tags={key: shown(value) for key, value in own_tags(self.mapping("tags")).items()},
                 log=self.say,
             )
-            run = record.open()
+            attempt.run = run = attempt.record.open()
             earlier_tries.remember(context, run, None)
         else:
-            run = self._run_of_others(client, parent)
-        return FunctionAttempt(client, task, run, record, self.say, masked, _SKIPS, self.system_metrics)
+            attempt.run = run = self._run_of_others(client, parent)
+        self.publish(context, client, run)
+        return run
 
     def _run_of_others(self, client: TrackingClient, parent: Mapping[str, Any] | None) -> Run:
         """Return the run that ``log_to`` names.

@@ -286,6 +286,35 @@ def test_a_function_that_hears_no_signal_has_its_end_written_in_time(
     assert only(client).status == "KILLED"
 
 
+@pytest.mark.usefixtures("airflows_handlers")
+def test_a_kill_while_the_run_is_opened_closes_it_and_calls_nothing(
+    client: MemoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(method: str, _: Any) -> None:
+        if method == "create_run":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    client.before = stop
+    called_at_all: list[bool] = []
+    with pytest.raises(AirflowException, match=r"The attempt was stopped by Airflow\."):
+        killed(lambda: called_at_all.append(True), monkeypatch)
+    assert (only(client).status, only(client).tags[REASON]) == ("KILLED", "stopped by Airflow")
+    assert not called_at_all
+
+
+def test_a_run_that_cannot_be_shown_is_closed(client: MemoryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(*_: object) -> None:
+        raise RuntimeError("Airflow's API server is away")
+
+    monkeypatch.setattr(MLflowTaskOperator, "publish", publish)
+    with pytest.raises(RuntimeError):
+        called(lambda: None)
+    assert (only(client).status, only(client).tags[REASON]) == (
+        "FAILED",
+        "RuntimeError: Airflow's API server is away",
+    )
+
+
 # --- whose run ---
 
 

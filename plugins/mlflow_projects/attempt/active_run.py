@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ def active_run(run_id: str, variables: Mapping[str, str]) -> Iterator[None]:
     :param variables: with which MLflow's client reaches the server (as those of an entry point)
     """
     with environment(variables), _of_this_server(variables[_URI]), contextlib.ExitStack() as undo:
-        undo.callback(_leave, run_id)
         if "mlflow" in sys.modules:
             _start(run_id, undo)
         else:
@@ -66,43 +66,76 @@ def _mlflow() -> Any:
 
 
 def _start(run_id: str, undo: contextlib.ExitStack) -> None:
-    """Make the run active, and let ``with mlflow.start_run():`` of a script enter it instead of refusing."""
+    """Make the run active, and let ``start_run`` of a function do what it does in a script's own process.
+
+    There the first ``start_run()`` takes up the run of ``MLFLOW_RUN_ID``, also after ``end_run()`` and
+    ``set_experiment(…)``; and one with a ``run_id`` is not refused for a run that the script has not begun.
+    """
     mlflow = _mlflow()
     start_run = mlflow.start_run
-    if fluent := _globals()[1]:  # earlier code of this process may have left a run open
-        left = fluent._active_run_stack.get()
-        undo.callback(left.extend, [*left])
-        left.clear()
+    undo.callback(_leave, run_id, _set_aside())
     # Should the server be away: MLFLOW_RUN_ID lets the first fluent call try again, and say what is wrong.
     with contextlib.suppress(Exception):
-        if mlflow.active_run() is None:
-            start_run(run_id=run_id)
-            os.environ.pop("MLFLOW_RUN_ID", None)  # as MLflow itself does: a nested run must be a new one
+        start_run(run_id=run_id)
+        os.environ.pop("MLFLOW_RUN_ID", None)  # as MLflow itself does: a nested run must be a new one
+    parameters = inspect.signature(start_run)
+    taken = False
 
     @functools.wraps(start_run)
-    def enter(*arguments: Any, **named: Any) -> Any:
-        active = mlflow.active_run()
-        is_new = not arguments and not named.get("run_id") and not named.get("nested")
-        if not (is_new and active and active.info.run_id == run_id):
-            return start_run(*arguments, **named)
+    def started(*arguments: Any, **named: Any) -> Any:
+        nonlocal taken
+        named = parameters.bind(*arguments, **named).arguments
+        active, wanted, nested = mlflow.active_run(), named.get("run_id"), bool(named.get("nested"))
+        is_ours = bool(active and active.info.run_id == run_id)
+        if wanted and wanted != run_id:  # an earlier task's
+            with _any_experiment():
+                return start_run(**{**named, "nested": nested or is_ours})
+        if nested or (not is_ours and (active or (taken and not wanted))):
+            return start_run(**named)
+        taken = True
+        if not is_ours:
+            with _any_experiment():
+                start_run(run_id=run_id)
         tags = {**(named.get("tags") or {}), "mlflow.runName": named.get("run_name")}
         tags["mlflow.note.content"] = named.get("description")
         mlflow.set_tags({name: value for name, value in tags.items() if value is not None})
-        return active
+        return mlflow.active_run()
 
-    mlflow.start_run = enter
+    mlflow.start_run = started
     undo.callback(setattr, mlflow, "start_run", start_run)
 
 
-def _leave(run_id: str) -> None:
-    """Let the run be active no more, without a word of MLflow's about its end."""
+def _set_aside() -> list[Any]:
+    """Take away what is active already: it was left open by another task, or by the DAG file."""
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    active = fluent._active_run_stack.get() if fluent else []
+    of_others = list(active)
+    active.clear()
+    return of_others
+
+
+@contextlib.contextmanager
+def _any_experiment() -> Iterator[None]:
+    """Let a run be taken up although the function has named another experiment."""
+    _, of_experiment = _globals()
+    before = of_experiment._active_experiment_id
+    of_experiment._active_experiment_id = None
+    try:
+        yield
+    finally:
+        of_experiment._active_experiment_id = before
+
+
+def _leave(run_id: str, of_others: Sequence[Any]) -> None:
+    """Let no run of the function be active any more, without a word of MLflow's about its end."""
     fluent = sys.modules.get("mlflow.tracking.fluent")
     if fluent is None:
         return
     active = fluent._active_run_stack.get()
-    active[:] = [run for run in active if run.info.run_id != run_id]
-    if monitor := fluent.run_id_to_system_metrics_monitor.pop(run_id, None):
-        monitor.finish()
+    for left in {run_id, *(run.info.run_id for run in active)}:
+        if monitor := fluent.run_id_to_system_metrics_monitor.pop(left, None):
+            monitor.finish()
+    active[:] = of_others
 
 
 class _OnImport(importlib.abc.MetaPathFinder):

@@ -206,7 +206,7 @@ def existing_run(client: TrackingClient, run_id: str) -> Run:
     try:
         return client.get_run(run_id)
     except TrackingError as error:
-        if error.code == "RESOURCE_DOES_NOT_EXIST":
+        if error.code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no id at all
             raise ProjectError(
                 f"There is no run {run_id!r} at {client.settings.address}; check the run's id."
             ) from error

@@ -53,8 +53,9 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
     :param op_args: its positional arguments (templated)
     :param op_kwargs: its keyword arguments (templated)
     :param log_to: ``own`` for a run of its own; ``parent`` for the parent run of the enclosing ``mlflow_run``; or a
-        run's id, or the XCom of a task that has a run. A run that is not its own is left open, and gets no arguments
-        as parameters: several tasks, and tries, may write into it (templated)
+        run's id, or the XCom of a task that has a run (of a function's task the one of the key ``mlflow_run``). A run
+        that is not its own is left open, and gets no arguments as parameters: several tasks, and tries, may write
+        into it (templated)
     :param experiment_name: as of a project's step (templated)
     :param run_name: default: the task's id without its group, with the index of a mapped task (templated)
     :param parent_run_id: the run to nest below; default: the parent of the enclosing ``mlflow_run`` (templated)
@@ -154,7 +155,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
             where = "there is no mlflow_run around it" if self.log_to == "parent" else "it rendered to nothing"
             raise ProjectError(
                 f"Task {self.task_id!r}: log_to names no run ({where}); give 'own', 'parent' inside of an "
-                "mlflow_run, or a run's id."
+                "mlflow_run, or a run's id (that of a function's task is its output['mlflow_run'])."
             )
         return existing_run(client, run_id)
 

@@ -19,7 +19,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from mlflow_projects import MLflowTaskOperator, mlflow_run, mlflow_task
-from mlflow_projects.exceptions import TrackingUnavailableError
+from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.operators import supervision
 from mlflow_projects.tracking.client import Run, now
 from tests.support.memory_tracking import MemoryClient
@@ -380,6 +380,15 @@ def test_a_run_that_is_not_there_is_one_sentence(client: MemoryClient, log_to: s
     with pytest.raises(AirflowFailException, match=sentence):
         called(lambda: None, log_to=log_to)
     assert client.runs == []
+
+
+def test_a_value_that_no_run_can_have_as_id_is_one_sentence_too(client: MemoryClient) -> None:
+    def refuses(method: str, _: Any) -> None:
+        raise TrackingError("Invalid value", code="INVALID_PARAMETER_VALUE")
+
+    client.before = refuses
+    with pytest.raises(AirflowFailException, match=r"There is no run '0\.5'"):
+        called(lambda: None, log_to=0.5)
 
 
 def test_a_retry_closes_the_run_of_a_lost_worker_and_names_it(client: MemoryClient) -> None:

@@ -10,14 +10,7 @@ from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.exceptions import Cause, ProjectError, StepFailedError, TrackingError
 
 _KILLED, _TERMINATED = 128 + 9, 128 + 15
-# By MLflow's own codes; with others it says that what it was given is wrong.
-_OF_SERVER = (
-    "INTERNAL_ERROR",
-    "TEMPORARILY_UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "REQUEST_LIMIT_EXCEEDED",
-    "RESOURCE_EXHAUSTED",
-)
+_NOT_THE_CALL = (401, 403, 408, 429)  # HTTP statuses below 500 that say nothing of the function's call
 # What Python, PyTorch, TensorFlow, Java, R and the C library say last when memory is short.
 _NO_MEMORY = re.compile(
     r"(MemoryError|ResourceExhaustedError)\b|out of memory|[Cc]annot allocate memory"
@@ -56,6 +49,8 @@ def cause_of_error(error: BaseException) -> Cause:
 
 
 def _is_of_server(error: BaseException) -> bool:
-    """Tell whether MLflow's own client says that its server is away, or cannot answer now."""
-    of_mlflow = any(kind.__name__ == "MlflowException" for kind in type(error).__mro__)
-    return of_mlflow and getattr(error, "error_code", _OF_SERVER[0]) in _OF_SERVER
+    """Return whether MLflow's own client says that the server was away, busy, or refused the login."""
+    if not any(kind.__name__ == "MlflowException" for kind in type(error).__mro__):
+        return False
+    status = getattr(error, "get_http_status_code", lambda: 500)()
+    return status >= 500 or status in _NOT_THE_CALL

@@ -196,6 +196,7 @@ class MLflowStepOperator(MLflowRunOperator):
         run, tags = self._finished, {CAUSE: "user_error"}
         with self.tracking() as client:
             end_if_there(client, run, "FAILED", reason, tags=tags, end_time=run.end_time)
+        self._finished = None  # in ``airflow dags test`` the next try has this very task
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         """Return an argument that must have rendered to a mapping.

@@ -39,13 +39,16 @@ def test_a_commands_exit_status_and_last_words_say_why(status: JobStatus, last: 
 class MlflowException(Exception):
     """As MLflow's own, which a task process need not have."""
 
-    def __init__(self, message: str, error_code: str = "INTERNAL_ERROR") -> None:
-        super().__init__(message)
-        self.error_code = error_code
+    def __init__(self, said: str, status: int = 500) -> None:
+        super().__init__(said)
+        self.status = status
+
+    def get_http_status_code(self) -> int:
+        return self.status
 
 
 class RestException(MlflowException):
-    """What MLflow's server has answered."""
+    """As MLflow's own, for an answer of the server."""
 
 
 class OutOfMemoryError(RuntimeError):
@@ -61,9 +64,11 @@ class OutOfMemoryError(RuntimeError):
         (TrackingUnavailableError("x"), "tracking"),
         (TrackingRefusedError("x"), "tracking"),
         (MlflowException("x"), "tracking"),
-        (RestException("x", "TEMPORARILY_UNAVAILABLE"), "tracking"),
-        (MlflowException("a metric's name", "INVALID_PARAMETER_VALUE"), "user_error"),
-        (RestException("a parameter's other value", "INVALID_PARAMETER_VALUE"), "user_error"),
+        (RestException("the server is busy", 503), "tracking"),
+        (RestException("too many requests", 429), "tracking"),
+        (RestException("the login is refused", 401), "tracking"),
+        (MlflowException("Changing param values is not allowed", 400), "user_error"),
+        (RestException("Run with id=None not found", 404), "user_error"),
         (MemoryError(), "killed_by_memory"),
         (OutOfMemoryError(), "killed_by_memory"),
         (AirflowTaskTimeout(), "timeout"),

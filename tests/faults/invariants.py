@@ -40,7 +40,9 @@ def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[st
             problems.append(f"1: run {run.info.run_name} is {run.info.status}")
     base = f"/dags/{dag_id}/dagRuns/{run_id}"
     for task in stack.get(f"{base}/taskInstances?limit=200")["task_instances"]:
-        if task["operator"] in ("MLflowProjectOperator", "_MLflowDecoratedOperator"):
+        # A function that logs to another's run has none of its own.
+        has_run = task["rendered_fields"].get("log_to", "own") == "own"
+        if has_run and task["operator"] in ("MLflowProjectOperator", "_MLflowDecoratedOperator"):
             problems += _attempts(stack, base, task, runs, unrecorded)
     if stack.with_sagemaker:
         problems += _jobs(stack, run_id)

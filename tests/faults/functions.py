@@ -29,10 +29,11 @@ FUNCTION_FAULTS: list[Fault[Stack]] = []
 
 
 def fault(
-    name: str, ends: str, *, disturbs: bool = False, own_way: bool = False
+    name: str, ends: str, *, disturbs: bool = False, own_way: bool = False, marked: bool = False
 ) -> Callable[[Callable[..., tuple[str, str]]], None]:
     def add(function: Callable[..., tuple[str, str]]) -> None:
-        FUNCTION_FAULTS.append(Fault(f"function: {name}", function, ends, disturbs, own_way=own_way))
+        fault = Fault(f"function: {name}", function, ends, disturbs, own_way=own_way, marked=marked)
+        FUNCTION_FAULTS.append(fault)
 
     return add
 
@@ -140,7 +141,7 @@ def _(stack: Stack) -> tuple[str, str]:
     return "function", run_id
 
 
-@fault("a person marks it a success while it runs", "success")
+@fault("a person marks it a success while it runs", "success", marked=True)
 def _(stack: Stack) -> tuple[str, str]:
     run_id, _ = begun(stack, "function", HANGING)
     patch_task(stack, "function", run_id, "success")

@@ -14,15 +14,18 @@ from tests.support.servers import dumped
 SECONDS_TO_SETTLE = 100  # more than the pauses of the last word, less than what commands leave behind lives
 
 
-def violations(stack: Observed, dag_id: str, run_id: str, *, unrecorded: bool = False) -> list[str]:
+def violations(
+    stack: Observed, dag_id: str, run_id: str, *, unrecorded: bool = False, marked: bool = False
+) -> list[str]:
     """Return every broken invariant of a DAG run that ended; [] means that all hold, perhaps after a while.
 
     :param unrecorded: failed tries may have no MLflow run, as no tracking server could be reached while they lived
+    :param marked: a person called a running step a success: its run is KILLED, as that is what happened to it
     """
     found: list[str] = []
 
     def look() -> bool:
-        found[:] = _now(stack, dag_id, run_id, unrecorded)
+        found[:] = _now(stack, dag_id, run_id, unrecorded, marked)
         return not found
 
     try:
@@ -32,7 +35,7 @@ def violations(stack: Observed, dag_id: str, run_id: str, *, unrecorded: bool = 
     return []
 
 
-def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[str]:
+def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool, marked: bool) -> list[str]:
     problems = []
     runs = stack.runs(run_id)
     for run in runs:
@@ -43,7 +46,7 @@ def _now(stack: Observed, dag_id: str, run_id: str, unrecorded: bool) -> list[st
         # A function that logs to another's run has none of its own.
         has_run = task["rendered_fields"].get("log_to", "own") == "own"
         if has_run and task["operator"] in ("MLflowProjectOperator", "_MLflowDecoratedOperator"):
-            problems += _attempts(stack, base, task, runs, unrecorded)
+            problems += _attempts(stack, base, task, runs, unrecorded, marked)
     if stack.with_sagemaker:
         problems += _jobs(stack, run_id)
     if left := stack.processes(run_id):
@@ -97,7 +100,9 @@ def _task(run: Any) -> tuple[str, str]:
     return run.data.tags["airflow.task_id"], run.data.tags["airflow.map_index"]
 
 
-def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any], unrecorded: bool) -> list[str]:
+def _attempts(
+    stack: Observed, base: str, task: dict[str, Any], runs: list[Any], unrecorded: bool, marked: bool
+) -> list[str]:
     problems = []
     index = task["map_index"]
     path = f"{base}/taskInstances/{task['task_id']}" + (f"/{index}" if index >= 0 else "")
@@ -116,7 +121,7 @@ def _attempts(stack: Observed, base: str, task: dict[str, Any], runs: list[Any],
         if not of_try and any(_took_over(run, task, number) for run in runs):
             continue  # its worker was lost, its job went on, and a later try followed it in the same run
         who = f"try {number} of {task['task_id']}[{index}] is {state}, its runs: {of_try}"
-        if state == "success" and of_try != ["FINISHED"]:
+        if state == "success" and of_try != ["FINISHED"] and not (marked and of_try == ["KILLED"]):
             problems.append(f"2: {who}")
         truthful = of_try in (["FAILED"], ["KILLED"]) or (unrecorded and not of_try)
         if state in ("failed", "up_for_retry") and not truthful and (of_try or _could_say(stack, base, attempt)):

@@ -29,6 +29,7 @@ class Fault(Generic[S]):
     :param disturbs: True if it touches parts that other faults need, so that it must run alone
     :param unrecorded: True if a try may begin and end while no tracking server can be reached, so that it has no run
     :param lane: if it disturbs only faults of this name here; "" for all
+    :param marked: True if a person calls a running step a success
     :param own_way: True if ``do`` takes what the stack's ``way()`` yields too, and breaks that only
     """
 
@@ -40,6 +41,7 @@ class Fault(Generic[S]):
     lane: str = ""
     own_way: bool = False
     needs_sagemaker: bool = False
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def cause(stack: S, fault: Fault[S], *, when_up: bool = False) -> Verdict:
             way = [held.enter_context(stack.way())] if fault.own_way else []
             dag_id, run_id = fault.do(stack, *way)
             airflow = stack.wait_end(dag_id, run_id)
-            problems = violations(stack, dag_id, run_id, unrecorded=fault.unrecorded)
+            problems = violations(stack, dag_id, run_id, unrecorded=fault.unrecorded, marked=fault.marked)
         if fault.ends and airflow != fault.ends:
             problems.append(f"the DAG run should be {fault.ends}")
         counted = Counter(run.info.status for run in stack.runs(run_id))

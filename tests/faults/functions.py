@@ -28,12 +28,9 @@ FIRST_TRY_HANGS = "begin()\nif number == 1: time.sleep(600)"
 FUNCTION_FAULTS: list[Fault[Stack]] = []
 
 
-def fault(
-    name: str, ends: str, *, disturbs: bool = False, own_way: bool = False, marked: bool = False
-) -> Callable[[Callable[..., tuple[str, str]]], None]:
+def fault(name: str, ends: str, **more: bool) -> Callable[[Callable[..., tuple[str, str]]], None]:
     def add(function: Callable[..., tuple[str, str]]) -> None:
-        fault = Fault(f"function: {name}", function, ends, disturbs, own_way=own_way, marked=marked)
-        FUNCTION_FAULTS.append(fault)
+        FUNCTION_FAULTS.append(Fault(f"function: {name}", function, ends, **more))
 
     return add
 
@@ -253,7 +250,7 @@ def _(stack: Stack) -> tuple[str, str]:
     return "function_alone", run_id
 
 
-@fault("a person deletes its run in MLflow, then its process is killed and tries again", "success")
+@fault("a person deletes its run in MLflow, then its process is killed and tries again", "success", unrecorded=True)
 def _(stack: Stack) -> tuple[str, str]:
     run_id, _ = begun(stack, "function_again", FIRST_TRY_HANGS)
     delete_run(stack, run_id, "step")

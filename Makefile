@@ -8,6 +8,7 @@ DAG ?= echo_zip
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 SAGEMAKER_PORT ?= 4599
+DOCS_PORT ?= 8001
 WORKERS ?= 2
 export DAG CONF ONLY PROCESSES
 # Where this is set, each process of the hundreds that the tests start would compile its imports anew.
@@ -16,6 +17,7 @@ demo up: export AIRFLOW_PORT := $(AIRFLOW_PORT)
 demo up: export MLFLOW_PORT := $(MLFLOW_PORT)
 
 BIN := .venv/bin
+DOCS := build/docs-env/bin
 CIRCLE = $(BIN)/python tools/circles.py
 WITH = $(if $(LOAD),--load $(LOAD)) $(if $(PROCESSES),--processes $(PROCESSES)) -- $(PYTEST_ARGS)
 .DEFAULT_GOAL := help
@@ -112,6 +114,14 @@ stack-faults: setup-dev ## Break parts of a stack of its own while steps run (ON
 	@$(BIN)/python -m tests.stack.faults --only "$$ONLY" $(if $(THIRD),--third $(THIRD)) $(if $(AGAIN),--again) \
 	  $(if $(KEEP),--keep)
 
+.PHONY: docs
+docs: setup-docs ## Build the site of the documentation into build/site; a broken link is a failure
+	@$(DOCS)/python tools/docs.py
+
+.PHONY: docs-serve
+docs-serve: setup-docs ## Show that site, and changes of its pages, until Ctrl-C (DOCS_PORT=8001)
+	@$(DOCS)/python tools/docs.py --serve --address 127.0.0.1:$(DOCS_PORT)
+
 .PHONY: matrix
 matrix: setup-dev ## Demo and tests on every Python (VERSIONS="3.10 3.13", PARTS="check demo"; LOWEST=1: lowest versions)
 	@$(BIN)/python tools/matrix.py $(VERSIONS) $(if $(PARTS),--parts $(PARTS)) $(if $(filter 1,$(LOWEST)),--lowest)
@@ -122,13 +132,18 @@ lock: setup-dev ## Resolve requirements anew, one resolution for Python 3.10 to 
 
 .PHONY: clean
 clean: ## Remove what the other targets made (.venv, .airflow, build, caches)
-	@rm -rf .venv .airflow build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .airflow build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: setup
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install it with: sudo apt-get install python3 python3-venv" >&2; exit 1; }
 	@$(PYTHON) tools/bootstrap.py
+
+.PHONY: setup-docs
+setup-docs:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install it with: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py --docs
 
 .PHONY: setup-dev
 setup-dev:

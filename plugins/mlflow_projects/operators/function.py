@@ -49,9 +49,9 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
     :class:`MLflowProjectOperator` returns. Numbers, texts and booleans among the
     function's arguments are the run's parameters, unless the function logs a parameter of that name itself.
 
-    :param python_callable: the function
-    :param op_args: its positional arguments (templated)
-    :param op_kwargs: its keyword arguments (templated)
+    :param Callable python_callable: the function
+    :param Collection op_args: its positional arguments (templated)
+    :param Mapping op_kwargs: its keyword arguments (templated)
     :param log_to: ``own`` for a run of its own; ``parent`` for the parent run of the enclosing ``mlflow_run``; or a
         run's id, or the XCom of a task that has a run (of a function's task the one of the key ``mlflow_run``). A run
         that is not its own is left open, and gets no arguments as parameters: several tasks, and tries, may write

@@ -40,9 +40,9 @@ class MLflowModelVersionSensor(MLflowModelOperator, BaseSensorOperator):
         given like ``newer_than`` (templated)
     :param deferrable: whether the waiting leaves the worker slot free; default: Airflow's ``[operators]
         default_deferrable``
-    :param mlflow_conn_id: Airflow connection to the tracking server
-    :param poke_interval: seconds between two looks
-    :param timeout: seconds after which the task fails, or with ``soft_fail`` is skipped
+    :param str mlflow_conn_id: Airflow connection to the tracking server
+    :param float poke_interval: seconds between two looks
+    :param float timeout: seconds after which the task fails, or with ``soft_fail`` is skipped
     :raises AirflowFailException: an argument is wrong
     """
 

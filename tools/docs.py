@@ -45,12 +45,13 @@ MEMBERS = {
     "MLflowHook": ["client", "get_conn", "settings", "test_connection"],
 }
 _FOREIGN = re.compile(r"^[a-z][a-z0-9+.-]*:|^#")
+_PICTURE = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LONGEST_SOURCE = 200_000  # bytes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", action="store_true", help="show the site, and changes of the pages as they are made")
+    parser.add_argument("--serve", action="store_true", help="show the site, and what is changed meanwhile")
     parser.add_argument("--address", default="127.0.0.1:8001", help="for --serve")
     options = parser.parse_args()
     shutil.rmtree(PAGES, ignore_errors=True)
@@ -63,7 +64,7 @@ def main() -> int:
     status = subprocess.call([*zensical, "build", "--clean", "--strict"], cwd=ROOT)
     if status:
         return status
-    problems = missing_anchors() + foreign_hosts()
+    problems = missing_anchors() + foreign_hosts() + undrawn_pictures()
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -172,14 +173,16 @@ def reference() -> dict[str, str]:
         entries = "\n\n".join(map(entry_of, names))
         title = kind.replace("_", " ").capitalize()
         pages[f"reference/{kind}.md"] = (
-            f"# Reference: {title}\n\nMade from the code. All of it is imported from `mlflow_projects`.\n\n{entries}\n"
+            f"# Reference: {title}\n\nMade from the code. Import all of it from `mlflow_projects`.\n\n{entries}\n"
         )
     return pages
 
 
 def entry_of(name: str) -> str:
     members = MEMBERS.get(name.rpartition(".")[2])
-    return f"::: {name}\n    options:\n      members: {members or 'false'}"
+    # They are inherited, so both must be said.
+    shown = f"members: {members}\n      inherited_members: {members}" if members else "members: false"
+    return f"::: {name}\n    options:\n      {shown}"
 
 
 def copy_mermaid() -> None:
@@ -188,7 +191,9 @@ def copy_mermaid() -> None:
 
     content = (Path(mermaidx.__file__).parent / "assets" / "mermaid.js").read_bytes()
     if hashlib.sha256(content).hexdigest() != MERMAID:
-        raise SystemExit("mermaidx brings another mermaid.js than npm's; compare it, then change MERMAID in tools/docs.py.")
+        raise SystemExit(
+            "mermaidx brings another mermaid.js; compare it with npm's, then change MERMAID in tools/docs.py."
+        )
     write({"assets/mermaid.js": content})
 
 
@@ -220,6 +225,20 @@ def foreign_hosts() -> list[str]:
             if 'rel="canonical"' not in tag[0]:
                 found.append(f"{file.relative_to(ROOT)} loads {tag[1]} from a foreign host.")
     return found
+
+
+def undrawn_pictures() -> list[str]:
+    """Return the pictures of our pages that Mermaid cannot read: a browser would show their text without a word."""
+    import mermaidx
+
+    undrawn = []
+    for file in sorted(PAGES.glob("*.md")):
+        for picture in _PICTURE.findall(file.read_text(encoding="utf-8")):
+            try:
+                mermaidx.render(picture).svg()
+            except RuntimeError as error:
+                undrawn.append(f"{file.relative_to(ROOT)}: {error}")
+    return undrawn
 
 
 def copy_markdown() -> None:

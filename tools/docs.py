@@ -16,6 +16,7 @@ import os
 import posixpath
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,14 +77,17 @@ def main() -> int:
 
 def serve(command: list[str]) -> int:
     """Run the generator's server, and write anew what was changed, until Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     server = subprocess.Popen(command, cwd=ROOT)
     try:
         while server.poll() is None:
             time.sleep(1)
             write(staged())
+        return server.returncode
     except KeyboardInterrupt:
+        return 0
+    finally:
         server.terminate()
-    return server.wait()
 
 
 def write(pages: dict[str, bytes]) -> None:

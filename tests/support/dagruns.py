@@ -14,6 +14,9 @@ from unittest.mock import patch
 from tests.conftest import HOME, output_so_far
 from tests.support.logs import last_lines
 
+# Of docs/, whose DAGs a test writes into the DAGs folder.
+PAGES = ("migrating", "mapping", "lineage", "functions", "first_dag")
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -129,7 +132,7 @@ def load_dag(dag_id: str) -> Any:
 
 @functools.cache
 def _file_of(dag_id: str) -> Path:
-    folders = ("repository", "tests", "migrating/dags", "mapping/dags", "lineage/dags", "functions/dags")
+    folders = ("repository", "tests", *(f"{page}/dags" for page in PAGES))
     files = [file for folder in folders for file in sorted((HOME / "dags" / folder).glob("*.py"))]
     # First where the name stands: a file takes a while to be read, and one with an asset loads every provider.
     for file in sorted(files, key=lambda file: f'"{dag_id}"' not in file.read_text(encoding="utf-8")):

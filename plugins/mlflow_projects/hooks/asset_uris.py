@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from mlflow_projects.hooks.masking import shown
 from mlflow_projects.project.paths import local_path_of
+from mlflow_projects.public_uri import public_uri
 from mlflow_projects.tracking.patience import in_thread
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def dataset_of(uri: str, server: str | None, **facets: Any) -> Dataset | None:
     from openlineage.client.event_v2 import Dataset
     from openlineage.client.facet_v2 import dataset_version_dataset
 
-    uri = shown(uri)
+    uri = shown(public_uri(uri))  # in this order: one name, whether or not Airflow knows the password
     if found := _FIRST_LEVEL.fullmatch(uri):
         uri = found[1]
     if (path := local_path_of(uri)) is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mlflow_projects.backends.local import watchdog
 from mlflow_projects.backends.local.process import ProcessTree
 
 # A command with a child in a session of its own and a grandchild whose parent is gone; both ignore SIGTERM.
@@ -140,6 +141,24 @@ def test_a_command_that_obeys_sigterm_has_time_to_tidy_up(tmp_path: Path) -> Non
         assert list(lines)[-1] == "tidying"  # bash says that its sleep was "Terminated"
         assert command.returncode == 5
     assert (tmp_path / "tidy").exists()
+
+
+def test_a_stop_is_told_once_to_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "setsid sleep 300 & echo $! >away; sleep 300 & echo $! >beside; wait"
+    command = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, start_new_session=True)
+    told: list[int] = []
+    monkeypatch.setattr(watchdog, "_signal", lambda pid, number, send=os.kill: told.append(pid))
+    try:
+        wait_until(lambda: all((tmp_path / name).exists() for name in ("away", "beside")), tmp_path)
+        wait_until(lambda: (tmp_path / "beside").read_text() != "", tmp_path)
+        away, beside = (int((tmp_path / name).read_text()) for name in ("away", "beside"))
+        wait_until(lambda: os.getpgid(away) == away, tmp_path)
+        watchdog._signal_all(command.pid, signal.SIGTERM)
+        assert [told.count(pid) for pid in (command.pid, beside, away)] == [1, 0, 1], "the first is the group"
+    finally:
+        os.killpg(command.pid, signal.SIGKILL)
+        os.kill(away, signal.SIGKILL)
+        command.wait()
 
 
 def test_what_a_command_leaves_behind_goes_with_it(tmp_path: Path) -> None:

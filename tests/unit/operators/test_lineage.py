@@ -14,6 +14,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from mlflow_projects import MLflowProjectOperator, MLflowTaskOperator
 from mlflow_projects.exceptions import TrackingUnavailableError
+from mlflow_projects.hooks.asset_uris import dataset_of
+from mlflow_projects.hooks.masking import mask
 from mlflow_projects.tracking.client import LoggedDataset
 from mlflow_projects.tracking.registry import ModelSource
 from tests.support.attempts import SHELL
@@ -188,6 +190,13 @@ def test_only_addresses_of_data_count_among_values(client: MemoryClient) -> None
     step.run()
     of_server = {(SERVER, f"mlflow-artifacts/1/{RUN}/artifacts/a"), (SERVER, "models/Wine")}
     assert named(step.complete().inputs) == expected | of_server
+
+
+def test_an_address_has_one_name_whether_or_not_its_password_is_known() -> None:
+    pytest.importorskip("airflow.providers.openlineage", reason=needs_openlineage)
+    mask("a-pass-word-of-the-lake")
+    found = [dataset_of(f"s3://me:{word}@lake/x", None) for word in ("a-pass-word-of-the-lake", "another-pass-word")]
+    assert named(found) == {("s3://lake", "x")}
 
 
 def test_what_a_run_logged_may_have_any_form(client: MemoryClient) -> None:

@@ -88,10 +88,19 @@ def _signal(pid, number, send=os.kill):
 
 
 def _signal_all(group, number):
-    """Send a signal to the command's group and to every descendant."""
+    """Send a signal once to the command's group and to every descendant: a second one may run its handler twice."""
+    told = set() if number == signal.SIGKILL else {pid for pid in _descendants() if _group_of(pid) == group}
     _signal(group, number, os.killpg)
     for pid in _descendants():
-        _signal(pid, number)
+        if pid not in told:
+            _signal(pid, number)
+
+
+def _group_of(pid):
+    try:
+        return os.getpgid(pid)
+    except OSError:  # it ended meanwhile
+        return None
 
 
 def _reap(command):

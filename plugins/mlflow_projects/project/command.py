@@ -140,12 +140,14 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
         raise _unfillable(key, f"{type(error).__name__}: {str(error)[:100]}") from error
     as_mlflow = "".join(filled_in)
     stem = _unused_word(shell_syntax.MARK, as_mlflow)
-    marked = ""
+    marked = without = ""  # with the plain values, and without those that are given
     marks: dict[str, str] = {}
     for text, (literal, field, spec, conversion) in zip(filled_in, parts, strict=True):
         if field is None:
             marked += text
+            without += text
             continue
+        without += text if field in defaults else literal + stem
         is_changed = bool(spec or conversion)
         is_trusted = is_changed and field in defaults
         if shell_syntax.is_plain(values[field]):  # that name, among the author's words, would be read as theirs
@@ -161,6 +163,11 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
             mark = f"{stem}{len(marks)}z"
             marked += literal + mark
             marks[mark] = field
+    if len(shell_syntax.ending_lines(marked)) > len(shell_syntax.ending_lines(without)):
+        raise ProjectError(
+            f"{key}: a line of values is the word that ends a here-document (<<), so what follows would be read as "
+            "commands; pass another value, or end the here-document with another word."
+        )
     texts: dict[str, str] = {}
     while len(texts) < len(marks):
         texts = {}

@@ -79,8 +79,13 @@ def is_plain(value: str) -> bool:
 def shape(command: str) -> list[str]:
     """Return what the shell sees in a command besides words, in its order, and the ends of its here-documents."""
     kinds = [node.type for node in walk(parse(command)) if node.is_named and node.type not in _WRITING]
+    return [*kinds, *ending_lines(command)]
+
+
+def ending_lines(command: str) -> list[str]:
+    """Return the lines of a command that end a here-document."""
     ends = _ends_of_documents(command)
-    return [*kinds, *(line for line in command.split("\n") if line.strip() in ends)]
+    return [line for line in command.split("\n") if line.strip() in ends]
 
 
 def ends_otherwise(command: str) -> bool:

@@ -16,6 +16,8 @@ Words = Sequence[str | None]
 
 SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
 _SAME_SHELL = re.compile(r"(ba|rba|da|a)?sh")  # the others read numbers of "[" and printf as code
+# To a sh that is not bash, "[[ a || $A ]]" is two commands, and "export A=$B" (dash 0.5.10) may set more variables.
+_ONLY_BASH = re.compile(r"\[\[\s|\b(export|local|readonly)\s[^;&|\n]*=[^\s;&|\"']*[$`]")
 PYTHON = re.compile(r"(i?python|pypy)[\d.]*")
 # They give their words to a shell, here or elsewhere, or take them for names, each in a way of its own.
 READ_WORDS = frozenset(
@@ -139,9 +141,13 @@ def is_script(words: Words, at: int) -> bool:
     if at == first + 1 and (name == "trap" or (name == "eval" and len(words) == at + 1)):
         return True
     return any(
-        _SAME_SHELL.fullmatch(name_of(words[start])) and script_index(words[start + 1 :]) == at - start - 1
+        _reads_as_bash(name_of(words[start]), words[at] or "") and script_index(words[start + 1 :]) == at - start - 1
         for start in _positions(words)
     )
+
+
+def _reads_as_bash(shell: str, script: str) -> bool:
+    return bool(_SAME_SHELL.fullmatch(shell)) and (shell.endswith("bash") or not _ONLY_BASH.search(script))
 
 
 def may_be_code(words: Words, at: int) -> bool:

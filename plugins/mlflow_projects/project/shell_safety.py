@@ -237,7 +237,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
             return False
         # Code of a program that is not known to be none, which may read what is exported.
         is_code = not is_data or (interpreters.may_be_code(words, at) and not interpreters.starts_nothing(words, at))
-        if at and "$" in (word or "") and is_code and not interpreters.is_script(words, at):
+        if at and set("$`") & set(word or "") and is_code and not interpreters.is_script(words, at):
             return False
         if at and interpreters.is_script(words, at):
             if word is None or not _is_plain_script(parse(word)):

@@ -83,6 +83,7 @@ CODE_OPTIONS = {
     "accelerate": _long("command"),
     "mlflow": r"-P|--param-list",  # which it quotes as if no place of the other project were inside of quotes
     "hypercorn": r"[A-Za-z_][\w.]*:",
+    "flask": r"(--app=|-A)?[A-Za-z_][\w.]*:",
     "cmake": r"-D",
     **dict.fromkeys(("c++", "cc", "clang", "clang++", "cpp", "g++", "gcc", "gfortran", "nvcc", "tcc"), r"-D"),
     "strace": r"-o|--output",
@@ -92,14 +93,17 @@ VALUE_OPTIONS = {
     "awk": "Fv", "env": "Cu", "gawk": "Fv", "git": "CFbmn", "mawk": "Fv", "nawk": "Fv", "sed": "il", "sort": "STkot",
     "split": "Cablnt", "tar": "CTXbfg",
 }  # fmt: skip
-# They run a command that stands where they expect the name of a file, behind one of these signs (vim: "+!command").
-TAKE_COMMANDS = frozenset(
-    (
-        "convert", "ed", "ex", "gvim", "identify", "less", "magick", "mogrify", "montage", "more", "nvim", "play",
-        "rec", "sox", "soxi", "vi", "view", "vim",
-    )
-)  # fmt: skip
-COMMAND_SIGNS = ("!", "|", "+")
+# They run a command that stands where they expect a name: what such a value looks like (vim: "+!command").
+COMMAND_VALUES = {
+    **dict.fromkeys(
+        (
+            "convert", "ed", "ex", "gvim", "identify", "less", "magick", "mogrify", "montage", "more", "nvim", "play",
+            "rec", "sox", "soxi", "strace", "vi", "view", "vim",
+        ), r"\s*([\w-]+:)?[!|+]",
+    ),
+    **dict.fromkeys(("flask", "gunicorn", "hypercorn"), r".*\("),  # module:function('word')
+    "rclone": r":|[^/]*,.*:",  # :sftp,ssh='command':
+}  # fmt: skip
 # They take code from any of their words.
 TAKE_CODE = re.compile(
     r"ansible[\w-]*|dc|emacs(client)?|(g|r)?(vi|vim|view|vimdiff)|nvim|ex|gdb|lftp|lldb|m4|nc|ncat|netcat|socat"

@@ -27,13 +27,20 @@ READ_WORDS = frozenset(
         "sbatch", "qsub", "bsub", "crontab", "ray", "autossh", "pdsh", "qrsh", "hyperfine", "csh", "tcsh", "fish",
         "sg", "pwsh", "powershell", "scp", "sftp", "rsh", "clush", "dsh", "pssh", "entr", "rsync",
         "dvc", "honcho", "just", "rake", "inv", "invoke", "npm", "npx", "pnpm", "yarn", "snakemake", "nextflow",
-        "task", "dask-ssh", "fab", "packer", "terraform", "watchexec",
+        "task", "dask-ssh", "fab", "packer", "terraform", "watchexec", "pixi", "uwsgi", "cookiecutter", "socat",
+        "sky", "nodemon", "concurrently",
     )
 )  # fmt: skip
 # They take what they read as data, though their words are names.
 READ = ("read", "mapfile", "readarray")
 _MAKE = ("make", "gmake")
-_ELSEWHERE = r"-H|--(hostfile|launcher|force_multi|num_nodes|include)"  # of deepspeed, which then goes through ssh
+# Programs that give their words to a shell, or write them into a script, if one of these is among them.
+_READ_BEHIND = {
+    "deepspeed": r"-H|--(hostfile|launcher|force_multi|num_nodes|include)",  # which then goes through ssh
+    **dict.fromkeys(("singularity", "apptainer"), r"run\Z|--env\b"),  # their containers evaluate them
+    **dict.fromkeys(("conda", "mamba", "micromamba"), r"create\Z"),
+    "uv": r"venv\Z",
+}
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
 _INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)|(-f|--[\w-]+=)-")
 
@@ -185,8 +192,15 @@ def reads_words(words: Words, at: int) -> bool:
     if first == at:
         return False
     names = [name_of(words[start]) for start in _positions(words) if start < at]
-    if "deepspeed" in names and any(re.match(_ELSEWHERE, word or "") for word in words[:at]):
+    behind = [_READ_BEHIND[name] for name in names if name in _READ_BEHIND]
+    if any(re.match(pattern, word or "") for pattern in behind for word in words[:at]):
         return True
+    if at > first and program_of(words) in ("venv", "virtualenv"):  # the first lines of its programs name the folder
+        return True
+    if "horovodrun" in names and not any(
+        re.fullmatch(r"(.*/)?python[\d.]*|.*\.py", word or "") for word in words[:at]
+    ):
+        return True  # hosts come into a command of ssh
     return bool({*READ_WORDS, "trap"} & set(names))
 
 
@@ -249,9 +263,13 @@ def ends_option(words: Words, at: int, before: str) -> bool:
     return has_options or opens_program(words, at)
 
 
-def takes_command(words: Words) -> bool:
-    """Tell whether a command's program runs a command that stands where the name of a file is expected."""
-    return program_of(words) in code_options.TAKE_COMMANDS
+def commands_pattern(words: Words, before: str) -> str | None:
+    """Return a pattern of the values that a command's program runs where it expects a name; None if it runs none.
+
+    :param before: what stands before the value in its word
+    """
+    is_begin = re.fullmatch(r"([\w-]+:)?", before)  # "png:" of ImageMagick
+    return code_options.COMMAND_VALUES.get(program_of(words)) if is_begin else None
 
 
 def takes_data(words: Words, functions: Container[str] = ()) -> bool:

@@ -12,7 +12,7 @@ WRAPPERS = frozenset(
     )
 )  # fmt: skip
 # The same, after the word "run".
-LAUNCHERS = ("conda", "hatch", "mamba", "micromamba", "pdm", "pipenv", "poetry", "pixi", "uv")
+LAUNCHERS = ("conda", "hatch", "mamba", "micromamba", "pdm", "pipenv", "poetry", "uv")
 # What they are given is data to them, apart from the options below.
 TAKE_DATA = frozenset(
     (
@@ -32,5 +32,6 @@ START = (
 )  # fmt: skip
 # Modules of Python that are programs of this kind: "python -m torchrun" is "torchrun".
 MODULES = (
-    *START, *LAUNCHERS, "coverage", "debugpy", "dotenv", "dvc", "honcho", "invoke", "jupyter", "pip", "pipx",
+    *START, *LAUNCHERS, "coverage", "debugpy", "dotenv", "dvc", "honcho", "flask", "invoke", "jupyter", "pip", "pipx",
+    "venv", "virtualenv",
 )  # fmt: skip

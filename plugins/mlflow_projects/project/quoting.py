@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_projects.project import code_options, interpreters
+from mlflow_projects.project import interpreters
 from mlflow_projects.project.shell_misreading import why_misread
 from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
@@ -220,8 +220,8 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         return Place(functools.partial(_no_found_name, inside)) if is_found else inside
     if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")
-    if (own or "").startswith(mark) and interpreters.takes_command(words):
-        return Place(functools.partial(_no_command, place))
+    if own is not None and (pattern := interpreters.commands_pattern(words, own.partition(mark)[0])):
+        place = Place(functools.partial(_no_command, place, pattern), place.around, place.quoted)
     if is_whole and at < interpreters.program_index(words):
         return Place(functools.partial(_no_setting, place))
     if is_whole and not interpreters.may_be_made(words):
@@ -327,14 +327,14 @@ def _no_option(place: Place, value: str) -> str:
     return place.write(value)
 
 
-def _no_command(place: Place, value: str) -> str:
-    if value.lstrip().startswith(code_options.COMMAND_SIGNS):
+def _no_command(place: Place, pattern: str, value: str) -> str:
+    if re.match(pattern, value, re.DOTALL):
         raise PlaceError("where it would be a command")
     return place.write(value)
 
 
 def _no_setting(place: Place, value: str) -> str:
-    if "=" in value or value.startswith("-"):
+    if "=" in value or re.search(r"(^|,)\s*-", value):  # mpirun -H host,-oProxyCommand…
         raise PlaceError("where it would be a setting or an option of the program's start")
     return place.write(value)
 

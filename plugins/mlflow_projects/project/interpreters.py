@@ -52,13 +52,13 @@ def name_of(word: str | None) -> str:
 
 def program_index(words: Words) -> int:
     """Return which word names the program, behind those that run another one."""
-    index = 0
+    index, values = 0, _launchers_values(words)
     while index < len(words) and (
         name_of(words[index]) in programs.WRAPPERS
         or (name_of(words[index]) in programs.LAUNCHERS and list(words[index + 1 : index + 2]) == ["run"])
     ):
         index += 1 + (name_of(words[index]) in programs.LAUNCHERS)
-        while index < len(words) and re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or ""):
+        while index < len(words) and (index in values or re.match(r"[-+]|\w+=|[\d.]+[smhd]?$", words[index] or "")):
             index += 1
     if index == len(words):
         return max(index - 1, 0)
@@ -66,6 +66,18 @@ def program_index(words: Words) -> int:
     found = next((later for later in range(index, len(words)) if index and _is_known(words[later])), index)
     ran = python_program(words[found + 1 :]) if PYTHON.fullmatch(name_of(words[found])) else None
     return found + 1 + ran[1] if ran and ran[0] == "m" and words[found + 1 + ran[1]] in programs.MODULES else found
+
+
+def _launchers_values(words: Words) -> set[int]:
+    """Return which words are values of options of ``conda run`` and its like, which name no program."""
+    found = set()
+    for start, word in enumerate(words[:-1]):
+        options, at = programs.LAUNCHERS_VALUES.get(name_of(word), ()), start + 2
+        while options and words[start + 1] == "run" and at < len(words) and (words[at] or "").startswith("-"):
+            if words[at] in options:
+                found.add(at + 1)
+            at += 1 + (words[at] in options)
+    return found
 
 
 def program_of(words: Words) -> str:
@@ -138,7 +150,8 @@ def _positions(words: Words) -> Sequence[int]:
         begun = next((at for at, word in enumerate(words) if word in _EXEC), len(words))
         return [first, *range(begun + 1, len(words))]
     known = takes_data(words) and program_of(words) not in programs.START
-    return range(first + 1) if known else range(len(words))  # with what runs it
+    values = _launchers_values(words)
+    return [at for at in range(first + 1 if known else len(words)) if at not in values]  # with what runs it
 
 
 def is_script(words: Words, at: int) -> bool:

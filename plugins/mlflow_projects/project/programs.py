@@ -13,6 +13,11 @@ WRAPPERS = frozenset(
 )  # fmt: skip
 # The same, after the word "run".
 LAUNCHERS = ("conda", "hatch", "mamba", "micromamba", "pdm", "pipenv", "poetry", "uv")
+# Their options behind "run" whose value is a word of its own, and no program.
+LAUNCHERS_VALUES = {
+    **dict.fromkeys(("conda", "mamba", "micromamba"), ("-n", "--name", "-p", "--prefix", "--cwd")),
+    "uv": ("-p", "--python", "--with", "--extra", "--group", "--package", "--project", "--directory"),
+}
 # What they are given is data to them, apart from the options below.
 TAKE_DATA = frozenset(
     (

@@ -85,6 +85,10 @@ UNCHANGED = {
     ),
     "a script that keeps it, in plain surroundings": ("""eval "A='{x}'"; bash -c 'B="{x}"'; ./show "$A" """, ["V"]),
     "files of perl without a loop": ('perl() {{ ./show "$@"; }}; perl -w a.pl -np {x}', ["-w", "a.pl", "-np", "V"]),
+    "behind an environment with the name of a program": (
+        'conda() {{ shift 3; ./show "$@"; }}; conda run -n ray python t.py --t "run {x}"',
+        ["python", "t.py", "--t", "run V"],
+    ),
     "behind uv": ('uv() {{ shift 2; ./show "$@"; }}; uv run python t.py --t "run {x}"', ["t.py", "--t", "run V"]),
     "a script behind a redirection": ("""bash 2>log -c "./show '{x}'" """, ["V"]),
     "find with a wrapper": ("""find . -maxdepth 0 -exec nice bash -c "./show '{x}'" ';'""", ["V"]),
@@ -223,6 +227,8 @@ GUARDED = {
     "a file that a dot reads": 'echo "export A={x}" >> env.sh; . ./env.sh',
     "a variable in a file that is run": 'C="./show {x}"; echo "$C" > run; bash run',
     "the name of a script": """bash -c 'eval "$0"' "{x}" """,
+    "a shell elsewhere behind a launcher": "conda run -n e --cwd d ssh h ./show {x}",
+    "a shell elsewhere behind a launcher and a wrapper": "conda run -n e sudo -n ssh h ./show {x}",
     "Python behind a launcher": "uv() {{ shift; $@; }}; uv run python3 {x}.py",
     "Python behind options with a value": "python3 -W ignore {x}.py",
     "perl behind options with a value": "perl -I lib {x}.pl",
@@ -510,7 +516,6 @@ GUARDED = {
     "words of a container that evaluates them": "singularity run i.sif --n {x}",
     "a setting of a container that evaluates it": "apptainer exec --env A={x} i.sif a",
     "hosts of horovodrun": "horovodrun -np 2 -H {x} python3 a.py",
-    "hosts of mpirun": "mpirun -H {x} python3 a.py",
     "words of pixi": "pixi run python a.py --n {x}",
     "a template's variable": "cookiecutter t --no-input a={x}",
     "an option of uwsgi": "uwsgi --ini {x}",
@@ -691,6 +696,12 @@ def test_a_backslash_in_a_here_document_is_no_part_of_a_letter_of_another_locale
         built(command, value)
     assert built(command.replace("<<END", "<<'END'"), value) == command.replace("<<END", "<<'END'").format(x=value)
     assert built(command, "日本 1") == command.format(x="日本 1")
+
+
+def test_a_host_of_mpirun_is_no_option_of_ssh():
+    assert built("mpirun -H {x} python a.py", "a,b c") == "mpirun -H 'a,b c' python a.py"
+    with pytest.raises(ProjectError, match="where it would be a setting or an option"):
+        built("mpirun -H {x} python a.py", "a,-oProxyCommand touch EVIL")
 
 
 def test_two_values_that_end_a_here_document_together_are_refused():

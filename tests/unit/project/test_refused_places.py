@@ -116,6 +116,8 @@ REASONS = {  # all other cases: KEPT
         "words of a program that watches",
         "a test by a variable behind a sign",
         "text as a program behind a launcher",
+        "a shell elsewhere behind a launcher",
+        "a shell elsewhere behind a launcher and a wrapper",
         "an address of socat",
         "an address of socat as a whole",
         "an environment of virtualenv",
@@ -173,7 +175,7 @@ TAKEN = [
     "perl behind options with a value", "an option of sed", "an end of a here-document in the value",
     "a whole setting of env", "a command that ed takes for a file", "a command that vim takes for a file",
     "output that strace gives to a command", "a command for a file of ImageMagick with a format",
-    "an application of gunicorn", "an application of flask", "a remote of rclone", "hosts of mpirun",
+    "an application of gunicorn", "an application of flask", "a remote of rclone",
 ]  # fmt: skip
 VALUE = "a 'b' \"c\" $d"
 REASON_OF = {case: reason for reason, cases in REASONS.items() for case in cases}

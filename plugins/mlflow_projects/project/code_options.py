@@ -112,6 +112,22 @@ TAKE_CODE = re.compile(
 TAKE_FIRST_CODE = re.compile(
     r"bun|clisp|deno|elixir|erl|expect|ghc|groovy|guile|iex|ocaml|racket|raku|sbcl|scala|swipl|tclsh|ts-node|tsx|wish"
 )
+# Code that has its program's words or input run: by a shell, or as more code.
+_STARTS = re.compile(r"\b(system|popen|spawn\w*|subprocess|exec\w*|eval)\b|\bqx\b")
+_AWK_STARTS = re.compile(r"system|@|(?<!\|)\|(?!\||\s*\"(sort|uniq|cat|wc|head|column)\b[\w ,.-]*\")")
+_SED_PART = r"(?:(?!\1)[^\\]|\\.)*\1"
+_SED_STARTS = re.compile(  # s/…/…/e, or the command e behind addresses
+    rf"s([^\w\s]){_SED_PART}{_SED_PART}\w*e|(?:\A|[;{{}}\n])(?:[\d$~+,!\sIM]|/(?:[^/\\]|\\.)*/)*e(?:[\s;}}]|\Z)"
+)
+
+
+def starts(name: str, code: str) -> bool:
+    """Tell whether code of a program of that name has its words or its input run."""
+    if re.fullmatch(r"g?sed", name):
+        return bool(_SED_STARTS.search(code))
+    if re.fullmatch(r"[gmn]?awk", name):
+        return bool(_AWK_STARTS.search(code))
+    return bool(_STARTS.search(code)) or (bool(re.match("perl|ruby", name)) and "`" in code)
 
 
 def interpreter(name: str) -> Interpreter | None:

@@ -182,7 +182,18 @@ def may_be_code(words: Words, at: int) -> bool:
 def starts_nothing(words: Words, at: int) -> bool:
     """Tell whether a word is code of awk or jq that starts no shell, so that its ``$`` is a name of its own."""
     name, code = program_of(words), words[at] or "|"
-    return name == "jq" or (bool(re.fullmatch("[gm]?awk", name)) and not re.search(r"system|[|@]", code))
+    return name == "jq" or (bool(re.fullmatch("[gm]?awk", name)) and not code_options.starts(name, code))
+
+
+def starts_commands(words: Words) -> bool:
+    """Tell whether the code among a command's words has its other words, or its input, run."""
+    return any(
+        code_options.starts(name_of(words[start]), words[at] or "")
+        for start in _positions(words)
+        if PYTHON.fullmatch(name_of(words[start])) or code_options.interpreter(name_of(words[start]))
+        for at in _code_of(tuple(words), start)
+        if at < len(words)
+    )
 
 
 def hands_on_code(words: Words, at: int) -> bool:
@@ -204,6 +215,8 @@ def reads_words(words: Words, at: int) -> bool:
     first = program_index(words[:at])
     if first == at:
         return False
+    if starts_commands(words) and not may_be_code(words, at):
+        return True
     names = [name_of(words[start]) for start in _positions(words) if start < at]
     behind = [_READ_BEHIND[name] for name in names if name in _READ_BEHIND]
     if any(re.match(pattern, word or "") for pattern in behind for word in words[:at]):
@@ -359,7 +372,7 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
         return True
     if program_of(words) in READ:
         return False
-    if not takes_data(words, functions):
+    if starts_commands(words) or not takes_data(words, functions):
         return True
     for position, word in enumerate(words):
         name, rest = name_of(word), words[position + 1 :]

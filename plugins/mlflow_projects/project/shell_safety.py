@@ -229,7 +229,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         return False
     if program == "xargs" or "xargs" in words or (program == "printf" and any(map(_NUMBER.search, map(str, words)))):
         return False
-    if _has_input(command) and interpreters.runs_input(words, functions):
+    if interpreters.starts_commands(words) or (_has_input(command) and interpreters.runs_input(words, functions)):
         return False
     is_data = interpreters.takes_data(words, functions)
     for at, (node, word) in enumerate(zip(nodes, words, strict=True)):
@@ -241,7 +241,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
         if at and set("$`") & set(word or "") and is_code and not interpreters.is_script(words, at):
             return False
         if at and interpreters.is_script(words, at):
-            if word is None or not _is_plain_script(parse(word)):
+            if word is None or not _is_plain_script(parse(word)) or (program == "find" and "{}" in word):
                 return False
         elif (
             at

@@ -101,6 +101,9 @@ UNCHANGED = {
     "a value for jq": ('jq() {{ ./show "$@"; }}; jq -r --arg a "{x}" .a', ["-r", "--arg", "a", "V", ".a"]),
     "a here-document beside a line that goes on": ('cat <<END > l\na \\\nb\nEND\n./show \\\n  "{x}"', ["V"]),
     "a script behind find": ("""find . -maxdepth 0 -exec sh -c './show "$0" "{x}"' {{}} ';'""", [".", "V"]),
+    "input of sed and awk": (
+        """echo "a {x}" | sed 's/e/e/;s/a b/e e/' | awk '1 || $1 {{ print | "sort -k 1" }}' > l; ./show {x}""", ["V"],
+    ),
     "a file beside a tool's settings": ('echo "a: {x}" > a.yaml; sort -u a.yaml -o b.yaml; ./show "{x}"', ["V"]),
 }  # fmt: skip
 
@@ -493,6 +496,20 @@ GUARDED = {
         'curl -so "{x}" file:///dev/null; zip -q "d{x}" show; for f in *; do eval "echo $f"; done'
     ),
     "a file that becomes an option": 'git init -q "{x}"; tar cf a.tar *',
+    # Code of the author that has its words or its input run.
+    "input of sed that runs it": """echo "{x}" | sed 's/^/ls /e'""",
+    "input of sed whose first line runs": 'echo "{x}" | sed -n 1e',
+    "a here-document for sed that runs it": "sed -e e <<END\n{x}\nEND",
+    "input of awk that runs it": """echo "{x}" | awk '{{ system($0) }}'""",
+    "input of awk for a shell": """echo "{x}" | awk '{{ print | "bash" }}'""",
+    "a variable of awk that runs it": """awk -v a="{x}" 'BEGIN {{ system("ls " a) }}'""",
+    "a variable of awk that reads from it": """awk -v a={x} 'BEGIN {{ "ls " a | getline }}'""",
+    "an argument of awk that runs it": """awk 'BEGIN {{ system(ARGV[1]) }}' {x}""",
+    "a kept value for awk that runs it": """A="{x}"; awk -v a="$A" 'BEGIN {{ system("ls " a) }}'""",
+    "an argument of perl that runs it": """perl -e 'system("ls $ARGV[0]")' {x}""",
+    "an argument of Python that runs it": "python3 -c 'import os, sys; os.system(\"ls \" + sys.argv[1])' {x}",
+    "a variable for Python that runs it": "export A={x}; python3 -c 'import os; os.system(os.environ[\"A\"])'",
+    "a folder's name that find puts into a script": "mkdir -p \"d/{x}\"; find d -exec sh -c 'ls {{}}' ';'",
     # Programs that are not here are known by their manuals.
     "a name that becomes code of a notebook": 'papermill a.ipynb b.ipynb -y "lr: {x}"',
     "a parameter of another project": "mlflow run . -P a={x}",

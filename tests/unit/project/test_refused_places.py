@@ -106,6 +106,8 @@ REASONS = {  # all other cases: KEPT
     "in what another program reads as its script": [
         "Python with arguments that reads its code", "source", "input of ssh", "a here-document for ssh",
         "code of sed in one word", "files that split writes", "input behind a program of Python",
+        "input of sed that runs it", "input of sed whose first line runs", "a here-document for sed that runs it",
+        "input of awk that runs it", "input of awk for a shell",
     ],
     "in words that a shell, or another program, reads once more": [
         "eval behind another word", "trap behind an option", "a test of a variable", "let", "words of eval",
@@ -126,6 +128,8 @@ REASONS = {  # all other cases: KEPT
         "an environment whose programs begin with its name",
         "words of a container that evaluates them",
         "a setting of a container that evaluates it",
+        "an argument of perl that runs it",
+        "an argument of Python that runs it",
         "hosts of horovodrun",
         "words of pixi",
         "a template's variable",
@@ -160,7 +164,7 @@ REASONS = {  # all other cases: KEPT
     "inside of a program's code": [
         "a program that only the shell knows", "a path that only the shell knows", "a setting of make",
         "a variable of env for make", "a target of make", "a whole target of make", "SQL",
-        "what find puts into a script", "perl with a module", "timeit of another module",
+        "perl with a module", "timeit of another module",
         "a shell in a variable", "options of a starter in a substitution",
         "text for a module that is a program",
         "names of files for a loop of perl", "a shell of AWS", "another shell with options",

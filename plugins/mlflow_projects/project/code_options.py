@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,19 +116,23 @@ TAKE_FIRST_CODE = re.compile(
 # Code that has its program's words or input run: by a shell, or as more code.
 _STARTS = re.compile(r"\b(system|popen|spawn\w*|subprocess|exec\w*|eval)\b|\bqx\b")
 _AWK_STARTS = re.compile(r"system|@|(?<!\|)\|(?!\||\s*\"(sort|uniq|cat|wc|head|column)\b[\w ,.-]*\")")
+_MAX_CODE = 4096  # characters, of which it is told
 _SED_PART = r"(?:(?!\1)[^\\]|\\.)*\1"
 _SED_STARTS = re.compile(  # s/…/…/e, or the command e behind addresses
-    rf"s([^\w\s]){_SED_PART}{_SED_PART}\w*e|(?:\A|[;{{}}\n])(?:[\d$~+,!\sIM]|/(?:[^/\\]|\\.)*/)*e(?:[\s;}}]|\Z)"
+    rf"s([^\w\s]){_SED_PART}{_SED_PART}\w*e|(?:\A|[;{{}}\n])(?:[\d$~+,!\sIM]|/(?:[^/\\]|\\.)*/|\\(\S)(?:(?!\2)[^\\\n]|\\.)*\2)*e(?:[\s;}}]|\Z)"
 )
 
 
+@functools.lru_cache(maxsize=256)  # asked again for each word
 def starts(name: str, code: str) -> bool:
     """Tell whether code of a program of that name has its words or its input run."""
+    if len(code) > _MAX_CODE:
+        return True
     if re.fullmatch(r"g?sed", name):
-        return bool(_SED_STARTS.search(code))
+        return bool(_SED_STARTS.search(re.sub(r"\A(-[a-zA-Z]*?e|--\w+=)", "", code)))
     if re.fullmatch(r"[gmn]?awk", name):
         return bool(_AWK_STARTS.search(code))
-    return bool(_STARTS.search(code)) or (bool(re.match("perl|ruby", name)) and "`" in code)
+    return bool(_STARTS.search(code)) or (bool(re.match("perl|ruby", name)) and bool(re.search("`|\\|[\"']", code)))
 
 
 def interpreter(name: str) -> Interpreter | None:

@@ -499,6 +499,8 @@ GUARDED = {
     # Code of the author that has its words or its input run.
     "input of sed that runs it": """echo "{x}" | sed 's/^/ls /e'""",
     "input of sed whose first line runs": 'echo "{x}" | sed -n 1e',
+    "input of sed in one word": "echo {x} | sed --expression=1e; echo {x} | sed -e1e",
+    "input of sed behind an address": "echo {x} | sed '\\,t,e'",
     "a here-document for sed that runs it": "sed -e e <<END\n{x}\nEND",
     "input of awk that runs it": """echo "{x}" | awk '{{ system($0) }}'""",
     "input of awk for a shell": """echo "{x}" | awk '{{ print | "bash" }}'""",
@@ -507,6 +509,7 @@ GUARDED = {
     "an argument of awk that runs it": """awk 'BEGIN {{ system(ARGV[1]) }}' {x}""",
     "a kept value for awk that runs it": """A="{x}"; awk -v a="$A" 'BEGIN {{ system("ls " a) }}'""",
     "an argument of perl that runs it": """perl -e 'system("ls $ARGV[0]")' {x}""",
+    "an argument of perl that becomes a pipe": """perl -e 'open F, "$ARGV[0]|"' {x}""",
     "an argument of Python that runs it": "python3 -c 'import os, sys; os.system(\"ls \" + sys.argv[1])' {x}",
     "a variable for Python that runs it": "export A={x}; python3 -c 'import os; os.system(os.environ[\"A\"])'",
     "a folder's name that find puts into a script": "mkdir -p \"d/{x}\"; find d -exec sh -c 'ls {{}}' ';'",

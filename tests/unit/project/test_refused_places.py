@@ -106,7 +106,8 @@ REASONS = {  # all other cases: KEPT
     "in what another program reads as its script": [
         "Python with arguments that reads its code", "source", "input of ssh", "a here-document for ssh",
         "code of sed in one word", "files that split writes", "input behind a program of Python",
-        "input of sed that runs it", "input of sed whose first line runs", "a here-document for sed that runs it",
+        "input of sed that runs it", "input of sed in one word", "input of sed behind an address",
+        "input of sed whose first line runs", "a here-document for sed that runs it",
         "input of awk that runs it", "input of awk for a shell",
     ],
     "in words that a shell, or another program, reads once more": [
@@ -129,6 +130,7 @@ REASONS = {  # all other cases: KEPT
         "words of a container that evaluates them",
         "a setting of a container that evaluates it",
         "an argument of perl that runs it",
+        "an argument of perl that becomes a pipe",
         "an argument of Python that runs it",
         "hosts of horovodrun",
         "words of pixi",

@@ -14,6 +14,7 @@ from tests.faults.table import (
     OPENED_ELSEWHERE,
     SLOW_ANSWER,
     clear_step,
+    delete_parents_xcom,
     delete_run,
     new_signal,
     patch_dag_run,
@@ -191,8 +192,7 @@ def _(stack: Stack) -> tuple[str, str]:
 @fault("a person deletes the parent run's XCom while it runs", "success")
 def _(stack: Stack) -> tuple[str, str]:
     run_id, told = begun(stack, "function", "wait()")
-    entry = f"/dags/function/dagRuns/{run_id}/taskInstances/parent.start_run/xcomEntries/return_value"
-    stack.wait(lambda: stack.ask("DELETE", entry, None).status_code in (204, 404), "the end of the XCom")
+    delete_parents_xcom(stack, "function", run_id)
     told.touch()
     return "function", run_id
 

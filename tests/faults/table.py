@@ -549,11 +549,15 @@ def _(stack: Stack, way: Way) -> tuple[str, str]:
     return dag_id, run_id
 
 
+def delete_parents_xcom(stack: Stack, dag_id: str, run_id: str) -> None:
+    entry = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/parent.start_run/xcomEntries/return_value"
+    stack.wait(lambda: stack.ask("DELETE", entry, None).status_code in (204, 404), "the end of the XCom")
+
+
 @fault("a person deletes the parent run's XCom while a step runs", "success")
 def _(stack: Stack) -> tuple[str, str]:
     run_id, told = run_until_told(stack, "once")
-    entry = f"/dags/once/dagRuns/{run_id}/taskInstances/parent.start_run/xcomEntries/return_value"
-    stack.wait(lambda: stack.ask("DELETE", entry, None).status_code in (204, 404), "the end of the XCom")
+    delete_parents_xcom(stack, "once", run_id)
     told.touch()
     return "once", run_id
 

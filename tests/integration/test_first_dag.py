@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_projects.cli.check_rules import lint_project
 from tests.conftest import HOME, ROOT
-from tests.support.dagruns import run_dag
+from tests.support.dagruns import run_dag, write_page
 
 PAGE = (ROOT / "docs" / "first_dag.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`((?:dags|sample_projects)/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
@@ -21,9 +21,7 @@ pytestmark = pytest.mark.usefixtures("airflow_db", "written")
 def written() -> Path:
     """Write every file of the page; the DAG inside the DAGs folder."""
     folder = HOME / "dags" / "first_dag"
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+    write_page(folder, FILES)
     return folder
 
 

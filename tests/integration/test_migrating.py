@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_projects.cli.check_rules import lint_project
 from tests.conftest import HOME, ROOT
-from tests.support.dagruns import DagRunResult, run_dag
+from tests.support.dagruns import DagRunResult, run_dag, write_page
 
 FILES = dict(
     re.findall(
@@ -26,9 +26,7 @@ pytestmark = pytest.mark.usefixtures("airflow_db", "written")
 def written() -> Path:
     """Write every file of the page, beside the sample projects; the DAGs inside the DAGs folder."""
     folder = HOME / "dags" / "migrating"
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+    write_page(folder, FILES)
     for sample in ("echo", "zip"):
         (folder / "projects" / sample).symlink_to(ROOT / "sample_projects" / sample)
     return folder

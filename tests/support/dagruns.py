@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,13 @@ def run_dag(dag_id: str, conf: dict[str, Any] | None = None, *, retries: int | N
         }
         state = str(dag_run.state)
     return DagRunResult(dag_id, dag_run.run_id, state, tasks, log)
+
+
+def write_page(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files that a page of docs holds."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_projects.plugin import MLflowProjectsPlugin
 from tests.conftest import HOME, ROOT
-from tests.support.dagruns import mlflow_runs, run_dag
+from tests.support.dagruns import mlflow_runs, run_dag, write_page
 
 PAGE = (ROOT / "docs" / "functions.md").read_text(encoding="utf-8")
 FILES = dict(
@@ -22,9 +22,7 @@ FILES = dict(
 @pytest.fixture(scope="module")
 def written() -> Path:
     folder = HOME / "dags" / "functions"
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+    write_page(folder, FILES)
     return folder
 
 

@@ -62,7 +62,7 @@ def test_demo_explains_a_failure(home: Path) -> None:
     ("variables", "words"),
     [
         ({"CONF": "{'text': 1}"}, "CONF must be a JSON object"),
-        ({"DAG": "no_such_dag"}, "There is no DAG no_such_dag; there are cifar10, "),
+        ({"DAG": "no_such_dag"}, "There is no DAG no_such_dag; there are churn_gate, "),
     ],
 )
 def test_demo_refuses_bad_input_in_a_sentence(home: Path, variables: dict[str, str], words: str) -> None:

@@ -78,11 +78,9 @@ class Up:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
         asked = str(self.call("GET", path)["body"])
         # Airflow 3.3.2 runs the task again if the answer comes before the scheduler heard of the end of its process.
-        heard = re.compile(
-            rf"executor event with state success for task instance .*'{task_id}'.*'{re.escape(run_id)}"
-        )
+        finished = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run_id},"
         log = self.home / "logs" / "scheduler.log"
-        wait(lambda: heard.search(log.read_text()), "the end of the question's process")
+        wait(lambda: finished in log.read_text(), "the end of the question's process")
         self.call("PATCH", path, {"chosen_options": [answer]})
         return asked
 

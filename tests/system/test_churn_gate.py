@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ def test_a_person_decides_and_the_moved_alias_starts_the_scoring(up: Up) -> None
     from mlflow import MlflowClient
 
     def champion_that_is_watched() -> list[dict[str, Any]]:
-        with sqlite3.connect(f"file:{up.home / 'airflow.db'}?mode=ro", uri=True) as database:
+        with contextlib.closing(sqlite3.connect(f"file:{up.home / 'airflow.db'}?mode=ro", uri=True)) as database:
             rows = database.execute("SELECT value FROM asset_state_store")
             return [json.loads(value)["aliases"] for (value,) in rows]
 

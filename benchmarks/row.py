@@ -115,6 +115,7 @@ class Bench:
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
             "PYTHONUNBUFFERED": "1",  # our operator sets it for the entry point
             "PYTHONWARNINGS": "ignore",
+            "SHLVL": "2",  # else a bash below a server without a terminal reads the start file of who measures
             **more,
         }
 

@@ -355,7 +355,7 @@ def _has_python(folder: Path) -> bool:
 
 def _uv_install(folder: Path) -> list[str]:
     python = str(folder / "bin" / "python")
-    return [_uv(), "pip", "install", "--no-progress", "--compile-bytecode", "--python", python]
+    return [_uv(), "pip", "install", "--no-progress", "--python", python]
 
 
 def _pip_install(folder: Path) -> list[str]:

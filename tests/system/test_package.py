@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -30,6 +31,21 @@ for side, manager in (("server", server), ("task", task)):
     loaded[side] = [names, errors]
 print(json.dumps(loaded))
 """
+LIGHT = {
+    "projects/light/MLproject": "entry_points: {main: {parameters: {rows: int}, command: 'python train.py {rows}'}}",
+    "projects/light/train.py": "import mlflow, sys\nmlflow.log_metric('square', int(sys.argv[1]) ** 2)\n",
+    "dags/light.py": """
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from mlflow_projects import MLflowProjectOperator, mlflow_run
+
+with DAG("light"), mlflow_run("light"):
+    project = Path(__file__).parents[1] / "projects" / "light"
+    MLflowProjectOperator(task_id="train", uri=str(project), parameters={"rows": 3})
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -75,17 +91,47 @@ class Installation:
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    base = tmp_path_factory.mktemp("package")
-    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", base / "dist", ROOT], check=True)
-    (wheel,) = (base / "dist").glob("*.whl")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT], check=True)
+    return next(folder.glob("*.whl"))
+
+
+@contextlib.contextmanager
+def environment(base: Path, wheel: Path) -> Iterator[Installation]:
     (base / "empty").mkdir()
     made = Installation(base / "venv", base / "empty", wheel)
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, made.venv], check=True)
-    made.pip("install", "-r", str(ROOT / "requirements.txt"))
-    made.pip("install", "--no-deps", str(wheel))
     yield made
     shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Iterator[Installation]:
+    with environment(tmp_path_factory.mktemp("package"), wheel) as made:
+        made.pip("install", "-r", str(ROOT / "requirements.txt"))
+        made.pip("install", "--no-deps", str(wheel))
+        yield made
+
+
+def test_without_the_whole_of_mlflow_steps_run_on_a_server_and_on_a_database(
+    tmp_path: Path, wheel: Path, mlflow_server: str
+) -> None:
+    with environment(tmp_path, wheel) as made:
+        made.pip("install", "-c", str(ROOT / "requirements.txt"), "apache-airflow", str(wheel))
+        (site,) = (made.venv / "lib").glob("python*/site-packages")
+        assert not {"numpy", "pandas", "sklearn", "pyarrow"} & {path.name for path in site.iterdir()}
+        for name, text in LIGHT.items():
+            file = made.folder / "airflow" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        made.run("airflow", "db", "migrate")
+        assert "mlflow-projects-on-airflow[full]'." in made.run("mlflow-projects", "check", "airflow/projects/light")
+        for uri in (mlflow_server, f"sqlite:///{made.folder}/mlflow.db"):
+            variables = {"MLFLOW_TRACKING_URI": uri}
+            made.run("airflow", "dags", "test", "light", **variables)
+            table = made.run("mlflow-projects", "tree", "light", **variables)
+            assert re.search(r"light +│ FINISHED .*\n.*└ train +│ FINISHED .*rows=3.*square=9", table), table
 
 
 def test_from_an_empty_folder_to_the_first_green_run(installation: Installation, mlflow_server: str) -> None:

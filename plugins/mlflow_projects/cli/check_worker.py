@@ -16,7 +16,7 @@ from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.spec import EnvironmentKind
 
 _OLDEST_PYTHON, _NEWEST_PYTHON = (3, 10), (3, 13)
-_OLDEST = {"apache-airflow-core": ("Airflow", (3, 3)), "mlflow": ("MLflow", (3, 17))}
+_OLDEST = {"apache-airflow-core": ("Airflow", (3, 3)), "mlflow-skinny": ("MLflow", (3, 17))}
 _DISTRIBUTION = "mlflow-projects-on-airflow"
 _PLUGIN = "mlflow_projects"
 _ENGINE_SECONDS = 10
@@ -63,6 +63,21 @@ def _versions() -> Iterator[CheckResult]:
 
                 found += f", AIRFLOW_HOME {AIRFLOW_HOME}"
             yield CheckResult(Level.OK, f"{name} {found}")
+    if not is_whole_mlflow():
+        yield CheckResult(
+            Level.NOTE,
+            "only a part of MLflow is here (mlflow-skinny); projects that log models and have no environment of their "
+            f"own need the whole: pip install '{_DISTRIBUTION}[full]'.",
+        )
+
+
+def is_whole_mlflow() -> bool:
+    """Tell whether more of MLflow is installed here than what this package brings."""
+    try:
+        metadata.version("mlflow")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _provider() -> CheckResult:

@@ -150,7 +150,7 @@ def project_files(name: str, python_env: bool) -> dict[str, str]:
     }
     if python_env:
         python = ".".join(platform.python_version_tuple()[:2])
-        mlflow = metadata.version("mlflow")
+        mlflow = metadata.version("mlflow-skinny")
         files["python_env.yaml"] = string.Template(_PYTHON_ENV).substitute(python=python, mlflow=mlflow)
     return files
 

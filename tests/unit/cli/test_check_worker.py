@@ -40,6 +40,18 @@ def test_a_missing_program_is_an_error_only_where_a_project_needs_it(
     assert about(results, "The container engine at").level is Level.ERROR
 
 
+def test_a_part_of_mlflow_is_enough_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "mlflow":
+            raise PackageNotFoundError(name)
+        return "99.9"
+
+    monkeypatch.setattr(check_worker.metadata, "version", version)
+    results = list(inspect_environment(()))
+    assert about(results, "MLflow 99.9").level is Level.OK
+    assert about(results, "only a part of MLflow is here").level is Level.NOTE
+
+
 def test_the_plugin_is_found_once_where_it_is_installed_and_in_the_plugins_folder() -> None:
     found = about(list(inspect_environment(())), "plugin ")
     assert found == CheckResult(Level.OK, "plugin mlflow_projects from $PLUGINS_FOLDER/mlflow_projects_plugin.py")

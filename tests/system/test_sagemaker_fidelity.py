@@ -18,7 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_projects.backends.contract import Job
+from mlflow_projects.backends.sagemaker.images import choose_image
+from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.file_lock import file_lock
+from mlflow_projects.project.cache import Cache
+from mlflow_projects.project.command import check_parameters
+from mlflow_projects.project.spec import load_project
 from tests.support.sagemaker import SageMaker, running_sagemaker
 from tests.support.waiting import PATIENCE
 
@@ -147,3 +153,21 @@ def test_model_trainer_of_the_sdk(sagemaker: SageMaker, tmp_path: Path) -> None:
     assert found["TrainingJobStatus"] == "Completed"
     assert "rate 0.5 on algo-1" in sagemaker.logs(job)
     assert sagemaker.unpacked(found["ModelArtifacts"]["S3ModelArtifacts"]) == {"model.txt": b"0.5"}
+
+
+def test_an_image_is_looked_up_on_every_python(tmp_path: Path) -> None:
+    """The SDK itself cannot be installed beside Airflow on Python 3.12 and later."""
+    (tmp_path / "MLproject").write_text("entry_points: {main: {command: 'true'}}")
+    project = load_project(tmp_path)
+    job = Job(
+        project=project,
+        entry_point=project.entry_point("main"),
+        parameters=check_parameters(project, project.entry_point("main"), {}),
+        variables={},
+        workspace=tmp_path,
+        cache=Cache(BUILD / "cache"),
+    )
+    image = choose_image(job, {"framework": "pytorch", "version": "2.6"}, "ml.m5.large", "eu-west-1", print)
+    assert image.endswith("/pytorch-training:2.6-cpu-py312"), image
+    with pytest.raises(ProjectError, match=r"^backend_config: 'image_uri' cannot be looked up: .*0\.0.*2\.6"):
+        choose_image(job, {"framework": "pytorch", "version": "0.0"}, "ml.m5.large", "eu-west-1", print)

@@ -66,8 +66,8 @@ def _versions() -> Iterator[CheckResult]:
     if not is_whole_mlflow():
         yield CheckResult(
             Level.NOTE,
-            "only a part of MLflow is here (mlflow-skinny); projects that log models and have no environment of their "
-            f"own need the whole: pip install '{_DISTRIBUTION}[full]'.",
+            "only a part of MLflow is here (mlflow-skinny); projects that log models and have no environment of "
+            f"their own need the whole: pip install '{_DISTRIBUTION}[full]'.",
         )
 
 

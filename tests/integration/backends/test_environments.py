@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_projects.backends.local.environments import Activation, EnvironmentBuilder, uv_settings_from_pip
+from mlflow_projects.backends.local.environments import Activation, EnvironmentBuilder
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import Cache
 from mlflow_projects.project.python_environment import choose_env_manager, read_python_environment
 from mlflow_projects.project.spec import Project, load_project
+from mlflow_projects.project.uv import uv_settings_from_pip
 from tests.support.own_package import write_package
 
 

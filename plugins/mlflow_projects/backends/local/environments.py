@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import site
 import sys
 import sysconfig
@@ -38,15 +37,8 @@ from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
 from mlflow_projects.project.requirements_files import local_package, top_of
 from mlflow_projects.project.spec import Project
+from mlflow_projects.project.uv import find_uv, uv_settings_from_pip
 
-# pip's variable -> uv's names for it, the current one first (https://docs.astral.sh/uv/reference/environment/).
-_UV_NAMES = {
-    "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
-    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-    "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
-    "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
-    "PIP_CERT": ("SSL_CERT_FILE",),
-}
 # Into another folder than the environment; images of Airflow have set PIP_USER.
 _ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME")
 _NAMED_PATH = re.compile(r"(?P<option>-[cf]|--find-links|--constraint)[\s=]*(?P<path>[^\s].*)")
@@ -307,30 +299,21 @@ class EnvironmentBuilder:
         )
 
 
-def uv_settings_from_pip(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return uv's variables for what only pip was told: where packages come from. uv reads none of pip's settings.
-
-    Whatever is set for uv itself stays. pip looks at all indexes for the best version; uv takes the first index
-    that has the package, the extra ones before the default one.
-
-    :param environment: the variables of the worker
-    """
-    settings = {}
-    for pip_name, uv_names in _UV_NAMES.items():
-        value = environment.get(pip_name, "").strip()
-        if value and not any(environment.get(name) for name in uv_names):
-            separator = "," if pip_name == "PIP_FIND_LINKS" else " "
-            settings[uv_names[0]] = separator.join(value.split())
-    return settings
-
-
 def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], list[str]]:
     """Return the commands that create an environment and that install into it.
 
     :param python: an interpreter, or for uv the versions wanted
     """
     if manager == "uv":
-        return [_uv(), "venv", "--quiet", "--no-project", "--python", python, str(folder)], _uv_install(folder)
+        return [
+            find_uv("env_manager 'uv'"),
+            "venv",
+            "--quiet",
+            "--no-project",
+            "--python",
+            python,
+            str(folder),
+        ], _uv_install(folder)
     # Isolated, here and below: no module of the project's folder stands in for one of Python's.
     return [python, "-I", "-m", "venv", str(folder)], _pip_install(folder)
 
@@ -364,11 +347,7 @@ def _pip_install(folder: Path) -> list[str]:
 
 
 def _uv() -> str:
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv")
-    if not found:
-        raise ProjectError("env_manager 'uv' needs the program uv, which this worker does not have; pip install uv.")
-    return found
+    return find_uv("env_manager 'uv'")
 
 
 def _key(*content: Any) -> str:

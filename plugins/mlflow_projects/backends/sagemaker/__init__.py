@@ -60,7 +60,7 @@ class SageMakerBackend(DurableBackend):
         plan = Plan(
             job_name=job_name(job.label, job.attempt_id),
             settings=settings,
-            image_uri=choose_image(job.project, settings.image_uri, settings.instance_type, region),
+            image_uri=choose_image(job, settings.image_uri, settings.instance_type, region, self.host.log),
             sha256=_NO_SHA,
             parameters=job.parameters.as_record(),
             variables=public_variables(job, settings),

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
 
-from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project.spec import Project
+from mlflow_projects.backends.contract import Job
+from mlflow_projects.exceptions import ProjectError, StepFailedError
+from mlflow_projects.project.cache import ABOUT, Cache
+from mlflow_projects.project.uv import find_uv, uv_settings_from_pip
+
+# The part of the SDK that knows the images. What it needs does not fit beside Airflow on Python 3.12 and later.
+_SDK = "sagemaker-core>=2,<3"
+_LOOK_UP = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from sagemaker.core import image_uris
+try:
+    print(image_uris.retrieve(**json.load(sys.stdin)))
+except (ValueError, TypeError) as error:
+    sys.exit(" ".join(str(error).split()))
+"""
+_WANTED = re.compile(r"PATH|HOME|LANG|TMPDIR|XDG_CACHE_HOME|SSL_CERT_\w+|(?i:https?|all|no)_(?i:proxy)|(UV|PIP)_\w+")
 
 
-def choose_image(project: Project, given: str | Mapping[str, str], instance_type: str, region: str) -> str:
+def choose_image(
+    job: Job, given: str | Mapping[str, str], instance_type: str, region: str, log: Callable[[str], None]
+) -> str:
     """Return the image's URI: the one given, else ``docker_env.image`` of the project.
 
-    :param given: a URI, or framework and version, which the SageMaker SDK looks up
+    :param given: a URI, or framework and version, which the SageMaker SDK looks up, in a process of its own
+    :param log: takes a line if the SDK must be installed first
     :raises ProjectError: there is none, or it cannot be looked up
+    :raises StepFailedError: the SDK cannot be installed
     """
     if isinstance(given, str) and given:
         return given
     if given and isinstance(given, Mapping):
-        return _look_up(given, instance_type, region)
-    image = (project.docker_env or {}).get("image")
+        return _look_up(given, instance_type, region, job, log)
+    image = (job.project.docker_env or {}).get("image")
     if image:
         return str(image)
     raise ProjectError(
@@ -27,24 +56,60 @@ def choose_image(project: Project, given: str | Mapping[str, str], instance_type
     )
 
 
-def _look_up(given: Mapping[str, str], instance_type: str, region: str) -> str:
+def _look_up(given: Mapping[str, str], instance_type: str, region: str, job: Job, log: Callable[[str], None]) -> str:
     if missing := {"framework", "version"} - set(given):
         raise ProjectError(f"backend_config: 'image_uri' lacks {sorted(missing)[0]!r}.")
-    try:
-        from sagemaker.core import image_uris
-    except ImportError as error:
-        raise ProjectError(
-            "backend_config: an 'image_uri' by framework and version needs the SageMaker SDK on the worker: "
-            "pip install 'mlflow-projects-on-airflow[sagemaker]' (Python 3.11 or older), or give the whole "
-            "URI."
-        ) from error
-    options = {key: value for key, value in given.items() if key not in ("framework", "version")}
-    try:
-        return str(
-            image_uris.retrieve(
-                given["framework"], region, version=given["version"], instance_type=instance_type,
-                image_scope=options.pop("image_scope", "training"), **options,
-            )
+    asked = {"image_scope": "training", **given, "instance_type": instance_type, "region": region}
+    with _python_with_sdk(job.cache, log) as python:
+        done = subprocess.run(
+            [python, "-I", "-c", _LOOK_UP], input=json.dumps(asked), cwd=job.workspace, env=_environment(),
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
-    except (ValueError, TypeError) as error:
-        raise ProjectError(f"backend_config: 'image_uri' cannot be looked up: {error}") from error
+    if done.returncode:
+        raise ProjectError(f"backend_config: 'image_uri' cannot be looked up: {_last_line(done.stderr)}")
+    return _last_line(done.stdout)
+
+
+@contextlib.contextmanager
+def _python_with_sdk(cache: Cache, log: Callable[[str], None]) -> Iterator[str]:
+    """Yield an interpreter that has the SDK: this one, or that of an environment which is made once."""
+    if _is_here("sagemaker-core"):
+        yield sys.executable
+        return
+
+    def make(folder: Path) -> None:
+        log(f"Installing {_SDK} into {folder}, to look the image up (once).")
+        uv = find_uv("An 'image_uri' by framework and version")
+        python = str(folder / "bin" / "python")
+        create = ["venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)]
+        for arguments in (create, ["pip", "install", "--quiet", "--python", python, _SDK]):
+            done = subprocess.run(
+                [uv, *arguments], cwd=cache.root, env=_environment(), capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise StepFailedError(
+                    "backend_config: 'image_uri' by framework and version needs the SageMaker SDK, which uv cannot "
+                    f"install: {_last_line(done.stderr)!r}; mend that, or give the whole URI."
+                )
+        (folder / ABOUT).write_text("uv for SageMaker's image look-up\n", encoding="utf-8")
+
+    key = hashlib.sha256(f"{_SDK} {sys.version} {platform.machine()}".encode()).hexdigest()[:24]
+    with cache.entry("environments", key, make, lambda folder: (folder / "bin" / "python").exists()) as folder:
+        yield str(folder / "bin" / "python")
+
+
+def _is_here(distribution: str) -> bool:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version(distribution)
+        return True
+    return False
+
+
+def _environment() -> dict[str, str]:
+    """Return the worker's variables that say whence packages come, and none of its secrets."""
+    variables = {name: value for name, value in os.environ.items() if _WANTED.fullmatch(name)}
+    return {**uv_settings_from_pip(variables), **variables}
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

@@ -244,7 +244,7 @@ def test_all_that_leads_to_the_run_reaches_the_job(root: Path) -> None:
 
 def test_the_image(root: Path) -> None:
     def choose(given: Any = "") -> str:
-        return choose_image(load_project(root), given, "ml.m5.large", "eu-west-1")
+        return choose_image(job(root), given, "ml.m5.large", "eu-west-1", print)
 
     with pytest.raises(ProjectError, match=r"needs 'image_uri'.*\[mlflow_projects\] sagemaker.*docker_env.image"):
         choose()

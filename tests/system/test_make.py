@@ -9,13 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import httpx
 import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.browser import SCREENSHOTS
 from tests.support.logs import shown_on_failure
+from tests.support.recording import record
 from tests.support.servers import free_port
 from tests.support.up import running_up
 from tests.support.waiting import PATIENCE
@@ -38,17 +41,22 @@ def demo(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_demo_ends_with_the_run_tree(home: Path) -> None:
-    done = demo(home, CONF='{"text": "안녕 $(id)", "num": 4}')
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+    conf = '{"text": "안녕 $(id)", "num": 4}'
+    done = record([sys.executable, "tools/demo.py"], ROOT, {**os.environ, "DEMO_HOME": str(home), "CONF": conf})
+    assert done.status == 0, done.text
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.text.splitlines() if "│" in line]
     top = {row[0]: row for row in rows if row[0]}
     assert [(name, row[1]) for name, row in top.items()] == [
         ("pipeline", "FINISHED"), ("└ echo", "FINISHED"), ("└ zip", "FINISHED"),
     ]  # fmt: skip
     assert all(re.fullmatch(r"[0-9a-f]{32}", row[6]) and re.fullmatch(r"\d+\.\d s", row[2]) for row in top.values())
     assert top["└ zip"][5].startswith("downstream/upstream.zip (")
-    assert "text=안녕 $(id)" in done.stdout
-    assert "Look further: make up" in done.stdout
+    assert "text=안녕 $(id)" in done.text
+    assert "Look further: make up" in done.text
+    picture = SCREENSHOTS / "demo.svg"
+    done.write_svg(picture, f"make demo CONF='{conf}'")
+    shown = "".join("".join(ElementTree.parse(picture).getroot().itertext()).split())
+    assert all("".join(line.split()) in shown for line in done.text.splitlines())
 
 
 def test_demo_explains_a_failure(home: Path) -> None:

@@ -51,6 +51,7 @@ MODULES = (
     "project/shell_safety.py",
     "project/shell_misreading.py",
     "project/interpreters.py",
+    "project/shell_and_python.py",
     "project/quoting.py",
     "project/identity.py",
     "ui/reading.py",

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from mlflow_projects.project import interpreters, shell_syntax
+from mlflow_projects.project import shell_and_python, shell_syntax
 
 _SHELL = re.compile(r"bash|sh")
 # Programs that neither make a file nor change the folder, so that what follows can be judged.
@@ -31,11 +31,11 @@ def scripts_of(command: str) -> Iterator[tuple[str, bool, bool]]:
             return
         if name.startswith("./"):
             script: str | None = name
-        elif interpreters.PYTHON.fullmatch(PurePath(name).name):
-            program = interpreters.python_program(words[1:])
+        elif shell_and_python.PYTHON.fullmatch(PurePath(name).name):
+            program = shell_and_python.python_program(words[1:])
             script = words[1:][program[1]] if program and program[0] == "file" else None
-        elif _SHELL.fullmatch(PurePath(name).name) and interpreters.script_index(words[1:]) is None:
-            script = interpreters.first_argument(words[1:])
+        elif _SHELL.fullmatch(PurePath(name).name) and shell_and_python.script_index(words[1:]) is None:
+            script = shell_and_python.first_argument(words[1:])
             if script and "/" not in script and shutil.which(script):  # a shell looks there too
                 continue
         else:

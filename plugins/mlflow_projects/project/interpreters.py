@@ -11,14 +11,20 @@ import re
 from collections.abc import Container, Iterator, Sequence
 
 from mlflow_projects.project import code_options, programs
+from mlflow_projects.project.shell_and_python import (
+    PYTHON,
+    SHELL,
+    Words,
+    argument_index,
+    first_argument,
+    name_of,
+    python_program,
+    script_index,
+)
 
-Words = Sequence[str | None]
-
-SHELL = re.compile(r"(ba|rba|da|z|k|mk|a)?sh")
 _SAME_SHELL = re.compile(r"(ba|rba|da|a)?sh")  # the others read numbers of "[" and printf as code
 # To a sh that is not bash, "[[ a || $A ]]" is two commands, and "export A=$B" (dash 0.5.10) may set more variables.
 _ONLY_BASH = re.compile(r"\[\[\s|\b(export|local|readonly)\s[^;&|\n]*=[^\s;&|\"']*[$`]")
-PYTHON = re.compile(r"(i?python|pypy)[\d.]*")
 # They give their words to a shell, here or elsewhere, or take them for names, each in a way of its own.
 READ_WORDS = frozenset(
     (
@@ -43,11 +49,6 @@ _READ_BEHIND = {
 }
 _EXEC = ("-exec", "-execdir", "-ok", "-okdir")  # of find
 _INPUT = re.compile(r"(.*=)?(/dev/(stdin|fd/\d+)|/proc/\w+/fd/\d+)|(-f|--[\w-]+=)-")
-
-
-def name_of(word: str | None) -> str:
-    """Return the name of the program that a word names, without its folder."""
-    return (word or "").rstrip("/").rpartition("/")[2]
 
 
 def program_index(words: Words) -> int:
@@ -94,53 +95,6 @@ def _is_known(word: str | None) -> bool:
         or name in (*READ_WORDS, *programs.TAKE_DATA, *programs.START, *_MAKE, *code_options.RUN_OPTIONS)
         or is_interpreter(name)
     )
-
-
-def script_index(words: Words) -> int | None:
-    """Return which of the words after a shell's name is its script (``-c``); None if it has none."""
-    index = _argument_index(words)
-    found = any(re.fullmatch(r"-\w*c\w*", word or "") for word in words[:index])
-    return index if found and index < len(words) else None
-
-
-def first_argument(words: Words) -> str | None:
-    """Return the first of the words after a shell's name that is no option; None if none is, or it cannot be told."""
-    if any(re.fullmatch(r"-\w*s\w*", option or "") for option in words[: _argument_index(words)]):
-        return None  # it reads its script from its input
-    return next(iter(words[_argument_index(words) :]), None)
-
-
-def _argument_index(words: Words) -> int:
-    index = 0
-    while index < len(words):
-        word = words[index]
-        if word is None or word in ("-", "--") or not re.match(r"[-+].", word):
-            break
-        index += 1 + (word in ("--rcfile", "--init-file") or bool(re.fullmatch(r"[-+]\w*[oO]\w*", word)))
-    # "-" ends the options as "--" does, if a script follows.
-    ends = ("--", "-") if any(re.fullmatch(r"-\w*c\w*", word or "") for word in words[:index]) else ("--",)
-    return index + (index < len(words) and words[index] in ends)
-
-
-def python_program(words: Words) -> tuple[str, int] | None:
-    """Return what Python runs: ("c" for code, "m" for a module or "file", which of the words after its name it is).
-
-    None if that cannot be told, or nothing is run.
-    """
-    index = 0
-    while index < len(words):
-        word = words[index]
-        if word is None or word in ("-V", "--version", "-h", "--help", "-i"):
-            return None
-        if option := re.match(r"-[a-zA-Z]*?([cmWX])(.?)", word, re.DOTALL):
-            if option[1] in "cm":
-                found = index + (not option[2])
-                return (option[1], found) if found < len(words) else None
-            index += not option[2]  # the value of -W or -X is a word of its own
-        elif word == "-" or not word.startswith("-"):
-            return "file", index
-        index += 1 + (word == "--check-hash-based-pycs")
-    return None
 
 
 def _positions(words: Words) -> Sequence[int]:
@@ -268,7 +222,7 @@ def opens_program(words: Words, at: int) -> bool:
         elif interpreter := code_options.interpreter(name):
             if interpreter.takes_first or not any(code_options.SCRIPT_FILE.fullmatch(word or "") for word in between):
                 return True
-        elif SHELL.fullmatch(name) and _argument_index([*between, "x"]) == len(between):
+        elif SHELL.fullmatch(name) and argument_index([*between, "x"]) == len(between):
             return True
     return False
 
@@ -380,7 +334,7 @@ def runs_input(words: Words, functions: Container[str] = ()) -> bool:
         if SHELL.fullmatch(name) and index is not None and rest[index] is None:
             return True  # bash -c "$(cat)"
         if SHELL.fullmatch(name) and index is None:
-            index = _argument_index(rest)
+            index = argument_index(rest)
             if index >= len(rest) or rest[index] in (None, "-"):
                 return True
             if any(re.fullmatch(r"-\w*s\w*", option or "") for option in rest[:index]):

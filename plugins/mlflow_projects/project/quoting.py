@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_projects.project import interpreters
+from mlflow_projects.project import interpreters, shell_and_python
 from mlflow_projects.project.shell_misreading import why_misread
 from mlflow_projects.project.shell_safety import is_misused, why_unsafe
 from mlflow_projects.project.shell_syntax import (
@@ -216,7 +216,7 @@ def _in_command(place: Place, command: Node, inner: Node, mark: str) -> Place:
         if is_whole:
             return place
         inside = _in_script(place, own, mark)
-        is_found = "find" in map(interpreters.name_of, words)
+        is_found = "find" in map(shell_and_python.name_of, words)
         return Place(functools.partial(_no_found_name, inside)) if is_found else inside
     if interpreters.reads_words(words, at) or is_misused(command, at):
         raise PlaceError("in words that a shell, or another program, reads once more")

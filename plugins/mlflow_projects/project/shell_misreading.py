@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mlflow_projects.project import interpreters
+from mlflow_projects.project import interpreters, shell_and_python
 from mlflow_projects.project.shell_syntax import (
     BUILTINS,
     around,
@@ -80,7 +80,7 @@ def why_misread(root: Node, node: Node) -> str:
     return ""
 
 
-def _makes_functions(words: interpreters.Words) -> bool:
+def _makes_functions(words: shell_and_python.Words) -> bool:
     return interpreters.program_of(words) == "eval" and any(
         re.search(r"\(\s*\)|function", word or "") for word in words
     )
@@ -92,7 +92,7 @@ def _is_called_otherwise(function: Node) -> bool:
     return name is not None and bool(re.search(r"/|^command_not_found_handle$", text_of(name)))
 
 
-def _links_input(words: interpreters.Words) -> bool:
+def _links_input(words: shell_and_python.Words) -> bool:
     return interpreters.program_of(words) == "ln" and any(re.match(r"/(dev|proc)/", word or "") for word in words)
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Container, Iterator
 from typing import TYPE_CHECKING
 
-from mlflow_projects.project import interpreters
+from mlflow_projects.project import interpreters, shell_and_python
 from mlflow_projects.project.shell_syntax import (
     BUILTINS,
     MARK,
@@ -148,16 +148,18 @@ def _keeps_word(command: Node, at: int, functions: Collection[str], mark: str) -
     program = interpreters.program_of(words)
     if any(_written_by(command)):
         return True
-    started = map(interpreters.name_of, words[: interpreters.program_index(words) + 1])  # "timeout" may be a function
+    started = map(
+        shell_and_python.name_of, words[: interpreters.program_index(words) + 1]
+    )  # "timeout" may be a function
     if not set(started).isdisjoint(functions) or program in ("cd", "pushd", "set", ".", "source", *_MAKE_NAMES):
         return True
     if interpreters.names_program(words, at):
         return True
     # An argument of the script, or env A=…, docker run --env=A=…, of which a shell behind it reads A.
-    shells = [i for i, word in enumerate(words) if interpreters.SHELL.fullmatch(interpreters.name_of(word))]
+    shells = [i for i, word in enumerate(words) if shell_and_python.SHELL.fullmatch(shell_and_python.name_of(word))]
     if shells and ("=" in text_of(words_of(command)[at]) or interpreters.runs_input(words, functions)):
         return True
-    return any(interpreters.script_index(words[i + 1 : at]) is not None for i in shells if i < at)
+    return any(shell_and_python.script_index(words[i + 1 : at]) is not None for i in shells if i < at)
 
 
 def _keeps_input(node: Node, functions: Container[str]) -> bool:
@@ -165,7 +167,7 @@ def _keeps_input(node: Node, functions: Container[str]) -> bool:
         program = _program(found)
         if program in interpreters.READ or program in functions or program == "eval" or "xargs" in statics(found):
             return True
-        if interpreters.SHELL.fullmatch(program):  # its script may read it
+        if shell_and_python.SHELL.fullmatch(program):  # its script may read it
             return True
     return False
 
@@ -252,7 +254,7 @@ def _is_plain_command(command: Node, functions: Container[str]) -> bool:
     return True
 
 
-def _is_plain_word(words: interpreters.Words, at: int, text: str, *, is_data: bool) -> bool:
+def _is_plain_word(words: shell_and_python.Words, at: int, text: str, *, is_data: bool) -> bool:
     """Tell whether a command's program takes a word that only the shell knows as data, and as one word."""
     is_one = text.startswith('"')
     if interpreters.reads_words(words, at) or interpreters.may_be_code(words, at):
@@ -294,7 +296,7 @@ def _runs_written(root: Node) -> bool:
     written = {file for script in scripts for found in walk(script) for file in _written_by(found)}
     for found in itertools.chain.from_iterable(map(commands_in, scripts)):
         if _program(found) in _RENAMES:
-            *sources, target = (interpreters.name_of(word) or "?" for word in statics(found)[1:] or ["?"])
+            *sources, target = (shell_and_python.name_of(word) or "?" for word in statics(found)[1:] or ["?"])
             written.update(sources if target in (".", "..") else [target])
     if not written:
         return False
@@ -326,7 +328,7 @@ def _scripts(root: Node) -> Iterator[Node]:
                     yield from _scripts(parse(word))
 
 
-def _runs_any_file(words: interpreters.Words) -> bool:
+def _runs_any_file(words: shell_and_python.Words) -> bool:
     program = interpreters.program_of(words)
     return program in ("source", ".") or interpreters.is_interpreter(program)
 
@@ -338,25 +340,25 @@ def _written_by(statement: Node) -> Iterator[str]:
     for found in walk(statement):
         if writes_file(found):
             for destination in found.children_by_field_name("destination")[:1]:
-                name = interpreters.name_of(static(destination)) or "?"
+                name = shell_and_python.name_of(static(destination)) or "?"
                 if name != "null":  # /dev/null
                     yield name
         elif found.type == "command":
             yield from _written_by_program(_program(found), statics(found)[1:])
 
 
-def _written_by_program(program: str, words: interpreters.Words) -> Iterator[str]:
+def _written_by_program(program: str, words: shell_and_python.Words) -> Iterator[str]:
     """Yield the names of the files to which a program writes what it is given."""
     if program in ("tee", "sort", "uniq", "pandoc"):
         names = (re.sub(r"-\w*o|--output=|-.*", "", word or "?", count=1) for word in words)
-        yield from (interpreters.name_of(name) for name in names if name)
+        yield from (shell_and_python.name_of(name) for name in names if name)
     elif program in _RENAMES and any(re.match(r"/dev/|/proc/", word or "") for word in words):
-        yield interpreters.name_of(words[-1]) or "?"
+        yield shell_and_python.name_of(words[-1]) or "?"
     elif re.fullmatch(r"[gm]?awk|g?sed", program):  # print > "file", s/a/b/w file
         for word in words:
-            yield from map(interpreters.name_of, re.findall(r"[>w]\s*\"?([\w./-]+)", word or ""))
+            yield from map(shell_and_python.name_of, re.findall(r"[>w]\s*\"?([\w./-]+)", word or ""))
     elif program == "find":  # -fprintf file "text"
-        yield from (interpreters.name_of(name) or "?" for option, name in itertools.pairwise(words)
+        yield from (shell_and_python.name_of(name) or "?" for option, name in itertools.pairwise(words)
                     if (option or "").startswith(("-fprint", "-fls")))  # fmt: skip
 
 

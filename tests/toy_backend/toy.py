@@ -133,23 +133,17 @@ class ToyJob(Running):
         with contextlib.suppress(FileNotFoundError):
             code = int((self.folder / "code").read_text())
             return JobStatus("succeeded", 0) if code == 0 else JobStatus("failed", code, f"exit status {code}")
-        return JobStatus("running") if _is_alive(self._pid()) else JobStatus("stopped", None, "it was stopped")
+        return JobStatus("running") if self._is_alive() else JobStatus("stopped", None, "it was stopped")
 
     def cancel(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if pid := self._pid():
-                os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.killpg(int((self.folder / "pid").read_text()), signal.SIGKILL)
 
     def last_lines(self, count: int) -> list[str]:
         return (self.folder / "output").read_text(errors="replace").splitlines()[-count:]
 
-    def _pid(self) -> int:
-        with contextlib.suppress(FileNotFoundError):
-            return int((self.folder / "pid").read_text())
-        return 0
-
-
-def _is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError, ProcessLookupError):
-        return pid > 0 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    return False
+    def _is_alive(self) -> bool:
+        with contextlib.suppress(OSError):
+            process = Path("/proc", (self.folder / "pid").read_text().strip(), "stat")
+            return process.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return False

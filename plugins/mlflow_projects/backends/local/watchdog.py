@@ -138,15 +138,15 @@ def _wakened_by_signals(on_stop):
     return read
 
 
-def _guard(minder, grace):
+def _guard(lower, grace):
     """Wait for the end of the lower watchdog, and of all that it may leave; return its exit status."""
-    wake_read = _wakened_by_signals(lambda number, _: _signal(minder, number))
+    wake_read = _wakened_by_signals(lambda number, _: _signal(lower, number))
     with open(os.devnull, "wb") as nowhere:  # the output ends with the command, not with us
         for number in (1, 2):
             os.dup2(nowhere.fileno(), number)
     status, deadline, life = None, None, [0]
     while True:
-        ended = _reap(minder)
+        ended = _reap(lower)
         status = ended if status is None else status
         if status is not None and not _descendants():
             return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -167,9 +167,9 @@ def main():
     grace, argv = float(sys.argv[1]), sys.argv[2:]
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     guard = os.getpid()
-    minder = os.fork()
-    if minder:
-        return _guard(minder, grace)
+    lower = os.fork()
+    if lower:
+        return _guard(lower, grace)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     return _mind(grace, argv, guard)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -18,6 +19,7 @@ from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.tags import JOB
 
 GROUP = "mlflow_projects.backends"
+_log = logging.getLogger(__name__)
 # As in pyproject.toml: they are also there where only plugins/ was copied, and cost no look at all packages.
 OWN = {
     "local": "mlflow_projects.backends.local:LocalBackend",
@@ -108,6 +110,7 @@ def stop_job_of(run: Run, log: Callable[[str], None]) -> None:
         backend_of(handle, Host(log)).stop(handle)
     except Exception as error:  # whatever keeps us from stopping it, the runs must be closed
         log(f"The job of run {run.run_id} cannot be stopped: {error}")
+        _log.debug("The job cannot be stopped:", exc_info=True)
 
 
 def check_config_keys(config: Mapping[str, Any]) -> None:

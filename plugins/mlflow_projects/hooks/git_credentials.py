@@ -19,9 +19,9 @@ def git_credentials(conn_id: str) -> GitCredentials:
     """
     try:
         connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
+    except AirflowNotFoundException as error:
         sentence = f"There is no Airflow connection {conn_id!r}; add it, or correct git_conn_id."
-        raise AirflowFailException(sentence) from None
+        raise AirflowFailException(sentence) from error
     mask_connection(connection)
     extra = connection.extra_dejson
     mask(private_key := extra.get("private_key") or "")

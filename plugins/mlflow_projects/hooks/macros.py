@@ -75,6 +75,7 @@ def _asked(conn_id: str, question: Callable[[TrackingClient], str]) -> str:
             client.close()
     except Exception as error:  # also a connection that is not there, about which the notice may be
         log.warning("MLflow cannot be asked for a notice: %s", shown(str(error)))
+        log.debug("MLflow cannot be asked:", exc_info=True)
         return ""
 
 

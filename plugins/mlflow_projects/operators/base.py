@@ -64,6 +64,7 @@ class MLflowTrackingOperator(BaseOperator):
             except Exception as error:
                 if type(error).__name__ != "UndefinedError" or "xcom_pull" not in content:
                     raise
+                self.log.debug("The text cannot be rendered:", exc_info=True)
                 raise AirflowException(
                     f"Task {self.task_id!r}: the text {shown(content)!r} takes what another task did not leave "
                     f"({error}); put that task upstream (first >> second), or pass artifact(first, 'path') or "

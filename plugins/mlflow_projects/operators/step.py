@@ -82,6 +82,7 @@ class MLflowStepOperator(MLflowRunOperator):
                 earlier_tries.count_memory_kill(context)
             raise
         except AttemptKilledError as error:
+            self.log.debug("The attempt ended:", exc_info=True)
             raise MLflowFailedException(f"The attempt was {error}.", cause=error.cause, status="KILLED") from None
         finally:
             self._attempt = None
@@ -165,6 +166,7 @@ class MLflowStepOperator(MLflowRunOperator):
             return lineage_of(self)
         except Exception as error:  # whatever it is, the task has nothing to do with it
             self.log.warning("OpenLineage is not told about this step: %s", shown(f"{type(error).__name__}: {error}"))
+            self.log.debug("OpenLineage is not told:", exc_info=True)
             return None
 
     def confirm_success(self, ti: Any) -> None:

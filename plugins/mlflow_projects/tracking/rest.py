@@ -254,9 +254,9 @@ class RestClient(RestRegistry):
         try:
             with self._http.stream(method, path, extensions={"trace": self._note_stream}, **content) as answer:
                 body = _whole(answer, self.settings.max_bytes)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
             if over.is_set():
-                raise TemporaryError(f"no whole answer within {self.settings.timeout:g} s") from None
+                raise TemporaryError(f"no whole answer within {self.settings.timeout:g} s") from error
             raise
         finally:
             alarm.cancel()

@@ -239,7 +239,7 @@ class _Registry:
 
 
 class _Teller:
-    """Says what is wrong, at most once a minute."""
+    """Says what is wrong, at most once a minute; to be called where the error is caught."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
@@ -251,4 +251,5 @@ class _Teller:
             return False
         self._last = time.monotonic()
         log.warning("%s", shown(sentence))
+        log.debug("It comes from here:", exc_info=True)
         return True

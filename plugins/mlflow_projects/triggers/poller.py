@@ -94,6 +94,7 @@ class JobPoller:
             found = self._backend.poll_many(handles)
         except Exception as error:  # a trigger that fails would leave its job alone: no connection, for example
             trouble = f"Jobs cannot be asked about, but go on: {type(error).__name__} {error}"
+            log.debug("Jobs cannot be asked about:", exc_info=True)
             found = [News(trouble=trouble) for _ in handles]
         if any(news.trouble for news in found):
             if self._clock() - self._trouble_shown < _TROUBLE_EVERY_SECONDS:

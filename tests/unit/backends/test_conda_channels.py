@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from mlflow_projects.backends.local.conda_channels import Channel, CondaSettings
-from mlflow_projects.backends.local.conda_environment import Recipe
+from mlflow_projects.backends.local.conda_environment import Recipe, check
 from mlflow_projects.backends.local.settings import LocalSettings
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project.conda_file import CondaFile
+from mlflow_projects.project.spec import load_project
 
 
 @pytest.fixture
@@ -64,6 +65,27 @@ def test_nodefaults_is_no_channel_wherever_it_stands(home: Path) -> None:
     assert addresses(found) == [["conda-forge"]]
     assert addresses(found, "a") == [["a"], ["a", "conda-forge"]]
     assert addresses(settings(home, "own nodefaults")) == [["own"]]
+
+
+def test_local_is_never_the_channel_of_that_name_on_the_internet(home: Path) -> None:
+    """To conda it is what was built on the machine; on the internet anybody may own it."""
+    assert addresses(settings(home), "local", "nodefaults", "a") == [["a"]]
+    assert addresses(settings(home), "local") == [["main", "r"]]
+    declared = CondaFile(("a",), ("local::own", "six"))
+    with pytest.raises(ProjectError, match=r"'local::own' is from the channel 'local', .* conda_channels .local="):
+        _ = Recipe(declared, settings(home)).specs
+    assert Recipe(declared, settings(home, "mirror")).specs == [["own"], ["six"]], "nothing but the mirror counts"
+    told = settings(home, "local=https://h.example/own")
+    assert addresses(told, "local", "nodefaults") == [["https://h.example/own"]]
+    assert Recipe(declared, told).specs == [["https://h.example/own::own"], ["six"]]
+    several = settings(home, custom_multichannels={"local": ["file:///srv/built"]})
+    assert addresses(several, "local", "nodefaults") == [["file:///srv/built"]]
+
+
+def test_a_package_of_local_is_refused_before_the_start(home: Path) -> None:
+    (home / "conda.yaml").write_text("dependencies: [local::own]")
+    with pytest.raises(ProjectError, match="'local::own' is from the channel 'local'"):
+        check(load_project(home), "", "", {"HOME": str(home)})
 
 
 def test_channels_of_condarc_stand_behind_those_of_the_file(home: Path) -> None:

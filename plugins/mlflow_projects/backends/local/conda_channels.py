@@ -58,7 +58,7 @@ class CondaSettings:
 
     :param channels: where a file names none, and behind those that it names unless it says ``nodefaults``
     :param named: address by name
-    :param lists: several channels by name, such as ``defaults``
+    :param lists: several channels by name, such as ``defaults``; ``local``, what was built on the machine, is none
     :param alias: what stands before a name, "" for py-rattler's own
     :param instead: channels that count whatever a file says
     :param told: whether ``conda_channels`` says where single channels are
@@ -69,7 +69,9 @@ class CondaSettings:
 
     channels: tuple[str, ...] = field(default=("defaults",), repr=False)
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
-    lists: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"defaults": DEFAULTS}, repr=False)
+    lists: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"defaults": DEFAULTS, "local": ()}, repr=False
+    )
     alias: str = field(default="", repr=False)
     instead: tuple[str, ...] = field(default=(), repr=False)
     told: bool = False
@@ -106,6 +108,9 @@ class CondaSettings:
         lists["defaults"] = _texts(file, "default_channels", content.get("default_channels")) or lists.get(
             "defaults", DEFAULTS
         )
+        named = {**custom, **{name: address for name, _, address in pairs}}
+        if "local" not in named:  # never the one of that name on the internet, which anybody may own
+            lists.setdefault("local", ())
         priority = content.get("channel_priority")
         priority = "flexible" if priority is None else str(priority).lower()
         if priority not in _PRIORITIES:
@@ -115,7 +120,7 @@ class CondaSettings:
         return cls(
             channels=_texts(file, "channels", content.get("channels")) or ("defaults",),
             told=bool(pairs),
-            named={**custom, **{name: address for name, _, address in pairs}},
+            named=named,
             lists=lists,
             alias=next(iter(_texts(file, "channel_alias", content.get("channel_alias"))), ""),
             instead=tuple(word for word in words if not re.match(r"[\w./-]+=", word)),
@@ -142,6 +147,7 @@ class CondaSettings:
         """
         own = [channel for name in more for channel in self.of_package(name)]
         names = [split_platform(name)[0] for name in declared if name != "nodefaults"]
+        names = [name for name in names if self.lists.get(name, (name,))]
         if self.instead or not names:
             return [_once([*self._found(self.instead or self.channels), *own])]
         first = _once([*self._found(names), *own])

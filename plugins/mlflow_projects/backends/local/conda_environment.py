@@ -64,8 +64,9 @@ def check(project: Project, channels: str, program: str, environment: Mapping[st
     :param program: the option ``conda_program``
     :raises ProjectError: it is not here, or the project's file or conda's settings cannot be used
     """
-    read_conda_file(project)
-    CondaSettings.of(channels, environment)
+    declared, settings = read_conda_file(project), CondaSettings.of(channels, environment)
+    if not program or settings.is_told:
+        _ = Recipe(declared, settings).specs
     if program:
         find_program(program, environment.get("PATH"))
     elif importlib.util.find_spec("rattler") is None:  # not loaded: a helper process does that
@@ -101,12 +102,21 @@ class Recipe:
         return self.settings.tries([*map(self._absolute, self.declared.channels)], [*map(self._absolute, more)])
 
     @property
-    def _specs(self) -> list[list[str]]:
-        """The packages with the addresses of their channels; several, of which one has it, for ``defaults::name``."""
+    def specs(self) -> list[list[str]]:
+        """The packages with the addresses of their channels; several, of which one has it, for ``defaults::name``.
+
+        :raises ProjectError: the channel of one is what its author built, ``local``
+        """
         specs = []
         for package in self.packages:
             name, rest = _split(package)
             channels = self.settings.of_package(self._absolute(name)) if name else []
+            if name and not channels and not self.settings.instead:
+                raise ProjectError(
+                    f"The conda package {package!r} is from the channel {name!r}, the machine of whoever built it; "
+                    f"put it on a channel that is reached from here, or say where {name!r} is in [mlflow_projects] "
+                    f"conda_channels ({name}=address)."
+                )
             platform = split_platform(name)[1]
             specs.append([f"{channel.address.rstrip('/')}{platform}::{rest}" for channel in channels] or [rest])
         return specs
@@ -137,7 +147,7 @@ class Recipe:
         :raises ProjectError: no packages fit together
         """
         wanted = {
-            "packages": self._specs,
+            "packages": self.specs,
             "prefix": str(folder),
             "cache": str(packages),
             "verify_tls": self.settings.verify is not False,
@@ -169,7 +179,7 @@ class Recipe:
         """Make the environment with the program, from a file without pip's packages, which are installed after it."""
         channels, packages = list(self.declared.channels), self.packages
         if self.settings.is_told:
-            channels, packages = [channel.address for channel in self.tries[0]], [spec[0] for spec in self._specs]
+            channels, packages = [channel.address for channel in self.tries[0]], [spec[0] for spec in self.specs]
         file = workspace / "environment.yaml"
         file.write_text(json.dumps({"channels": channels, "dependencies": packages}), encoding="utf-8")
         create = ["create", "--yes"] if Path(self.program).name == "micromamba" else ["env", "create"]

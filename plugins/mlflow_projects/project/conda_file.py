@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mlflow_projects.project.yaml_files import read_yaml
 
 # What only pip reads: an option, a path, an address, a name with extras. A channel (./own::name) may be a path.
 _FOR_PIP = re.compile(r"(?!.*::|.*\.(conda|tar\.bz2)$)(-|\.|/|\w+\+\w+://|[\w.-]+\[[\w\s,.-]*\])")
+# A package for some systems only: "sel(linux): patchelf".
+_SELECTOR = re.compile(r"sel\((linux|osx|unix|win)\)")
+_SYSTEMS = {"linux": ("linux", "unix"), "darwin": ("osx", "unix")}
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -23,7 +27,7 @@ class CondaFile:
     """The content of a ``conda.yaml``; ``name`` and ``prefix`` count for nothing.
 
     :param channels: as written, the first one first; () if the file names none
-    :param packages: as written, for example ``python=3.10`` or ``conda-forge::numpy>=1.20``
+    :param packages: of this system, as written, for example ``python=3.10`` or ``conda-forge::numpy>=1.20``
     :param pip: lines as in a requirements file, relative to the folder of the file
     :param constraints: a hash of the files that lines of ``pip`` name with ``-c``
     :param variables: for the command
@@ -51,13 +55,14 @@ def read_conda_file(project: Project) -> CondaFile:
         raise ProjectError(f"{file}: 'dependencies' must be a list of packages.")
     packages: list[str] = []
     pip: list[str] = []
-    for item in dependencies:
+    for item in _selected(dependencies):
         if isinstance(item, str):
             if _FOR_PIP.match(item.strip()):
                 raise ProjectError(
                     f"{file}: 'dependencies' holds {item[:80]!r}; move it into the list of 'pip:' there."
                 )
-            packages += [item.strip()] if item.strip() else []
+            # conda takes "=>1.2" for what people mean by it.
+            packages += [re.sub(r"(?<![=<>!~])=>(?=\s*\d)", ">=", item.strip())] if item.strip() else []
         elif isinstance(item, dict) and set(item) == {"pip"}:
             lines = item["pip"]
             lines = [lines] if isinstance(lines, str) else lines
@@ -77,6 +82,16 @@ def read_conda_file(project: Project) -> CondaFile:
         constraints=expansion.constraints,
         variables=_variables(file, content.get("variables")),
     )
+
+
+def _selected(items: list[Any]) -> Iterator[Any]:
+    """Yield what counts on this system."""
+    for item in items:
+        if isinstance(item, dict) and item and all(_SELECTOR.fullmatch(str(key)) for key in item):
+            found = [value for key, value in item.items() if key[4:-1] in _SYSTEMS.get(sys.platform, ())]
+            yield from (one for value in found for one in (value if isinstance(value, list) else [value]))
+        else:
+            yield item
 
 
 def _channels(file: Path, value: Any) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ _PACKAGE = re.compile(
     r"(?:\S+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*"
     r"(?P<version>[^\[\]]*?)\s*(?:\[(?P<fields>[^\]]*)\])?"
 )
+# The address or path of a package, by which a file may name it too.
+_ARCHIVE = re.compile(r"(?:\S*/)?(?P<name>[\w.-]+)-(?P<version>[^-/]+)-[^-/]+\.(?:conda|tar\.bz2)")
 _FIELD = re.compile(r"version\s*=\s*(?:'([^']*)'|\"([^\"]*)\"|([^,\s]+))")
 _ONE = re.compile(r"(?P<operator>===|==|!=|>=|<=|~=|>|<|=|)\s*(?P<version>[\w.*+!-]+)")
 
@@ -57,7 +59,9 @@ def _names() -> dict[str, str]:
 
 def _read(file: Path, package: str) -> tuple[str, str]:
     """Return a package's name, and its versions as pip writes them."""
-    found = _PACKAGE.fullmatch(package.partition("#")[0].strip())
+    written = package.partition("#")[0].strip()
+    archive = _ARCHIVE.fullmatch(written)
+    found = _PACKAGE.fullmatch(f"{archive['name']}=={archive['version']}" if archive else written)
     if not found:
         raise ProjectError(
             f"{file}: {package[:80]!r} is no package such as 'numpy=1.26'; correct it, or use env_manager 'conda'."

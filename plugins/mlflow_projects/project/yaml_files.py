@@ -7,6 +7,7 @@ reads it, by PyYAML's safe loader.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
@@ -79,12 +80,14 @@ def compose_yaml(file: Path) -> yaml.Node | None:
 
 
 def read_text(file: Path, max_bytes: int = MAX_BYTES) -> str:
-    """Return the text of a project's file.
+    """Return the text of a project's file; PowerShell's ``>`` writes UTF-16, with a mark at its beginning.
 
     :raises SpecError: it is no file, too large, or no UTF-8
     """
     try:
-        text = read_bytes(file, max_bytes).decode("utf-8")
+        content = read_bytes(file, max_bytes)
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if is_wide else "utf-8")
     except (OSError, ValueError) as error:
         remedy = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise SpecError(f"{file} cannot be read: {error}{remedy}.") from error

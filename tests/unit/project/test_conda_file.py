@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,46 @@ def test_files_of_the_pip_section_are_beside_the_file(pip: str, tmp_path: Path) 
     assert second.constraints != first.constraints
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+def test_a_file_of_powershell_is_read_as_conda_reads_it(encoding: str, tmp_path: Path) -> None:
+    """``conda env export > conda.yaml`` writes UTF-16 there (conda/conda#13882)."""
+    expected = read(tmp_path, text := "# 環境\ndependencies:\n- python=3.10\n- pip:\n  - six\n")
+    (tmp_path / "conda.yaml").write_bytes(f"\ufeff{text}".replace("\n", "\r\n").encode(encoding))
+    assert read_conda_file(load_project(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(("system", "expected"), [
+    ("linux", ("a", "b=1", "c", "u", "v")), ("darwin", ("a", "c", "m", "u", "v")),
+])  # fmt: skip
+def test_what_is_for_another_system_is_left_out(
+    system: str, expected: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        dependencies:
+          - a
+          - sel(linux): b=1
+          - c
+          - {sel(win): w, sel(osx): m}
+          - sel(unix): [u, v]
+    """
+    read(tmp_path, text)
+    project = load_project(tmp_path)
+    monkeypatch.setattr(sys, "platform", system)
+    assert read_conda_file(project).packages == expected
+
+
+@pytest.mark.parametrize(("written", "expected"), [
+    ("python=>3.12", "python>=3.12"), ("numpy => 1.20", "numpy >= 1.20"), ("conda-forge::coffea=>2025.3.0",
+    "conda-forge::coffea>=2025.3.0"), ("numpy>=1", "numpy>=1"), ("numpy==>1", "numpy==>1"),
+])  # fmt: skip
+def test_an_equals_sign_before_a_greater_one_is_read_as_conda_reads_it(
+    written: str, expected: str, tmp_path: Path
+) -> None:
+    assert read(tmp_path, f"dependencies: ['{written}']").packages == (expected,)
+
+
 WRONG = {
+    "a selector of no system": ("dependencies: [sel(bsd): x]", "; an item is the text of a package"),
     "no mapping": ("- numpy", "the file must be a mapping"),
     "no YAML": ("dependencies: [", "not valid YAML"),
     "a number": ("dependencies: 3", "'dependencies' must be a list of packages."),

@@ -60,6 +60,14 @@ def test_one_warning_names_all_that_is_dropped(tmp_path: Path) -> None:
     assert "numpy" not in declared.warning
 
 
+@pytest.mark.parametrize("place", ["https://h.example/conda-forge/linux-64/", "./built/", ""])
+@pytest.mark.parametrize("suffix", [".conda", ".tar.bz2#0123456789abcdef"])
+def test_a_package_by_its_address_is_named_as_what_it_is(place: str, suffix: str) -> None:
+    known, unknown = f"{place}python-dateutil-2.8.1-py_0{suffix}", f"{place}_libgcc_mutex-0.1-main{suffix}"
+    assert translate(FILE, [known, unknown]) == ("", ("python-dateutil==2.8.1",), ("_libgcc_mutex",))
+    assert translate(FILE, [f"{place}python-3.10.4-h12debd9_0{suffix}"]) == ("3.10.4", (), ())
+
+
 def test_without_such_a_package_there_is_no_warning(tmp_path: Path) -> None:
     (tmp_path / "conda.yaml").write_text("dependencies: [python, numpy]")
     assert read_python_environment(load_project(tmp_path)).warning == ""

@@ -1,4 +1,4 @@
-"""What Airflow's providers manager reads: the connection type with its form, and our configuration."""
+"""What Airflow's providers manager reads: what there is, the connection type with its form, and our configuration."""
 
 from __future__ import annotations
 
@@ -8,10 +8,39 @@ from typing import Any
 from mlflow_projects.config import OPTIONS
 from mlflow_projects.hooks.connection_form import BEHAVIOUR, FIELDS
 
+_MLFLOW = "MLflow"
+
 PROVIDER_INFO: dict[str, Any] = {
     "package-name": "mlflow-projects-on-airflow",
     "name": "MLflow Projects",
     "description": "Run MLflow Projects as Airflow tasks: one attempt, one MLflow run.",
+    "integrations": [
+        {"integration-name": _MLFLOW, "external-doc-url": "https://mlflow.org/", "tags": ["machine-learning"]},
+    ],
+    "operators": [
+        {
+            "integration-name": _MLFLOW,
+            "python-modules": [
+                "mlflow_projects.operators.function",
+                "mlflow_projects.operators.grid",
+                "mlflow_projects.operators.models",
+                "mlflow_projects.operators.project",
+                "mlflow_projects.operators.runs",
+            ],
+        }
+    ],
+    "sensors": [{"integration-name": _MLFLOW, "python-modules": ["mlflow_projects.sensors.model_version"]}],
+    "hooks": [{"integration-name": _MLFLOW, "python-modules": ["mlflow_projects.hooks.mlflow_hook"]}],
+    "triggers": [
+        {
+            "integration-name": _MLFLOW,
+            "python-modules": [
+                "mlflow_projects.triggers.job",
+                "mlflow_projects.triggers.model_events",
+                "mlflow_projects.triggers.model_version",
+            ],
+        }
+    ],
     "connection-types": [
         {
             "connection-type": "mlflow",

@@ -194,6 +194,23 @@ def test_airflow_knows_our_options(installation: Installation) -> None:
     )
 
 
+def test_airflow_lists_us_as_a_provider(installation: Installation) -> None:
+    def ours(what: str) -> list[dict[str, str]]:
+        listed = json.loads(installation.run("airflow", "providers", what, "--output", "json"))
+        return [row for row in listed if "mlflow" in json.dumps(row).lower()]
+
+    (provider,) = ours("list")
+    assert provider["package_name"] == "mlflow-projects-on-airflow"
+    assert f"-{provider['version']}-py3" in installation.wheel.name
+    (hook,) = ours("hooks")
+    assert (hook["connection_type"], hook["hook_name"]) == ("mlflow", "MLflow")
+    assert hook["class"] == "mlflow_projects.hooks.mlflow_hook.MLflowHook"
+    assert {row["extra_link_class_name"].rpartition(".")[2] for row in ours("links")} == {
+        "MLflowModelLink", "MLflowRunLink",
+    }  # fmt: skip
+    assert "mlflow_projects.triggers.model_version" in {row["class"] for row in ours("triggers")}
+
+
 def test_the_plugin_is_found_once_in_each_way_of_installing(installation: Installation) -> None:
     """Another plugin, by an entry point too, shows that ours makes Airflow drop none."""
     (site,) = (installation.venv / "lib").glob("python*/site-packages")

@@ -21,7 +21,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PUBLISHED = "https://raw.githubusercontent.com/apache/airflow/{}"
 RESOLVE = [BIN / "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "-c", "-"]
 # With what is installed where Airflow runs as a service.
-OURS = ["pyproject.toml", "--extra", "amazon"]
+OURS = ["pyproject.toml", "--extra", "amazon", "--extra", "full"]
 
 Pins = list[tuple[str, str]]
 

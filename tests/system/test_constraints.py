@@ -51,7 +51,7 @@ def test_there_is_a_file_for_each_python_that_we_support() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_our_package_resolves_with_the_constraints_of_airflow(file: Path) -> None:
     airflow, _, python = file.stem.partition("-python")
-    done = resolve(airflow, python, "pyproject.toml", "--extra", "amazon", "-c", str(file))
+    done = resolve(airflow, python, "pyproject.toml", "--extra", "amazon", "--extra", "full", "-c", str(file))
     assert done.returncode == 0, done.stderr
     resolved, published = pins(done.stdout), pins(file.read_text())
     assert resolved["apache-airflow"] == airflow

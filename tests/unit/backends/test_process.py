@@ -168,6 +168,33 @@ def test_what_a_command_leaves_behind_goes_with_it(tmp_path: Path) -> None:
     assert marked(tmp_path) == []
 
 
+# Its first thread ends, another one works on: Linux shows such a process as a zombie.
+HEADLESS = """
+import ctypes, os, threading, time
+
+first = threading.get_native_id()
+
+def work():
+    while b") Z " not in open(f"/proc/self/task/{first}/stat", "rb").read():
+        time.sleep(0.02)
+    with open("told", "w") as file:
+        file.write(f"/proc/{os.getpid()}/task/{threading.get_native_id()}")
+    os.rename("told", "works")
+    time.sleep(300)
+
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the group is all that is reached")
+def test_a_process_whose_first_thread_has_ended_is_no_survivor(tmp_path: Path) -> None:
+    (tmp_path / "headless.py").write_text(HEADLESS)
+    with tree(f"setsid {sys.executable} headless.py & {wait_for('works')}; echo over", tmp_path) as command:
+        assert list(command.lines()) == ["over", "Stopping 1 process(es) that the command left behind."]
+    assert not Path((tmp_path / "works").read_text()).exists()
+
+
 def test_no_process_survives_when_the_task_process_is_killed(tmp_path: Path) -> None:
     owner = f"""
         import os, time

@@ -67,10 +67,12 @@ def _descendants():
         if entry.isdigit():
             try:
                 with open(f"/proc/{entry}/stat", "rb") as file:
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+                    fields = file.read().rpartition(b")")[2].split()
             except OSError:  # it ended meanwhile
                 continue
-            if state not in (b"Z", b"X"):
+            state, parent, threads = fields[0], fields[1], int(fields[17])
+            # One whose first thread has ended is shown as a zombie too, while its other threads work.
+            if state not in (b"Z", b"X") or threads > 1:
                 children.setdefault(int(parent), []).append(int(entry))
     found, to_visit = [], [os.getpid()]
     while to_visit:

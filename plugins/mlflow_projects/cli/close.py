@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mlflow_projects.cli.airflow_side import dag_run_state, tracking_settings
     from mlflow_projects.exceptions import ProjectError
     from mlflow_projects.tracking.client import OPEN_STATUSES
-    from mlflow_projects.tracking.closing import close_open_descendants, end_if_there
+    from mlflow_projects.tracking.closing import abandon, close_open_descendants
     from mlflow_projects.tracking.connect import connect
     from mlflow_projects.tracking.record import user_name
     from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID
@@ -55,11 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
             )
         closed = close_open_descendants(client, run, reason, stop)
         stop(run)
-        if not end_if_there(client, run, arguments.status, reason):
+        written = abandon(client, run, reason, arguments.status)
+        if written is None:
             raise ProjectError(f"Run {run.run_id} ({run.name}) was deleted in MLflow; restore it first.")
     finally:
         client.close()
     for one in closed:
         print(f"{'KILLED':8} {one.run_id}  {one.name}")
-    print(f"{arguments.status:8} {run.run_id}  {run.name}")
+    print(f"{written:8} {run.run_id}  {run.name}")
     return 0

@@ -27,6 +27,7 @@ from mlflow_projects.operators.step import MLflowStepOperator
 from mlflow_projects.operators.supervision import stop_is_written
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
+from mlflow_projects.tracking.closing import keep_end
 from mlflow_projects.tracking.record import RunRecord
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class MLflowTaskOperator(MLflowStepOperator, PythonOperator):
                 f"Task {self.task_id!r}: log_to names no run ({where}); give 'own', 'parent' inside of an "
                 "mlflow_run, or a run's id (that of a function's task is its output['mlflow_run'])."
             )
-        return existing_run(client, run_id)
+        return keep_end(client, existing_run(client, run_id))
 
     def _plain_arguments(self, context: Context) -> dict[str, str]:
         """Return the function's arguments as far as they are numbers, texts and booleans, by name."""

@@ -24,7 +24,7 @@ from mlflow_projects.operators.task_states import task_state
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
 from mlflow_projects.tracking.client import OPEN_STATUSES
-from mlflow_projects.tracking.closing import close_abandoned, end_if_there
+from mlflow_projects.tracking.closing import abandon, close_abandoned, end_if_there
 from mlflow_projects.tracking.ended_dag_run import why_unsuccessful, work_of
 from mlflow_projects.tracking.lookup import (
     latest_tries,
@@ -35,7 +35,7 @@ from mlflow_projects.tracking.lookup import (
     task_of,
 )
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity, indexed_name
-from mlflow_projects.tracking.tags import REASON, ROLE, TASK_ID
+from mlflow_projects.tracking.tags import ENDED_AS, REASON, ROLE, TASK_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -102,6 +102,8 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 run = record.open()
             else:
                 self.log.info("This DAG run has a parent run already; it is reopened.")
+                if run.tags.get(ENDED_AS):  # that end is no longer its last
+                    client.log_batch(run.run_id, tags={ENDED_AS: ""})
                 client.update_run(run.run_id, "RUNNING")
             if missing := {key: value for key, value in params.items() if key not in run.params}:
                 client.log_batch(run.run_id, params=missing)
@@ -186,8 +188,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
         for run in [*open_below(client, [parent, *others]), *reversed(others)]:
             if run.status in OPEN_STATUSES and run.run_id not in spared:
                 self.stop_job(run)
-                if end_if_there(client, run, "KILLED", f"still open when {self.task_id} ran"):
-                    self.log.warning("Run %s (%s) was still open; now KILLED.", run.run_id, run.name)
+                if abandon(client, run, f"still open when {self.task_id} ran"):
+                    self.log.warning("Run %s (%s) was still open; now it is closed.", run.run_id, run.name)
 
     def _why_unsuccessful(self, context: Context) -> str:
         ti: Any = context["ti"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from mlflow_projects.exceptions import TrackingError
-from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, now
+from mlflow_projects.tracking.client import OPEN_STATUSES, STATUSES, Run, RunStatus, TrackingClient, now
 from mlflow_projects.tracking.lookup import open_below
-from mlflow_projects.tracking.tags import REASON
+from mlflow_projects.tracking.tags import ENDED_AS, REASON
 
 StopJob = Callable[[Run], None]
 
@@ -57,6 +58,45 @@ def end_if_there(
     return True
 
 
+def keep_end(client: TrackingClient, run: Run) -> Run:
+    """Note on a run how it ended, before a function of another task writes into it; return it as it ended.
+
+    MLflow opens a run again for whoever writes into it: the function may be killed meanwhile, and a second one may
+    find the run open and take that for its true state.
+    """
+    if run.status in OPEN_STATUSES:
+        return as_it_ended(run)
+    noted = end_in_words(run.status, run.end_time)
+    if run.tags.get(ENDED_AS) != noted:
+        client.log_batch(run.run_id, tags={ENDED_AS: noted})
+    return run
+
+
+def end_in_words(status: RunStatus, end_time: int | None) -> str:
+    """Return how a run ended, for :func:`as_it_ended`."""
+    return f"{status} {end_time}"
+
+
+def as_it_ended(run: Run) -> Run:
+    """Return an open run as it was when it ended for the first time; the very same run if it never did."""
+    noted, _, end_time = run.tags.get(ENDED_AS, "").partition(" ")
+    ends = [status for status in STATUSES if status == noted and status not in OPEN_STATUSES]
+    if run.status not in OPEN_STATUSES or not ends or not end_time.isdecimal():
+        return run
+    return replace(run, status=ends[0], end_time=int(end_time))
+
+
+def abandon(client: TrackingClient, run: Run, reason: str, status: RunStatus = "KILLED") -> RunStatus | None:
+    """End an open run on which nobody works any more; return how, None if a person deleted it.
+
+    :param status: which it gets, with the reason; but one that had ended before gets that end back
+    """
+    ended = as_it_ended(run)
+    if ended is run:
+        return status if end_if_there(client, run, status, reason) else None
+    return ended.status if end_if_there(client, run, ended.status, None, end_time=ended.end_time) else None
+
+
 def is_gone(error: TrackingError) -> bool:
     """Tell whether MLflow refuses because the run, or its experiment, was deleted."""
     return error.code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error)
@@ -85,7 +125,9 @@ def close_abandoned(
         return False
     close_open_descendants(client, run, reason, stop)
     stop(run)
-    return end_if_there(client, run, "KILLED", reason)
+    if also_finished:  # it was no success, whatever its tags say
+        return end_if_there(client, run, "KILLED", reason)
+    return abandon(client, run, reason) is not None
 
 
 def withdraw(client: TrackingClient, run: Run, reason: str) -> bool:
@@ -101,6 +143,6 @@ def close_open_descendants(client: TrackingClient, root: Run, reason: str, stop:
     closed = []
     for run in open_below(client, [root]):
         stop(run)
-        if end_if_there(client, run, "KILLED", reason):
+        if abandon(client, run, reason):
             closed.append(run)
     return closed

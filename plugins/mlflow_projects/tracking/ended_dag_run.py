@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.closing import StopJob, end_if_there, is_gone
+from mlflow_projects.tracking.closing import StopJob, as_it_ended, end_if_there, is_gone
 from mlflow_projects.tracking.lookup import open_below, runs_of_dag_run
 from mlflow_projects.tracking.tags import DAG_RUN_STATE, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID, TRY_NUMBER
 
@@ -113,11 +113,15 @@ def settle(
 
 @dataclass(frozen=True)
 class _End:
-    """What is to be written: a status, or None where only the tags are new."""
+    """What is to be written: a status, or None where only the tags are new.
+
+    :param end_time: None for now, or for the one that it has
+    """
 
     status: RunStatus | None
     reason: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    end_time: int | None = None
 
 
 def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> list[tuple[Run, _End]]:
@@ -131,7 +135,8 @@ def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> l
     chosen = _chosen(parents, {run.tags.get(PARENT_RUN_ID) for run in runs})
     told = {DAG_RUN_STATE: ended.state}
     left = _End("KILLED", ended.reason)
-    ends = [(run, left) for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
+    still_open = [run for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
+    ends = [(run, left if _is_of_failed_try(run, ended) else _earlier_end(run) or left) for run in still_open]
     ends += [
         (run, _End("KILLED", "Airflow calls this try failed: it never heard of the success, or a person marked it"))
         for run in _refused(others, ended)
@@ -141,7 +146,7 @@ def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> l
             lost = "another try of its start task opened a run in its place"
             ends.append((run, _End("KILLED", lost)))
         elif run.status in OPEN_STATUSES:
-            ends.append((run, replace(_verdict(run, ended), tags=told)))
+            ends.append((run, replace(_earlier_end(run) or _verdict(run, ended), tags=told)))
         elif run in chosen and run.tags.get(DAG_RUN_STATE) != ended.state:
             ends.append((run, _End(None, tags=told)))
     return ends
@@ -163,14 +168,20 @@ def _chosen(parents: Sequence[Run], used: Collection[str | None]) -> list[Run]:
 
 def _refused(runs: Sequence[Run], ended: EndedDagRun) -> list[Run]:
     """Return the FINISHED runs of tries that Airflow calls failed: their last words never reached it."""
-    keys = {(task_id, str(index), str(number)) for task_id, number, indexes in ended.failed for index in indexes}
-    return [
-        run
-        for run in runs
-        if run.tags.get(ROLE) == "step"
-        and run.status == "FINISHED"
-        and (run.tags.get(TASK_ID), run.tags.get(MAP_INDEX), run.tags.get(TRY_NUMBER)) in keys
-    ]
+    steps = [run for run in runs if run.tags.get(ROLE) == "step" and run.status == "FINISHED"]
+    return [run for run in steps if _is_of_failed_try(run, ended)]
+
+
+def _is_of_failed_try(run: Run, ended: EndedDagRun) -> bool:
+    own = run.tags.get(TASK_ID), run.tags.get(TRY_NUMBER)
+    indexes = [index for task_id, number, of_try in ended.failed if own == (task_id, str(number)) for index in of_try]
+    return run.tags.get(MAP_INDEX) in [*map(str, indexes)]
+
+
+def _earlier_end(run: Run) -> _End | None:
+    """Return how a run had ended before a function of another task opened it again, if one did."""
+    was = as_it_ended(run)
+    return None if was is run else _End(was.status, end_time=was.end_time)
 
 
 def _verdict(parent: Run, ended: EndedDagRun) -> _End:
@@ -195,7 +206,7 @@ def _write(client: TrackingClient, run: Run, end: _End, stop: StopJob, log: Call
             if not is_gone(error):
                 raise
             return False
-    end_time = None if run.status in OPEN_STATUSES else run.end_time
+    end_time = end.end_time if run.status in OPEN_STATUSES else run.end_time
     if end_if_there(client, run, end.status, end.reason, tags=end.tags, end_time=end_time):
         return True
     log(f"Run {run.run_id} ({run.name}) was deleted in MLflow; it stays as it is.")

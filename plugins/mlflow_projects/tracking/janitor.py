@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, RunStatus, TrackingClient
-from mlflow_projects.tracking.closing import StopJob, close_open_descendants, end_if_there
+from mlflow_projects.tracking.closing import StopJob, abandon, close_open_descendants
 from mlflow_projects.tracking.lookup import NOT_CLOSED, search_experiments
 from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, ROLE, TASK_URL
 
@@ -70,6 +70,6 @@ def _close(client: TrackingClient, run: Run, state: str | None, stop: StopJob) -
     stop(run)
     dag_id, dag_run_id = run.tags[DAG_ID], run.tags.get(DAG_RUN_ID, "")
     closed = [Closed(child.run_id, child.name, dag_id, dag_run_id, "KILLED") for child in nested]
-    if end_if_there(client, run, status, reason):
-        closed.append(Closed(run.run_id, run.name, dag_id, dag_run_id, status))
+    if written := abandon(client, run, reason, status):
+        closed.append(Closed(run.run_id, run.name, dag_id, dag_run_id, written))
     return closed

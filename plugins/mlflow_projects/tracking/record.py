@@ -25,12 +25,13 @@ from mlflow_projects.tracking.client import (
     now,
     quoted,
 )
-from mlflow_projects.tracking.closing import end_run, is_gone
+from mlflow_projects.tracking.closing import end_in_words, end_run, is_gone
 from mlflow_projects.tracking.tags import (
     ATTEMPT_ID,
     CAUSE,
     DAG_ID,
     DAG_RUN_ID,
+    ENDED_AS,
     EXIT_CODE,
     INNER,
     LOGICAL_DATE,
@@ -273,12 +274,21 @@ class RunRecord:
         ours = {key: value for key, value in self._own_tags().items() if logged.tags.get(key) != value}
         if ours:
             self.log(f"The project had changed tags of its run, which are put right: {', '.join(sorted(ours))}.")
+        moment = now()
         tags = {**ours, **_present(outcome.tags())}
         if outcome.status == "FINISHED" and not outcome.reason and self.success_tags:
             tags |= self.success_tags(logged)
+        if tags or missing or outcome.metrics:  # not worth a request of its own
+            tags[ENDED_AS] = end_in_words(outcome.status, moment)
         try:
-            moment = end_run(
-                self.client, logged.run_id, outcome.status, tags=tags, params=missing, metrics=outcome.metrics
+            end_run(
+                self.client,
+                logged.run_id,
+                outcome.status,
+                end_time=moment,
+                tags=tags,
+                params=missing,
+                metrics=outcome.metrics,
             )
         except TrackingError as error:
             if not is_gone(error):
@@ -286,7 +296,6 @@ class RunRecord:
             if logged.experiment_id not in self.client.experiment_ids():
                 raise deleted_experiment(logged.experiment_id, logged.experiment_id, outcome.status) from error
             self.log(f"Run {logged.run_id} was deleted in MLflow; it stays as it is.")
-            moment = now()
         params = {**logged.params, **missing}
         return replace(logged, status=outcome.status, end_time=moment, params=params)
 

@@ -28,5 +28,7 @@ SUPERSEDES = "mlflow_projects.supersedes"
 JOB = "mlflow_projects.job"
 # … and the tries that watched it in turn, if a worker was lost meanwhile.
 TRIES = "mlflow_projects.tries"
+# How and when (ms since 1970) the run ended: MLflow opens it again for a later task that writes into it.
+ENDED_AS = "mlflow_projects.ended_as"
 # The run whose result this one is, if nothing was started.
 REUSED_FROM = "mlflow_projects.reused_from"

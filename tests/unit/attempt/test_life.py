@@ -56,6 +56,7 @@ def test_a_success_leaves_a_whole_record_and_no_reason(life: Life) -> None:
         "mlflow_projects.role": "step",
         "mlflow_projects.attempt_id": "attempt-1",
         "mlflow_projects.supersedes": "before",
+        "mlflow_projects.ended_as": f"FINISHED {kept.end_time}",
         "mlflow_projects.parameters": json.dumps({"command": command}),
         "airflow.dag_id": "dag",
         "airflow.run_id": "manual__1",

@@ -34,6 +34,15 @@ def test_it_is_closed_after_what_is_below_it(
     assert client.calls.count("close") == 1
 
 
+def test_a_run_that_a_killed_function_had_opened_again_gets_its_end_back(
+    client: MemoryClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = client.create_run("0", "train", now(), {"mlflow_projects.ended_as": "FAILED 1234"})
+    assert main(["close", run.run_id, "--reason", "why"]) == 0
+    assert (client.get_run(run.run_id).status, client.get_run(run.run_id).end_time) == ("FAILED", 1234)
+    assert capsys.readouterr().out == f"FAILED   {run.run_id}  train\n"
+
+
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["close", *arguments, "--reason", "why"]) == 1
     return capsys.readouterr().err

@@ -345,6 +345,40 @@ def test_a_status_that_mlflow_wrote_in_between_is_taken_back(client: MemoryClien
     assert only(client).status == before
 
 
+def test_the_second_of_two_at_once_leaves_a_run_that_had_ended_as_it_was(client: MemoryClient) -> None:
+    run = parent_of(client, "FINISHED")
+    seen: list[str] = []
+
+    def first() -> None:
+        client.update_run(run.run_id, "RUNNING")  # as MLflow does, for whoever writes into it
+        # Meanwhile the second one begins, the first one ends, and then the second one does.
+        called(lambda: client.update_run(run.run_id, "FINISHED", run.end_time), log_to=run.run_id)
+        seen.append(only(client).status)
+
+    called(first, log_to=run.run_id)
+    assert seen == ["FINISHED"]
+
+
+def test_a_try_after_one_that_was_killed_gives_a_run_its_end_back(client: MemoryClient) -> None:
+    run = parent_of(client, "FAILED")
+    with pytest.raises(AirflowException, match="gone"):
+        called(lambda: lost_worker(client, run), log_to=run.run_id)
+    client.before = lambda method, arguments: None
+    assert only(client).status == "RUNNING"
+    called(lambda: None, TaskInstance("step", try_number=2), log_to=run.run_id)
+    assert (only(client).status, only(client).end_time) == ("FAILED", run.end_time)
+
+
+def lost_worker(client: MemoryClient, run: Run) -> None:
+    """Let MLflow open the run again, and nothing more come from this process."""
+    client.update_run(run.run_id, "RUNNING")
+
+    def away(method: str, _: Any) -> None:
+        raise TrackingUnavailableError("gone")
+
+    client.before = away
+
+
 def test_an_end_with_a_reason_stays(client: MemoryClient) -> None:
     parent = parent_of(client)
 

@@ -257,6 +257,15 @@ def test_a_try_closes_the_run_of_the_one_before_it_and_names_it(
     assert mine.tags["mlflow_projects.supersedes"] == run.run_id
 
 
+@pytest.mark.parametrize(("max_tries", "expected"), [(3, "KILLED"), (4, "FINISHED")], ids=["a retry", "a Clear"])
+def test_a_success_that_a_function_of_another_task_opened_again_counts_after_a_clear_only(
+    task: Task, max_tries: int, expected: str
+) -> None:
+    task.client.log_batch(left(task).run_id, tags={"mlflow_projects.ended_as": "FINISHED 77"})
+    task.run(try_number=2, max_tries=max_tries)
+    assert task.runs[0].status == expected
+
+
 def test_a_first_try_looks_for_nothing_and_a_second_may_find_nothing(task: Task) -> None:
     left(task)
     task.run(try_number=1)

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from mlflow_projects import MLflowEndRunOperator, MLflowStartRunOperator, mlflow_run
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
+from mlflow_projects.tracking.closing import as_it_ended
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import CONNECTION, TaskInstance, at, connected, running, written
 
@@ -135,6 +136,16 @@ def test_a_cleared_start_reopens_its_run(client: MemoryClient) -> None:
     assert (run.status, run.end_time, run.params) == ("RUNNING", 1234, {"old": "1", "new": "3"})
     other = start(dag, TaskInstance(START, run_id="manual__2"))
     assert other["run_id"] != run.run_id
+
+
+def test_a_reopened_run_forgets_how_it_had_ended(client: MemoryClient) -> None:
+    dag, first = dag_of(), TaskInstance(START)
+    answer = start(dag, first)
+    client.log_batch(answer["run_id"], tags={"mlflow_projects.ended_as": "FINISHED 1234"})
+    client.update_run(answer["run_id"], "FINISHED", 1234)
+    start(dag, at(first, try_number=2))
+    run = client.get_run(answer["run_id"])
+    assert as_it_ended(run) is run
 
 
 def test_nothing_is_logged_twice(client: MemoryClient) -> None:
@@ -277,6 +288,14 @@ def test_what_is_still_open_is_killed_before_its_parent_is_closed(client: Memory
     assert statuses(client, (straggler, nested, theirs)) == {
         "pipeline.a": "KILLED", "nested": "KILLED", "theirs": "RUNNING",
     }  # fmt: skip
+
+
+def test_a_run_that_a_killed_function_had_opened_again_gets_its_end_back(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of("a b"))
+    opened_again = ending.step("pipeline.a", **{"mlflow_projects.ended_as": "FINISHED 1234"})
+    ending.end({"pipeline.b": "failed"})
+    run = client.get_run(opened_again.run_id)
+    assert (run.status, run.end_time, run.tags.get(REASON)) == ("FINISHED", 1234, None)
 
 
 def test_a_step_that_a_last_task_did_not_wait_for_goes_on(client: MemoryClient) -> None:

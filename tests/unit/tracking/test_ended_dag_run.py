@@ -276,3 +276,29 @@ def test_a_server_that_is_away_is_asked_no_more(client: MemoryClient, dag_run: D
 )
 def test_what_failed_is_named(states: list[Any], reason: str) -> None:
     assert why_unsuccessful(states, {"b"}) == reason
+
+
+@pytest.mark.parametrize(
+    ("failed", "noted", "expected"),
+    [
+        ([], "FINISHED 77", ("FINISHED", None)),
+        ([["a", 1, [-1]]], "FINISHED 77", ("KILLED", "why")),  # a project may have written the tag
+        ([], "RUNNING 77", ("KILLED", "why")),
+        ([], "FINISHED soon", ("KILLED", "why")),
+    ],
+)
+def test_a_run_that_a_killed_function_of_another_task_had_opened_again_gets_its_end_back(
+    client: MemoryClient, dag_run: DagRun, failed: list[Any], noted: str, expected: tuple[str, Any]
+) -> None:
+    run = dag_run.open("a", airflow__try_number="1", mlflow_projects__ended_as=noted)
+    assert dag_run.settle(failed=failed) == 1
+    read = client.get_run(run.run_id)
+    assert (read.status, read.tags.get(REASON)) == expected
+    assert expected[0] == "KILLED" or read.end_time == 77
+
+
+def test_so_does_a_parent_whose_group_had_ended(client: MemoryClient, dag_run: DagRun) -> None:
+    parent = dag_run.parent(mlflow_projects__ended_as="FAILED 77")
+    dag_run.settle(status="KILLED")
+    read = client.get_run(parent.run_id)
+    assert (read.status, read.end_time, read.tags[STATE]) == ("FAILED", 77, "failed")

@@ -101,6 +101,13 @@ def test_a_dag_run_that_is_gone_is_called_so_and_airflow_is_asked_once_for_each(
     assert reasons == {"closed by the janitor: the DAG run is gone"}
 
 
+def test_a_run_that_a_killed_function_had_opened_again_gets_its_end_back() -> None:
+    client = MemoryClient()
+    run = step_of(client, "a", 1, **{"mlflow_projects.ended_as": "FINISHED 1234"})
+    [closed] = close_leftovers(client, lambda *_: "failed", HERE, lambda _: None)
+    assert (closed.status, client.get_run(run.run_id).end_time) == ("FINISHED", 1234)
+
+
 def test_one_refusal_keeps_no_other_open_and_is_told() -> None:
     client = MemoryClient()
     runs = [step_of(client, name, start) for start, name in enumerate("abc", 1)]

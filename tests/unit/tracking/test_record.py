@@ -27,7 +27,7 @@ from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import written
 
 TASK = TaskIdentity("dag", "run 1", "train", 2, "attempt-7", 3, "2026-01-02T00:00:00+00:00", "http://airflow/t")
-REASON = "mlflow_projects.reason"
+REASON, ENDED_AS = "mlflow_projects.reason", "mlflow_projects.ended_as"
 
 
 @pytest.fixture
@@ -182,7 +182,8 @@ def test_a_success_is_written_at_the_end(client: MemoryClient) -> None:
     client.log_batch(run.run_id, params={"lr": "0.00001"})
     writes = written(client)
     closed = opened.close(Outcome("FINISHED", "", "ignored", 0, {"cost": 1.5}, {"fact": "f", "unknown": ""}))
-    expected = {"params": {"text": "y" * 6000}, "tags": {"fact": "f", "key": "complete"}, "metrics": {"cost": 1.5}}
+    tags = {"fact": "f", "key": "complete", ENDED_AS: f"FINISHED {closed.end_time}"}
+    expected = {"params": {"text": "y" * 6000}, "tags": tags, "metrics": {"cost": 1.5}}
     assert writes == [("train", expected), ("train", "FINISHED")]
     assert [(one.run_id, dict(one.params)) for one in asked] == [(run.run_id, {"lr": "0.00001"})]
     assert closed.status == "FINISHED"
@@ -208,8 +209,10 @@ def test_another_end_says_why(client: MemoryClient, status: Any) -> None:
     run = opened.open()
     client.update_run(run.run_id, "FINISHED", 1)  # a project that swallowed its own error
     writes = written(client)
-    assert opened.close(Outcome(status, "why", "last words", 0, facts={"fact": "f"})).status == status
+    closed = opened.close(Outcome(status, "why", "last words", 0, facts={"fact": "f"}))
+    assert closed.status == status
     tags = {"fact": "f", REASON: "why", "mlflow_projects.output_tail": "last words", "mlflow_projects.exit_code": "0"}
+    tags[ENDED_AS] = f"{status} {closed.end_time}"
     assert writes == [("train", {"tags": tags}), ("train", status)]
     assert client.get_run(run.run_id).status == status
 
@@ -218,9 +221,21 @@ def test_a_command_that_never_ran_has_no_exit_code(client: MemoryClient) -> None
     opened = record(client)
     run = opened.open()
     writes = written(client)
-    opened.close(Outcome("FAILED", "no such file"))
-    assert writes == [("train", {"tags": {REASON: "no such file"}}), ("train", "FAILED")]
+    closed = opened.close(Outcome("FAILED", "no such file"))
+    tags = {REASON: "no such file", ENDED_AS: f"FAILED {closed.end_time}"}
+    assert writes == [("train", {"tags": tags}), ("train", "FAILED")]
     assert client.get_run(run.run_id).tags[REASON] == "no such file"
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_who_opens_it_again_and_is_killed_does_not_change_its_end(client: MemoryClient, status: Any) -> None:
+    opened = record(client, parameters={"lr": "1"})
+    run = opened.open()
+    closed = opened.close(Outcome(status, "" if status == "FINISHED" else "why"))
+    client.update_run(run.run_id, "RUNNING")  # a project of another step: mlflow.start_run(run_id=…)
+    assert close_abandoned(client, run.run_id, "its worker is lost", lambda _: None)
+    read = client.get_run(run.run_id)
+    assert (read.status, read.end_time) == (status, closed.end_time)
 
 
 def test_nothing_is_logged_where_there_is_nothing_to_say(client: MemoryClient) -> None:

@@ -73,10 +73,10 @@ def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, sessi
 
     tries = _tries(dag_run, parts, session)
     failed = [(task_id, number, index) for task_id, index, of_task, number in tries if of_task == "failed"]
+    failed += _failed_before(dag_run, session)
     is_plain = message == "success" and not failed and not dag_run.clear_number
     if is_plain and parts.is_told_by_end_tasks([one[:3] for one in tries]):
         return
-    failed += _failed_before(dag_run, session)
     ended = _told(dag_run, state, message, parts, tries, failed)
     conn_ids = parts.conn_ids(lambda task_id, many: _rendered_conn_ids(dag_run, task_id, many, session))
     # None: nobody scheduled it, this is `airflow dags test`, whose process may be the only one of this Airflow.
@@ -133,7 +133,8 @@ def _tries(dag_run: DagRun, parts: DagParts, session: Session) -> list[_Try]:
 def _failed_before(dag_run: DagRun, session: Session) -> list[tuple[str, int, int]]:
     """Return (task id, try, map index) of the failed tries that others were to follow, by a retry or a Clear.
 
-    Such a try may have been killed while it took back its success, and the next one may never have come to do it.
+    Such a try may have been killed while it took back its success, and the next one may never have come to do it. Or
+    its request for a run is still at work in the server, and the run comes after the end task has looked.
     """
     from airflow.models.taskinstancehistory import TaskInstanceHistory as History
     from sqlalchemy import select

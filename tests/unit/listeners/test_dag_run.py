@@ -137,6 +137,15 @@ def test_after_a_clear_a_success_takes_the_failure_back(airflow: Airflow) -> Non
     assert airflow.rows()[0]["ended"]["state"] == "success"
 
 
+def test_what_a_lost_try_leaves_may_come_after_the_end_task(airflow: Airflow) -> None:
+    """A request of a start task that was killed may still be at work in the server."""
+    airflow.triggerer()
+    airflow.task("g.end_run", "success")
+    airflow.earlier_try("g.start_run", "failed", 1)
+    airflow.end(dag_of(), "success", SUCCESS)
+    assert airflow.rows()[0]["ended"]["failed"] == [["g.start_run", 1, [-1]]]
+
+
 def test_a_dag_without_our_tasks_needs_nothing(client: MemoryClient, airflow: Airflow) -> None:
     airflow.triggerer()
     airflow.end(dag_of(group=False), "failed", FAILURE)

@@ -76,6 +76,15 @@ def test_a_task_that_failed_after_its_good_end_takes_the_success_back(client: Me
     assert read.tags[REASON] == "the task failed after its end: TypeError: of a post_execute"
 
 
+def test_a_success_is_taken_back_once(client: MemoryClient, tmp_path: Path) -> None:
+    """In ``airflow dags test`` the next try has this very task, and may fail before it has a run."""
+    ti = TaskInstance("step", states={("step", -1): "running"})
+    ti.task, run = succeeded(client, tmp_path, ti)
+    on_task_instance_failed(previous_state=None, task_instance=ti, error=TypeError("of the first try"))
+    on_task_instance_failed(previous_state=None, task_instance=ti, error=TypeError("of the second"))
+    assert client.get_run(run.run_id).tags[REASON] == "the task failed after its end: TypeError: of the first try"
+
+
 def test_another_task_is_left_alone(client: MemoryClient) -> None:
     with DAG("dag", schedule=None):
         other = BaseOperator(task_id="step")
@@ -89,7 +98,9 @@ def test_another_task_is_left_alone(client: MemoryClient) -> None:
 
 
 def test_a_process_that_never_loaded_our_operator_does_not_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "mlflow_projects.operators.project")
-    ti = TaskInstance("step")
-    reported(MLflowProjectOperator(task_id="step", uri="."), ti)
-    assert "mlflow_projects.operators.project" not in sys.modules
+    step = MLflowProjectOperator(task_id="step", uri=".")
+    ours = ("mlflow_projects.operators.step", "mlflow_projects.operators.project")
+    for name in ours:
+        monkeypatch.delitem(sys.modules, name)
+    reported(step, TaskInstance("step"))
+    assert not {*ours} & sys.modules.keys()

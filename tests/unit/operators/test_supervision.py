@@ -74,6 +74,15 @@ def test_a_time_out_that_foreign_code_swallows_is_heard() -> None:
 
 
 @pytest.mark.usefixtures("airflows_alarm")
+def test_a_time_out_that_is_obeyed_interrupts_nothing() -> None:
+    written: list[str] = []
+    with time_out_is_heard(HOUR, lambda: True):
+        signal.raise_signal(signal.SIGALRM)
+        written.append("the record")
+    assert written == ["the record"]
+
+
+@pytest.mark.usefixtures("airflows_alarm")
 def test_a_time_out_that_never_came_is_sent_until_something_comes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "_STRIKE_AGAIN_SECONDS", 0.01)
     heard: list[bool] = []

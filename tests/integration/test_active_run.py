@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,14 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from mlflow_projects.attempt.active_run import active_run
+from mlflow_projects.attempt.function import FunctionAttempt
+from mlflow_projects.attempt.stopping import AttemptKilledError
+from mlflow_projects.tracking.connect import connect
+from mlflow_projects.tracking.record import TaskIdentity
+from mlflow_projects.tracking.server import TrackingSettings
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +119,52 @@ def test_the_run_itself_may_be_taken_up_by_its_id(client: MlflowClient, ours: st
 
     call(function, ours, client)
     assert metrics(client, ours) == {"mine": 2}
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "stopped"])
+def test_what_mlflow_sends_by_threads_is_sent_while_there_is_the_login(
+    client: MlflowClient, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Traces, images, and what is logged with ``synchronous=False``; not if Airflow stops the task: it has 5 s."""
+    experiment = client.create_experiment(end, artifact_location=tmp_path.as_uri())
+    run_id = client.create_run(experiment).info.run_id
+    flushed: dict[str, Any] = {}
+
+    def noting(name: str, real: Any) -> Any:
+        def flush() -> None:
+            flushed[name] = os.environ.get("MLFLOW_RUN_CONTEXT")  # one of the variables of the block
+            real()
+
+        return flush
+
+    for name in ("flush_async_logging", "flush_trace_async_logging"):
+        monkeypatch.setattr(mlflow, name, noting(name, getattr(mlflow, name)))
+
+    def function() -> None:
+        with mlflow.start_span("asked"):
+            mlflow.log_metric("late", 3, synchronous=False)
+        mlflow.log_image(Image.new("RGB", (2, 2)), key="picture", step=0)
+        if end == "stopped":
+            attempt.kill()
+        if end == "raises":
+            raise ValueError("no such luck")
+
+    with contextlib.closing(connect(TrackingSettings(uri=uri))) as tracking:
+        attempt = FunctionAttempt(tracking, TaskIdentity("dag", "run", "step", 1, "id"), print, str)
+
+        def opened() -> Any:
+            attempt.run = tracking.get_run(run_id)
+            return attempt.run
+
+        expected = {"returns": None, "raises": ValueError, "stopped": AttemptKilledError}[end]
+        with pytest.raises(expected) if expected else contextlib.nullcontext():
+            attempt.call(opened, function)
+    if end == "stopped":
+        assert not flushed
+        return
+    assert len(flushed) == 2
+    assert all(flushed.values())
+    assert metrics(client, run_id) == {"late": 3}
+    (trace,) = client.search_traces(locations=[experiment])
+    assert [span.name for span in trace.data.spans] == ["asked"]
+    assert client.list_artifacts(run_id, "images")

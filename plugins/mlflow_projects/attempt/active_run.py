@@ -38,6 +38,21 @@ def active_run(run_id: str, variables: Mapping[str, str]) -> Iterator[None]:
         yield
 
 
+def send_what_waits() -> None:
+    """Send what MLflow leaves to threads of its own: traces, images, what is logged with ``synchronous=False``.
+
+    After the block they would have neither the login nor the server's address.
+    """
+    if "mlflow" not in sys.modules:
+        return
+    with contextlib.suppress(Exception):  # what cannot be sent is MLflow's to tell, in the log
+        _mlflow().flush_async_logging()
+        _mlflow().flush_trace_async_logging()
+        of_server, _ = _globals()
+        for artifacts in [*of_server._artifact_repos_cache.values()]:
+            artifacts.flush_async_logging()
+
+
 @contextlib.contextmanager
 def _of_this_server(uri: str) -> Iterator[None]:
     """Let the environment count, also where a DAG file has named another server or experiment to MLflow."""

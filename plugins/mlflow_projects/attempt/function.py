@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeVar
 
-from mlflow_projects.attempt.active_run import active_run
+from mlflow_projects.attempt.active_run import active_run, send_what_waits
 from mlflow_projects.attempt.causes import cause_of_error
 from mlflow_projects.attempt.outcome import tail_of
 from mlflow_projects.attempt.step import run_variables
@@ -62,7 +62,11 @@ class FunctionAttempt(Stoppable):
         try:
             run = open_run()
             with active_run(run.run_id, self._variables(run)), self.interruptible():
-                value = function()
+                try:
+                    value = function()
+                finally:
+                    if not self.is_stopped:  # then there is no time
+                        send_what_waits()
             self.check_not_stopped()  # the function may have swallowed the exception
         except tuple(self.skips) as error:
             if not self.is_stopped:

@@ -12,11 +12,11 @@ from mlflow_projects.listeners import dag_run, preload, task_instance
 from mlflow_projects.ui import EXTERNAL_VIEWS, fastapi_app
 
 
-def mlflow_variable(name: str, task: Any, ti: Any, log_to: str, mlflow_conn_id: str) -> str:
+def mlflow_variable(*arguments: Any, **named: Any) -> str:
     """Return one of the variables of :func:`mlflow_projects.mlflow_environment`; a macro."""
     from mlflow_projects.operators import environment
 
-    return environment.mlflow_variable(name, task, ti, log_to, mlflow_conn_id)
+    return environment.mlflow_variable(*arguments, **named)
 
 
 class MLflowProjectsPlugin(AirflowPlugin):

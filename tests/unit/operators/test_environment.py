@@ -13,6 +13,7 @@ from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from mlflow_projects import mlflow_environment, mlflow_run
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.operators.environment import mlflow_variable
+from mlflow_projects.plugin import MLflowProjectsPlugin
 from mlflow_projects.tracking.client import now
 from tests.support.tracked import CONNECTION, TaskInstance, connected
 
@@ -26,7 +27,8 @@ def rendered(monkeypatch: pytest.MonkeyPatch, connection: dict[str, str], *, log
     server = {name: value for name, value in env.items() if name.startswith("MLFLOW_TRACKING")}
     with DAG("dag", schedule=None):
         step = BashOperator(task_id="step", bash_command="true", env=server)
-    macros: Any = type("Macros", (), {"mlflow_projects": type("Ours", (), {"mlflow_variable": mlflow_variable})})
+    ours = {macro.__name__: macro for macro in MLflowProjectsPlugin.macros}
+    macros: Any = type("Macros", (), {"mlflow_projects": type("Ours", (), ours)})
     step.render_template_fields({"ti": TaskInstance("step"), "task": step, "macros": macros})  # type: ignore[typeddict-item]
     return step
 

@@ -19,11 +19,18 @@ def mlflow_variable(*arguments: Any, **named: Any) -> str:
     return environment.mlflow_variable(*arguments, **named)
 
 
+def mlflow_value(*arguments: Any) -> Any:
+    """Return the metric or the parameter that a template of ``step.metric("…")`` names; a macro."""
+    from mlflow_projects.operators import references
+
+    return references.mlflow_value(*arguments)
+
+
 class MLflowProjectsPlugin(AirflowPlugin):
     """Keeps MLflow's story the same as Airflow's, and shows it: the tabs "MLflow" of a DAG and of a DAG run."""
 
     name = "mlflow_projects"
-    macros = [macros.mlflow_run_url, macros.mlflow_reason, macros.mlflow_tree, mlflow_variable]  # noqa: RUF012
+    macros = [macros.mlflow_run_url, macros.mlflow_reason, macros.mlflow_tree, mlflow_value, mlflow_variable]  # noqa: RUF012
     listeners = [dag_run, preload, task_instance]  # noqa: RUF012
     external_views = EXTERNAL_VIEWS
 

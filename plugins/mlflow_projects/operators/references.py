@@ -29,6 +29,29 @@ def artifact(step: BaseOperator | MappedOperator | XComArg, path: str = "") -> A
     return ArtifactReference(step, path)
 
 
+def mlflow_value(run: Any, kind: str, name: str, task_id: str) -> Any:
+    """Return a metric or a parameter of a step's run: the macro by which a template has it.
+
+    :param run: what the step left as XCom
+    :param kind: ``metric`` or ``param``
+    :raises AirflowFailException: there is none; it names those there are
+    """
+    values = _run_in(run, f"{kind} {name!r}", task_id).get(f"{kind}s") or {}
+    if name not in values:
+        has = ", ".join(map(repr, values)) or "none"
+        raise AirflowFailException(f"Task {task_id!r} logged no {kind} {name!r}; its run has: {has}.")
+    return values[name]
+
+
+def _run_in(result: Any, what: str, task_id: str) -> Mapping[str, Any]:
+    if not isinstance(result, Mapping) or not result.get("artifact_uri"):
+        raise AirflowFailException(
+            f"Task {task_id!r} left no MLflow run, so {what} of it cannot be used; it was skipped, "
+            "never ran, or runs no MLflow Project."
+        )
+    return result
+
+
 class StepReference(ResolveMixin):
     """Something of a step, known when that step has run; of a mapped one, a list of it."""
 
@@ -56,14 +79,6 @@ class StepReference(ResolveMixin):
         """Return it, of one step's XCom."""
         raise NotImplementedError
 
-    def _run_in(self, result: Any, what: str) -> Mapping[str, Any]:
-        if not isinstance(result, Mapping) or not result.get("artifact_uri"):
-            raise AirflowFailException(
-                f"Task {self.operator.task_id!r} left no MLflow run, so {what} of it cannot be used; it was skipped, "
-                "never ran, or runs no MLflow Project."
-            )
-        return result
-
     def _pulled(self) -> str:
         """Return the expression that a template has for the step's XCom."""
         in_mapped_group = self.operator.get_closest_mapped_task_group() is not None
@@ -84,7 +99,7 @@ class ArtifactReference(StepReference):
 
         :raises AirflowFailException: it is a logged model, which MLflow 3 keeps elsewhere
         """
-        run = self._run_in(result, repr(self.path))
+        run = _run_in(result, repr(self.path), self.operator.task_id)
         name = self.path.partition("/")[0]  # or a file of the model
         if name in (run.get("models") or {}) and not self._is_there(run, name):
             raise AirflowFailException(
@@ -114,6 +129,8 @@ class ArtifactReference(StepReference):
 class MetricReference(StepReference):
     """The last value of a metric that a step logged."""
 
+    kind = "metric"
+
     def __init__(self, step: BaseOperator | MappedOperator | XComArg, name: str) -> None:
         super().__init__(step)
         self.name = name
@@ -121,35 +138,19 @@ class MetricReference(StepReference):
     def of(self, result: Any) -> Any:
         """Return the value.
 
-        :raises AirflowFailException: the step logged no such metric
+        :raises AirflowFailException: the step's run has none of that name
         """
-        return self._value_in(result, "metric", "metrics")
-
-    def _value_in(self, result: Any, kind: str, key: str) -> Any:
-        values = self._run_in(result, f"{kind} {self.name!r}").get(key) or {}
-        if self.name not in values:
-            has = ", ".join(map(repr, values)) or "none"
-            raise AirflowFailException(
-                f"Task {self.operator.task_id!r} logged no {kind} {self.name!r}; its run has: {has}."
-            )
-        return values[self.name]
+        return mlflow_value(result, self.kind, self.name, self.operator.task_id)
 
     def __str__(self) -> str:
-        return f"{{{{ {self._pulled()}['metrics'][{self.name!r}] }}}}"
+        given = f"{self._pulled()}, {self.kind!r}, {self.name!r}, {self.operator.task_id!r}"
+        return f"{{{{ macros.mlflow_projects.mlflow_value({given}) }}}}"
 
 
 class ParamReference(MetricReference):
     """A parameter of a step's run, as text."""
 
-    def of(self, result: Any) -> Any:
-        """Return the text.
-
-        :raises AirflowFailException: the run has no such parameter
-        """
-        return self._value_in(result, "param", "params")
-
-    def __str__(self) -> str:
-        return f"{{{{ {self._pulled()}['params'][{self.name!r}] }}}}"
+    kind = "param"
 
 
 class ModelReference(StepReference):
@@ -164,7 +165,7 @@ class ModelReference(StepReference):
 
         :raises AirflowFailException: the step logged no model of that name
         """
-        models = self._run_in(result, f"model {self.name!r}").get("models") or {}
+        models = _run_in(result, f"model {self.name!r}", self.operator.task_id).get("models") or {}
         if self.name not in models:
             has = ", ".join(map(repr, models)) or "none"
             raise AirflowFailException(

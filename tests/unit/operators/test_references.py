@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects import MLflowProjectOperator, MLflowTaskOperator
+from mlflow_projects.plugin import MLflowProjectsPlugin
 from tests.support.tracked import TaskInstance, context_of
 
 RUN = {
@@ -58,12 +60,29 @@ def test_a_later_task_gets_the_value_and_waits_for_the_step(dag: DAG, kind: str,
     assert seen == [0.75, "0.1"]
 
 
-@pytest.mark.parametrize("kind", ["project", "function"])
-def test_a_template_has_the_value(dag: DAG, kind: str) -> None:
+def rendered(dag: DAG, text: str, key: str) -> str:
+    """Return what a template of another operator gives, as Airflow renders it."""
+    ti = Pulls("later")
+    ti.key = key
+    ours = {macro.__name__: macro for macro in MLflowProjectsPlugin.macros}
+    macros = type("Macros", (), {"mlflow_projects": type("Ours", (), ours)})
+    with dag:
+        later = BashOperator(task_id="later", bash_command=text)
+    later.render_template_fields({**context_of(dag, ti), "macros": macros})  # type: ignore[typeddict-item]
+    return str(later.bash_command)
+
+
+@pytest.mark.parametrize(("kind", "key"), [("project", "return_value"), ("function", "mlflow_run")])
+def test_a_template_has_the_value(dag: DAG, kind: str, key: str) -> None:
     step = step_of(dag, kind)
-    key = ", key='mlflow_run'" if kind == "function" else ""
-    assert f"{step.metric('loss')}" == f"{{{{ ti.xcom_pull(task_ids='train'{key})['metrics']['loss'] }}}}"
-    assert f"{step.param('rate')}" == f"{{{{ ti.xcom_pull(task_ids='train'{key})['params']['rate'] }}}}"
+    assert rendered(dag, f"at {step.metric('loss')}, {step.param('rate')}", key) == "at 2.0, 0.1"
+
+
+def test_in_a_template_too_a_name_that_is_not_there_names_those_that_are(dag: DAG) -> None:
+    step = step_of(dag, "project")
+    with pytest.raises(AirflowFailException) as refused:
+        rendered(dag, f"{step.metric('acuracy')}", "return_value")
+    assert str(refused.value) == "Task 'train' logged no metric 'acuracy'; its run has: 'accuracy', 'loss'."
 
 
 def test_a_name_that_is_not_there_names_those_that_are(dag: DAG) -> None:

@@ -17,10 +17,13 @@ _SECONDS = 10.0
 
 
 def mlflow_run_url(ti: Any) -> str:
-    """Return the page of a task's MLflow run, that of its last try; "" if there is none, or MLflow has no pages."""
+    """Return the page of a task's MLflow run, that of its last try; "" if there is none, or MLflow has no pages.
+
+    Of a function that logs to a run of others (``log_to``) it is the page of that run.
+    """
 
     def page(client: TrackingClient) -> str:
-        run = _run_of(client, ti)
+        run = _run_of(client, ti) or _run_it_told(client, ti)
         return client.settings.run_url(run.experiment_id, run.run_id) if run else ""
 
     return _asked(_conn_id(ti), page)
@@ -95,3 +98,10 @@ def _run_of(client: TrackingClient, ti: Any) -> Run | None:
     found = runs_of_dag_run(client, ti.dag_id, ti.run_id, map_index=index, airflow_url=airflow_url())
     own = [run for run in found if run.tags.get(TASK_ID) == ti.task_id and run.tags.get(ROLE) != INNER]
     return own[-1] if own else None
+
+
+def _run_it_told(client: TrackingClient, ti: Any) -> Run | None:
+    """Return the run that a task's XCom names."""
+    key = getattr(getattr(ti, "task", None), "run_key", None)
+    told = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) if key else None
+    return client.get_run(told["run_id"]) if told else None

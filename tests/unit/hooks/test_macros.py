@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from airflow.sdk import DAG
 
 from mlflow_projects import MLflowTaskOperator
 from mlflow_projects.hooks.macros import mlflow_reason, mlflow_run_url, mlflow_tree
-from mlflow_projects.tracking.client import TrackingClient
+from mlflow_projects.tracking.client import TrackingClient, now
 from tests.support.tracked import CONNECTION, TaskInstance, connected
 
 
@@ -32,3 +34,16 @@ def test_a_notice_is_sent_whatever_goes_wrong(monkeypatch: pytest.MonkeyPatch) -
     client: TrackingClient = connected(monkeypatch)
     monkeypatch.setattr(client, "before", odd)
     assert mlflow_run_url(failed(CONNECTION)) == ""
+
+
+def test_a_function_that_logs_to_a_run_of_others_has_the_page_of_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connected(monkeypatch)
+    run = client.create_run("0", "parent", now(), {})
+
+    class Told(TaskInstance):
+        def xcom_pull(self, task_ids: str, key: str = "", default: Any = None, map_indexes: Any = -1) -> Any:
+            return {"run_id": run.run_id} if (task_ids, key, map_indexes) == ("step", "mlflow_run", -1) else default
+
+    ti = Told("step", task=failed(CONNECTION).task)
+    assert mlflow_run_url(ti) == client.settings.run_url("0", run.run_id) != ""
+    assert mlflow_reason(ti) == "", "the reason would be that of others"

@@ -18,6 +18,7 @@ demo up: export MLFLOW_PORT := $(MLFLOW_PORT)
 
 BIN := .venv/bin
 DOCS := build/docs-env/bin
+RELEASE := build/release-env/bin
 CIRCLE = $(BIN)/python tools/circles.py
 WITH = $(if $(LOAD),--load $(LOAD)) $(if $(PROCESSES),--processes $(PROCESSES)) -- $(PYTEST_ARGS)
 .DEFAULT_GOAL := help
@@ -122,6 +123,14 @@ docs: setup-docs ## Build the site of the documentation into build/site; a broke
 docs-serve: setup-docs ## Show that site, and changes of its pages, until Ctrl-C (DOCS_PORT=8001)
 	@$(DOCS)/python tools/docs.py --serve --address 127.0.0.1:$(DOCS_PORT)
 
+.PHONY: release
+release: setup-release ## Build wheel, sdist, SBOMs and their hashes from the last commit, into dist; uploads nothing (OUT=dist)
+	@$(RELEASE)/python tools/release.py --out $(or $(OUT),dist)
+
+.PHONY: audit
+audit: setup-release ## Ask OSV whether a package of the locks has a known weakness (needs the network; AUDIT_ARGS)
+	@$(RELEASE)/python tools/audit.py $(AUDIT_ARGS)
+
 .PHONY: matrix
 matrix: setup-dev ## Demo and tests on every Python (VERSIONS="3.10 3.13", PARTS="check demo"; LOWEST=1: lowest versions)
 	@$(BIN)/python tools/matrix.py $(VERSIONS) $(if $(PARTS),--parts $(PARTS)) $(if $(filter 1,$(LOWEST)),--lowest)
@@ -144,6 +153,11 @@ setup:
 setup-docs:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install it with: sudo apt-get install python3 python3-venv" >&2; exit 1; }
 	@$(PYTHON) tools/bootstrap.py --docs
+
+.PHONY: setup-release
+setup-release:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; install it with: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py --release
 
 .PHONY: setup-dev
 setup-dev:

@@ -81,6 +81,8 @@ LONGEST = (
     "system/test_sagemaker.py",
     "system/test_introduction.py",
     "system/test_lineage.py",
+    "system/test_aws_check.py",
+    "system/test_release.py",
     "system/test_sweeps.py",
     "system/test_wine_sweep.py",
     "system/test_containers.py",

@@ -2,6 +2,7 @@
 
 Usage: python3 tools/bootstrap.py [--dev]
        python3 tools/bootstrap.py --docs     (an environment of its own, build/docs-env, for the site alone)
+       python3 tools/bootstrap.py --release  (another, build/release-env, for `make release` and `make audit`)
 
 Runs under whatever python3 the machine has, so it is written for old ones and says what is missing.
 """
@@ -14,8 +15,9 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DOCS = "--docs" in sys.argv[1:]
-FOLDER = os.path.join("build", "docs-env") if DOCS else ".venv"
+# An environment of its own, for one purpose alone: "docs" or "release".
+ALONE = next((name for name in ("docs", "release") if "--" + name in sys.argv[1:]), None)
+FOLDER = os.path.join("build", ALONE + "-env") if ALONE else ".venv"
 VENV = os.path.join(ROOT, FOLDER)
 PYTHON = os.path.join(VENV, "bin", "python")
 OLDEST, NEWEST = (3, 10), (3, 13)
@@ -34,21 +36,22 @@ def main():
     except ImportError:
         return fail("Python's venv module is missing; install it with: sudo apt-get install python3-venv")
     locks = ["requirements.txt"] + (["requirements-dev.txt"] if dev else [])
-    if DOCS:
-        locks = ["requirements-docs.txt"]
+    if ALONE:
+        locks = ["requirements-%s.txt" % ALONE]
     stamp = os.path.join(VENV, ".installed" + ("-dev" if dev else ""))
-    wanted = fingerprint(locks + ([] if DOCS else ["pyproject.toml"]))
+    wanted = fingerprint(locks + ([] if ALONE else ["pyproject.toml"]))
     if os.path.exists(stamp) and open(stamp).read() == wanted:
         return 0
     if not os.path.exists(os.path.join(VENV, "bin", "pip")):
         print("Creating the virtual environment %s ..." % FOLDER)
         run([sys.executable, "-m", "venv", "--clear", VENV])
-    print("Installing the pinned requirements into %s (about %d packages; once) ..." % (FOLDER, 40 if DOCS else 250))
+    packages = {"docs": 40, "release": 60}.get(ALONE, 250)
+    print("Installing the pinned requirements into %s (about %d packages; once) ..." % (FOLDER, packages))
     sys.stdout.flush()
     run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", pinned("uv")])
     uv = [os.path.join(VENV, "bin", "uv"), "pip", "install", "--quiet", "--python", PYTHON]
     run(uv + ["--compile-bytecode"] + [argument for lock in locks for argument in ("-r", lock)])
-    if not DOCS:
+    if not ALONE:
         run(uv + ["--no-deps", "--editable", "."])
     with open(stamp, "w") as file:
         file.write(wanted)

@@ -1,4 +1,4 @@
-"""Write the locks, pinned and hashed: three for every supported Python, and that of custom_images/airflow."""
+"""Write the locks, pinned and hashed: four for every supported Python, and that of custom_images/airflow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def main() -> None:
         ["3.10", "pyproject.toml", "requirements.in", "-o", "requirements.txt"],
         ["3.10", "--group", "dev", *constrained, "-o", "requirements-dev.txt"],
         ["3.10", "--group", "docs", "-o", "requirements-docs.txt"],
+        ["3.10", "--group", "release", "-o", "requirements-release.txt"],
         ["3.11", "pyproject.toml", "requirements.in", f"{IMAGE}.in", *constrained, "-c", "requirements-dev.txt",
          "-o", f"{IMAGE}.txt"],
     ):  # fmt: skip

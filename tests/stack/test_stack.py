@@ -218,6 +218,22 @@ def test_the_image_has_no_secret_and_no_cache_and_is_not_root(client: StackClien
             assert run_engine("exec", name, "id", "-u", capture_output=True).stdout.strip() == "50000"
 
 
+def test_a_release_lists_what_is_in_the_image(client: StackClient, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "tools/bootstrap.py", "--release"], cwd=ROOT, check=True)
+    code = "import pathlib, sys, release; print(release.sbom_of_image(pathlib.Path(sys.argv[1]), '0'), end='')"
+    done = subprocess.run(
+        [ROOT / "build/release-env/bin/python", "-c", code, tmp_path / "image.json"],
+        cwd=ROOT / "tools", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+    found = json.loads((tmp_path / "image.json").read_text())["components"]
+    names = {part["purl"].partition("@")[0] for part in found}
+    assert {"pkg:pypi/mlflow-projects-on-airflow", "pkg:pypi/apache-airflow-core", "pkg:deb/debian/git"} <= names
+    lock = (ROOT / "custom_images/airflow/requirements.txt").read_text()
+    [mlflow] = [line.split()[0].partition("==")[2] for line in lock.splitlines() if line.startswith("mlflow==")]
+    assert f"pkg:pypi/mlflow@{mlflow}" in {part["purl"] for part in found}
+
+
 def test_without_env_nothing_starts_and_one_sentence_says_why(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "tools/compose.py", "config"],

@@ -35,6 +35,10 @@ demo: setup ## Run a DAG and show its MLflow runs (DAG=echo_zip, CONF='{"text": 
 demo-sagemaker: setup-dev ## The same with every step as a training job, on a SageMaker stand-in, without AWS
 	@$(BIN)/python tools/demo_sagemaker.py
 
+.PHONY: aws-check
+aws-check: setup-dev ## On your AWS account: three training jobs, and what held (ROLE=arn:…, S3_URI=s3://…; tests/aws/README.md)
+	@$(BIN)/python tests/aws/run.py --role "$(ROLE)" --s3-uri "$(S3_URI)" $(if $(IMAGE),--image $(IMAGE))
+
 .PHONY: sagemaker-local
 sagemaker-local: setup-dev ## Run the SageMaker stand-in until Ctrl-C (SAGEMAKER_PORT=4599)
 	@$(BIN)/python -m sagemaker_local --port $(SAGEMAKER_PORT)

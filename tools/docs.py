@@ -35,6 +35,7 @@ ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security_policy.md",
     "custom_images/README.md": "custom_images.md",
+    "tests/aws/README.md": "aws_check.md",
 }
 # Of the npm package mermaid 11.16.0, dist/mermaid.min.js. The Python package mermaidx has the same file, to the byte.
 MERMAID = "74d7c46dabca328c2294733910a8aa1ed0c37451776e8d5295da38a2b758fb9b"

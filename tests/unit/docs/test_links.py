@@ -12,7 +12,12 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "custom_images" / "README.md"],
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "custom_images" / "README.md",
+        ROOT / "tests" / "aws" / "README.md",
+    ],
     key=lambda page: page.as_posix(),
 )
 DOCS = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs")}

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from mlflow_projects.exceptions import ProjectError
-from mlflow_projects.project import quoting, shell_syntax
+from mlflow_projects.project import plain_values, quoting, shell_syntax
 from mlflow_projects.project.paths import existing_path, local_path_of
 from mlflow_projects.project.shell_misreading import OWN_TEXT
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
@@ -140,14 +140,22 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
         raise _unfillable(key, f"{type(error).__name__}: {str(error)[:100]}") from error
     as_mlflow = "".join(filled_in)
     stem = _unused_word(shell_syntax.MARK, as_mlflow)
-    marked = without = ""  # with the plain values, and without those that are given
+    marked = without = plain_marked = ""  # with the plain values; without those that are given; with marks for all
     marks: dict[str, str] = {}
+    plain: dict[str, str] = {}  # mark: parameter
     for text, (literal, field, spec, conversion) in zip(filled_in, parts, strict=True):
         if field is None:
             marked += text
             without += text
+            plain_marked += text
             continue
         without += text if field in defaults else literal + stem
+        is_given = field not in defaults and not isinstance(values[field], FilledLater)
+        if is_given and shell_syntax.is_plain(values[field]):
+            plain[f"{stem}p{len(plain)}z"] = field
+            plain_marked += literal + next(reversed(plain))
+        else:
+            plain_marked += text
         is_changed = bool(spec or conversion)
         is_trusted = is_changed and field in defaults
         if shell_syntax.is_plain(values[field]):  # that name, among the author's words, would be read as theirs
@@ -167,6 +175,12 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
         raise ProjectError(
             f"{key}: a line of values is the word that ends a here-document (<<), so what follows would be read as "
             "commands; pass another value, or end the here-document with another word."
+        )
+    if refused := plain_values.refused(plain_marked, {mark: values[name] for mark, name in plain.items()}):
+        raise ProjectError(
+            f"{key}: the value of parameter {plain[refused]!r} cannot be passed safely, as it stands in a program's code, "
+            "which may read it as more than data; take a number, write {" + plain[refused] + "} into a string of the "
+            "code, or as a word of its own behind it."
         )
     texts: dict[str, str] = {}
     while len(texts) < len(marks):

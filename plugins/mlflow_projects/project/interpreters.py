@@ -133,6 +133,14 @@ def may_be_code(words: Words, at: int) -> bool:
     return any(at in _code_of(tuple(words), start) for start in _positions(words))
 
 
+def interpreters_of(words: Words, at: int) -> list[str]:
+    """Return the names of the programs, Python among them, that may run a word of their command as code."""
+    names = {
+        name_of(words[start]) for start in _positions(words) if start < at and at in _code_of(tuple(words), start)
+    }
+    return sorted(name for name in names if PYTHON.fullmatch(name) or code_options.interpreter(name))
+
+
 def starts_nothing(words: Words, at: int) -> bool:
     """Tell whether a word is code of awk or jq that starts no shell, so that its ``$`` is a name of its own."""
     name, code = program_of(words), words[at] or "|"

@@ -87,7 +87,7 @@ def why_unsafe(root: Node, mark: str) -> str:
 
     The text completes "it stands …".
     """
-    if _is_kept(root, mark) and not _is_plain_script(root):
+    if is_kept(root, mark) and not _is_plain_script(root):
         return "in a variable, or in a file, of a command that may read it as code"
     return ""
 
@@ -105,7 +105,7 @@ def is_misused(command: Node, at: int) -> bool:
     return program in BUILTINS
 
 
-def _is_kept(root: Node, mark: str) -> bool:
+def is_kept(root: Node, mark: str) -> bool:
     """Tell whether a script keeps what stands at a mark: in a variable, a function's argument, or a file of text."""
     start = root.start_byte + (root.text or b"").index(mark.encode())
     node = root.descendant_for_byte_range(start, start + len(mark)) or root
@@ -143,7 +143,7 @@ def _is_kept(root: Node, mark: str) -> bool:
 def _keeps_word(command: Node, at: int, functions: Collection[str], mark: str) -> bool:
     words = statics(command)
     script = words[at] if interpreters.is_script(words, at) else None
-    if script and script != mark and (functions or _is_kept(parse(script), mark)):
+    if script and script != mark and (functions or is_kept(parse(script), mark)):
         return True  # what it calls may be these functions, and what it keeps, the script around it may read
     program = interpreters.program_of(words)
     if any(_written_by(command)):
@@ -292,7 +292,7 @@ def _has_input(command: Node) -> bool:
 
 def _runs_written(root: Node) -> bool:
     """Tell whether a script runs a file that it writes, or may do so."""
-    scripts = list(_scripts(root))
+    scripts = list(scripts_in(root))
     written = {file for script in scripts for found in walk(script) for file in _written_by(found)}
     for found in itertools.chain.from_iterable(map(commands_in, scripts)):
         if _program(found) in _RENAMES:
@@ -317,7 +317,7 @@ def _runs_written(root: Node) -> bool:
     )
 
 
-def _scripts(root: Node) -> Iterator[Node]:
+def scripts_in(root: Node) -> Iterator[Node]:
     """Yield a script, and those in its words."""
     yield root
     for found in walk(root):
@@ -325,7 +325,7 @@ def _scripts(root: Node) -> Iterator[Node]:
             words = statics(found)
             for at, word in enumerate(words):
                 if at and word and interpreters.is_script(words, at):
-                    yield from _scripts(parse(word))
+                    yield from scripts_in(parse(word))
 
 
 def _runs_any_file(words: shell_and_python.Words) -> bool:

@@ -625,10 +625,17 @@ def test_an_evil_value_runs_nothing(case, tmp_path):
     assert refused
 
 
+# Where a plain value that is no number may be code of another program: see tests/security/test_plain_values.py.
+IN_CODE = (
+    "sed", "sed behind another word", "sed that cannot be parsed", "sed with a suffix", "sed behind a long option",
+    "code of sed in one word", "code of perl", "code of matlab", "a variable in code",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("case", [*GUARDED, *UNCHANGED])
-def test_a_plain_value_is_never_refused_and_the_command_is_mlflows(case):
+def test_a_plain_value_outside_of_code_is_never_refused_and_the_command_is_mlflows(case):
     command = GUARDED.get(case) or UNCHANGED[case][0]
-    for value in ("s3://b/c.csv", "1e-5", "END", "A=b", "-c"):
+    for value in ("s3://b/c.csv", "1e-5", "END", "A=b", "-c") if case not in IN_CODE else ("1e-5",):
         if value == "END" and "\n{x}\n" in command:  # see the test below
             continue
         assert built(command, value) == command.format(x=value)

@@ -72,8 +72,8 @@ STARTS = {
 
 # What people write, with values that they give: (command, values).
 HONEST = {
-    "python": ("python3 -c \"from train import f; f({x})\"", ["1", "1e-5", "-0.5", "True", "model", "lib.model", "1,2"]),
-    "python, a string": ("python3 -c \"f('{x}', g(\\\"a{x}\\\"))\"", ["data/train-v2.csv", "s3://b/c", "a=b", "2024-01-31"]),
+    "python": ("python3 -c \"from train import f; f({x})\"", ["1", "1e-5", "-0.5", "True", "a.b", "1,2"]),
+    "python, a string": ("python3 -c \"f('{x}', g(\\\"a{x}\\\"))\"", ["data/train-v2.csv", "s3://b/c", "a=b"]),
     "python, a module": ("python -c 'from {x} import main; main()'", ["train", "lib.train"]),
     "python, a function": ("python -c 'import jobs; jobs.{x}()'", ["train"]),
     "python, a format": ("python -c \"print(f'run {{1}}', '{x}')\"", ["data/a.csv"]),
@@ -82,7 +82,7 @@ HONEST = {
     "python, a path of the shell": ("python -c \"f('$(realpath {x})')\"", ["data/a.csv"]),
     "python, a script's option that looks like code's": ('python "$D/train.py" -c conf/{x}.yaml', ["a/b", "A=b"]),
     "R": ("Rscript -e \"x <- 1; rmarkdown::render('{x}', params=list(lr={x}))\"", ["1", "0.5"]),
-    "R, a string": ("Rscript -e \"rmarkdown::render('{x}')\" && R -e 'f(\"{x}\")'", ["docs/report.Rmd", "2024-01-31"]),
+    "R, a string": ("Rscript -e \"rmarkdown::render('{x}')\" && R -e 'f(\"{x}\")'", ["docs/a.Rmd", "2024-01-31"]),
     "julia": ("julia --project=. -e 'using Pkg; train(\"{x}\")'", ["data/a.csv"]),
     "sed, lines": ("sed -n '{x}p' a.txt", ["10,20", "5", "3,+2"]),
     "sed, lines that go": ("sed -i {x}d a.txt", ["10,20", "5"]),
@@ -109,7 +109,7 @@ HONEST = {
     "gnuplot": ("gnuplot -e \"f='{x}'\" a.gp; gnuplot -e n={x} a.gp", ["10"]),
     "jq": ("jq '.{x} | .[\"{x}\"]' a.json", ["lr", "a.b", "data/a"]),
     "the code itself": ("perl -e {x}; sed -n {x} a; python -c {x}; awk {x} a", ["10,20p", "exec"]),
-    "beside code": ("perl -e 'print 1' {x}; sed s/a/b/ {x}; python3 -c 'f()' {x} | awk '{{ print $1 }}'", ["A=b", "a/b"]),
+    "beside code": ("perl -e 1 {x}; sed s/a/b/ {x}; python3 -c 'f()' {x} | awk '{{ print }}'", ["A=b", "a/b"]),
 }  # fmt: skip
 
 
@@ -178,14 +178,15 @@ PLACES = (
     "echo a | sed -n '{x}p'", "echo a | sed '{x}'p", "echo a | sed 's/a/{x}/'", "echo a | sed 's,a,{x},g;p'",
     "echo a | sed 's/[/]/{x}/;s/a/run/{x}'", "echo a | sed '/{x}/p;/a/{x}'", "echo a | sed '/a/,/{x}/s/b*/{x}/g'",
     "echo a | sed 's/[^/]*/{x}/p'", "echo a | sed '{x}s/a/{x}/'", "echo a | sed 'y/a/{x}/'", "echo a | sed 'n;{x}'",
-    "echo a | sed '1{{{x}\n}}'", "echo a | sed '1a {x}'", "echo a | sed '\\,{x},p'", "echo a | sed 's=a={x}='", "echo a | sed 's+a+{x}+;s@b@{x}@'",
+    "echo a | sed '1{{{x}\n}}'", "echo a | sed '1a {x}'", "echo a | sed '\\,{x},p'", "echo a | sed 's=a={x}='",
+    "echo a | sed 's+a+{x}+;s@b@{x}@'",
     "awk 'BEGIN {{ print {x} }}'", "awk 'BEGIN {{ system({x} \"\") }}'", "awk 'BEGIN {{ print {x} (\"run\") }}'",
     "echo a | awk '/{x}/ {{ print \"{x}\" }}'", "mawk 'BEGIN {{ c = {x}; print c | \"cat\" }}'",
     "gawk -v n=run 'BEGIN {{ c = {x}; system(\"echo \" c) }}'", "echo a | gawk '{{ print {x}; next }} {x}'",
     "jq -n '.{x}'", "jq -n '{x}'x",
 )  # fmt: skip
 plain_values = st.lists(
-    st.sampled_from(["exec", "system", "qx", "q", "run", "x", "e", "w", "r", "s", "y", "p", "a", "b", "1", "10", "chr", "eval"])
+    st.sampled_from(["exec", "system", "qx", "q", "run", "chr", "10", *"xewrsypab1"])
     | st.sampled_from("@%+=:,./-_"),
     min_size=1, max_size=7,
 ).map("".join)  # fmt: skip

@@ -1,6 +1,6 @@
-r"""Which values of plain characters are data where they stand in the code of a program, such as ``perl -e "f({x})"``.
+"""Which values of plain characters are data where they stand in the code of a program, such as ``perl -e "f({x})"``.
 
-The shell does nothing special of such a value (letters, digits and ``@%+=:,./-_``), but the program reads it as a part
+The shell does nothing special of such a value (letters, digits and ``@%+=:,./-_``), but the program reads it as part
 of its code, where ``exec+chr+105`` is a call. So a value is taken
 
 - in a string of the code, from which no plain character leads out;
@@ -46,13 +46,13 @@ _MATLAB = re.compile(r"octave[\w.-]*|matlab|julia[\d.]*")
 _TRANSPOSED = re.compile(r"[\w)\]}.]\s+'")  # an operator, perhaps
 
 
-def _substitution(group: str, pattern: str, text: str) -> tuple[str, str]:
+def _substitution(group: str, delimiter: str, pattern: str, text: str) -> tuple[str, str]:
     """Return patterns of ``s/…/…/`` and of its beginning, up to somewhere in one of the two parts.
 
-    :param group: gets the delimiter, for which ``END`` stands in the patterns of the parts
+    :param group: gets what matches the delimiter, for which ``END`` stands in the patterns of the parts
     """
     end = f"(?P={group})"
-    begin = rf"s(?P<{group}>[^\w\s\\]){pattern}"
+    begin = rf"s(?P<{group}>{delimiter}){pattern}"
     return (
         f"{begin}END{text}END".replace("END", end),
         f"{begin}(?P<{group}_text>END{text})?".replace("END", end),
@@ -64,19 +64,18 @@ _PERLS_PART = r"(?:(?!END|\(\?)[^\\\n$@]|\$(?=END)|\\[^\n])*"
 _PERLS_REST = r"(?:(?!END)[^\\\n]|\\[^\n])*END"
 _PERLS_FLAGS = r"[gimsx]*\s*"
 _PERLS_PLACE = re.compile(
-    rf"\s*(?:{_substitution('whole', _PERLS_PART, _PERLS_PART)[0]}{_PERLS_FLAGS};\s*)*"
-    + _substitution("end", _PERLS_PART, _PERLS_PART)[1]
+    rf"\s*(?:{_substitution('whole', '[/|#,!:~]', _PERLS_PART, _PERLS_PART)[0]}{_PERLS_FLAGS};\s*)*"
+    + _substitution("end", "[/|#,!:~]", _PERLS_PART, _PERLS_PART)[1]
 )
-# sed: whole commands, then a part of a substitution, of an address, or of a file's name or a text, which the line ends.
+# sed: whole commands, then a part of a substitution or an address, or a file's name or a text, which the line ends.
 _SEDS_PATTERN = r"(?:(?!END)[^\\\n\[]|\\[^\n]|\[\^?\]?[^\]\\\n\[]*\])*"
 _SEDS_TEXT = r"(?:(?!END)[^\\\n]|\\[^\n])*"
 _SEDS_ENDS = {"/": "/", r"\\\|": r"\|", r"\\,": ",", r"\\#": "#"}
 _SEDS_MATCHES = "|".join(rf"{begin}{_SEDS_PATTERN.replace('END', end)}{end}" for begin, end in _SEDS_ENDS.items())
 _SEDS_LINE = rf"(?:\d+|\$|(?:{_SEDS_MATCHES})[IM]*)"
 _SEDS_ADDRESS = rf"(?:{_SEDS_LINE}(?:,[+~]?{_SEDS_LINE})?\s*!?)?"
-_SEDS_WHOLE, _SEDS_BEGUN = (
-    _substitution(group, _SEDS_PATTERN, _SEDS_TEXT)[at] for at, group in enumerate(("d", "end"))
-)
+_SEDS_WHOLE = _substitution("whole", r"[^\w\s\\]", _SEDS_PATTERN, _SEDS_TEXT)[0]
+_SEDS_BEGUN = _substitution("end", r"[^\w\s\\]", _SEDS_PATTERN, _SEDS_TEXT)[1]
 _SEDS_PLACE = re.compile(
     rf"[\s;{{}}]*(?:{_SEDS_ADDRESS}(?:[dDgGhHlnNpPqQxz=]|{_SEDS_WHOLE}[gpiIm\d]*)[\s;{{}}]+)*"
     rf"(?:{_SEDS_ADDRESS}{_SEDS_BEGUN}|(?:{_SEDS_LINE},)?(?:(?=/)|\\)(?P<address>[/|,#])"

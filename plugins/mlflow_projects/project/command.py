@@ -177,10 +177,11 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
             "commands; pass another value, or end the here-document with another word."
         )
     if refused := plain_values.refused(plain_marked, {mark: values[name] for mark, name in plain.items()}):
+        name = plain[refused]
         raise ProjectError(
-            f"{key}: the value of parameter {plain[refused]!r} cannot be passed safely, as it stands in a program's code, "
-            "which may read it as more than data; take a number, write {" + plain[refused] + "} into a string of the "
-            "code, or as a word of its own behind it."
+            f"{key}: the value of parameter {name!r} cannot be passed safely, as it stands in a program's code, "
+            f"which may read it as more than data; take a number, write {{{name}}} into a string of the code, or as "
+            "a word of its own behind it."
         )
     texts: dict[str, str] = {}
     while len(texts) < len(marks):

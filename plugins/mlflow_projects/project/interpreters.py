@@ -135,9 +135,8 @@ def may_be_code(words: Words, at: int) -> bool:
 
 def interpreters_of(words: Words, at: int) -> list[str]:
     """Return the names of the programs, Python among them, that may run a word of their command as code."""
-    names = {
-        name_of(words[start]) for start in _positions(words) if start < at and at in _code_of(tuple(words), start)
-    }
+    starts = [start for start in _positions(words) if start < at and at in _code_of(tuple(words), start)]
+    names = {name_of(words[start]) for start in starts}
     return sorted(name for name in names if PYTHON.fullmatch(name) or code_options.interpreter(name))
 
 

@@ -79,8 +79,8 @@ def _codes(root: Node, mark: str) -> Iterator[tuple[str, str]]:
     start = root.start_byte + (root.text or b"").index(mark.encode())
     yield from _codes_of_input(root.descendant_for_byte_range(start, start + len(mark)) or root, mark)
     if is_kept(root, mark):
-        for script in scripts_in(root):
-            for command in commands_in(script):
+        for found in scripts_in(root):
+            for command in commands_in(found):
                 yield from _codes_with_variables(command, mark)
 
 

@@ -17,7 +17,9 @@ from mlflow_projects.project.shell_syntax import (
     around,
     commands_in,
     parse,
+    root_of,
     static,
+    statics,
     text_of,
     walk,
     words_of,
@@ -33,6 +35,9 @@ _INTERPRETERS = re.compile(
 )
 _PYTHON = re.compile(r"\b(i?python|pypy)")
 _READ = re.compile(r"[|<]|timeit|pdb|python -m")  # by which code comes to Python besides "-c"
+_NAMES = re.compile(
+    r"\b(?:(perl|ruby|node|lua|julia|Rscript|php|octave|gnuplot|matlab|[gmn]?awk|g?sed)|i?python|pypy)[\d.]*(?![\w-])"
+)
 # Options with a value that is no code: a module, a setting.
 _SETTING = re.compile(r"-(?!-)\w*[FMmd]\S*|--(?!eval|expression|print|source)[\w-]+=?\S*")
 _SUBSTITUTION = re.compile(r"\$\(([^()'\"`\\]*)\)")
@@ -98,7 +103,12 @@ def _codes_of_word(command: Node, at: int, text: str) -> Iterator[tuple[str, str
     """
     words = _words(command, at, text)
     is_setting = bool(_SETTING.fullmatch(text)) or words[at - 1] in ("-d", "--define")
-    for name in interpreters.interpreters_of(words, at):
+    names = interpreters.interpreters_of(words, at)
+    if at and words[interpreters.program_index(words)] is None:  # "$PERL -e …": any that the script names
+        is_option = re.fullmatch(r"-\w*[ceEpr]|--\w+", words[at - 1] or "")
+        found = [name[1] or "python" for name in _NAMES.finditer(text_of(root_of(command)))]
+        names = [name for name in found if is_option or (words[at - 1] is None and re.search("sed|awk", name))]
+    for name in names:
         if not (is_setting and re.match("perl|php|node", name)):
             yield name, text
 
@@ -159,6 +169,7 @@ def _words(command: Node, at: int = -1, text: str = "") -> list[str | None]:
     for node in words_of(command):
         found = text_of(node).strip('"')
         words.append(found if re.fullmatch(r"[\w$./{}-]+\.\w+", found) else static(node))
+    words[:1] = statics(command)[:1]  # "$HOME/bin/perl"
     return [text if index == at else word for index, word in enumerate(words)]
 
 

@@ -18,8 +18,9 @@ from mlflow_projects.cli.script_names import scripts_of
 from mlflow_projects.cli.yaml_lines import Lines
 from mlflow_projects.exceptions import ProjectError, one_line
 from mlflow_projects.project import quoting, shell_syntax
-from mlflow_projects.project.command import check_type, is_recordable, placeholders
+from mlflow_projects.project.command import check_type, is_recordable
 from mlflow_projects.project.paths import exists
+from mlflow_projects.project.placeholders import placeholders
 from mlflow_projects.project.spec import (
     PARAMETER_TYPES,
     EntryPoint,

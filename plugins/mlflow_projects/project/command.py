@@ -10,8 +10,7 @@ import functools
 import posixpath
 import re
 import shlex
-import string
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
@@ -19,16 +18,12 @@ from urllib.parse import urlparse
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.project import plain_values, quoting, shell_syntax
 from mlflow_projects.project.paths import existing_path, local_path_of
+from mlflow_projects.project.placeholders import MAX_ARGUMENT, TOO_LONG, each_filled_in, placeholders, unfillable
 from mlflow_projects.project.shell_misreading import OWN_TEXT
 from mlflow_projects.project.spec import EntryPoint, Parameter, Project
 
 # What MLflow takes as a parameter's key (mlflow.utils.validation).
 MAX_KEY_LENGTH = 250
-_MAX_ARGUMENT = 128 * 1024  # Linux: one argument of a program (MAX_ARG_STRLEN)
-_TOO_LONG = f"Linux takes at most {_MAX_ARGUMENT}. Put long values into a file and pass its path."
-# Of a command with its values. A training job reads it from a file; elsewhere Linux takes less, see check_length().
-_MAX_FILLED = 16 * 2**20
-_MAX_PLACEHOLDERS = 1000
 _MAX_JUDGED = 10**6  # bytes of the command, as often as it is looked at for another undeclared parameter
 _LEAST_JUDGED = 1000
 _MAX_VALUE = 2**20  # characters
@@ -135,9 +130,9 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
     quoted = {name: shlex.quote(value) for name, value in values.items()}
     parts = placeholders(key, command)
     try:
-        filled_in = list(_each_filled_in(key, parts, quoted))
+        filled_in = list(each_filled_in(key, parts, quoted))
     except (LookupError, ValueError, AttributeError, TypeError) as error:
-        raise _unfillable(key, f"{type(error).__name__}: {str(error)[:100]}") from error
+        raise unfillable(key, f"{type(error).__name__}: {str(error)[:100]}") from error
     as_mlflow = "".join(filled_in)
     stem = _unused_word(shell_syntax.MARK, as_mlflow)
     marked = without = plain_marked = ""  # with the plain values; without those that are given; with marks for all
@@ -209,64 +204,6 @@ def _filled_in(key: str, command: str, values: Mapping[str, str], defaults: Set[
             return as_mlflow
         raise ProjectError(_refusal(key, ", ".join(marks.values()), "where it would change the command"))
     return filled
-
-
-def placeholders(key: str, command: str) -> list[tuple[str, str | None, str | None, str | None]]:
-    """Return what :meth:`string.Formatter.parse` makes of a command: text, and a placeholder behind it.
-
-    :param key: begins the error's sentence
-    :raises ProjectError: it is no format, or one that would make much out of a short value
-    """
-    if len(command) >= _MAX_ARGUMENT:
-        raise ProjectError(f"{key} has {len(command)} characters; {_TOO_LONG}")
-    try:
-        parts = list(string.Formatter().parse(command))
-        nested = [part for *_, spec, _ in parts for part in string.Formatter().parse(spec or "")]
-    except ValueError as error:
-        raise _unfillable(key, f"ValueError: {error}") from error
-    fields = [(field, spec or "") for _, field, spec, _ in (*parts, *nested) if field is not None]
-    for field, spec in fields:
-        if found := re.match(r"(.*?)[.\[]", field, re.DOTALL):
-            shown = field[:100]
-            raise _unfillable(
-                key, f"{{{shown}}}: a value is text, without attributes and items; write {{{found[1][:100]}}}"
-            )
-        _check_width(key, spec)
-    if len(fields) > _MAX_PLACEHOLDERS:
-        raise _unfillable(key, f"more than {_MAX_PLACEHOLDERS} placeholders")
-    return parts
-
-
-def _each_filled_in(
-    key: str, parts: Sequence[tuple[str, str | None, str | None, str | None]], quoted: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield each part of a command with MLflow's values, as long as all together can be started."""
-    size = 0
-    for literal, field, spec, conversion in parts:
-        text = literal
-        if field is not None:
-            if "{" in (spec or ""):
-                _check_width(key, str(spec).format(**quoted))
-            text += f"{{{field}{f'!{conversion}' if conversion else ''}:{spec}}}".format(**quoted)
-        size += len(text)
-        if size > _MAX_FILLED:
-            raise ProjectError(
-                f"{key} has {size} characters and more with its values; at most {_MAX_FILLED} are taken. Put long "
-                "values into a file and pass its path."
-            )
-        yield text
-
-
-def _check_width(key: str, spec: str) -> None:
-    if re.search(r"\d{4}", spec):  # it would take gigabytes
-        raise _unfillable(key, f"{spec[:100]!r} is no width of at most 3 digits")
-
-
-def _unfillable(key: str, problem: str) -> ProjectError:
-    return ProjectError(
-        f"{key} cannot be filled in ({problem}); every {{name}} must be a parameter of the entry point, and a "
-        "literal brace is written twice."
-    )
 
 
 def _unused_word(stem: str, text: str) -> str:
@@ -344,9 +281,9 @@ def _is_escaped_after(text: str) -> bool:
 
 def check_length(entry_point: EntryPoint, command: str) -> None:
     """Refuse a command that Linux cannot start."""
-    if len(command.encode()) >= _MAX_ARGUMENT:
+    if len(command.encode()) >= MAX_ARGUMENT:
         raise ProjectError(
-            f"The command of entry point {entry_point.name!r} has {len(command.encode())} bytes; {_TOO_LONG}"
+            f"The command of entry point {entry_point.name!r} has {len(command.encode())} bytes; {TOO_LONG}"
         )
 
 

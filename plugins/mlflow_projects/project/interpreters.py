@@ -18,6 +18,7 @@ from mlflow_projects.project.shell_and_python import (
     argument_index,
     first_argument,
     name_of,
+    python_indexes,
     python_program,
     script_index,
 )
@@ -382,21 +383,8 @@ def _code_indexes(name: str, words: Words) -> Iterator[int]:
                 yield index
                 yield index + (found.end() == len(word or ""))
     elif PYTHON.fullmatch(name):
-        yield from _python_indexes(words)
+        yield from python_indexes(words)
     elif SHELL.fullmatch(name) and (script := script_index(words)) is not None:
         yield script
     elif interpreter := code_options.interpreter(name):
         yield from code_options.code_indexes(interpreter, words)
-
-
-def _python_indexes(words: Words) -> Iterator[int]:
-    program = python_program(words)
-    if program is None:  # an option that only the shell knows
-        for index, word in enumerate(words):
-            if option := re.match(r"-[a-zA-Z]*c|--c\b", word or "-c"):
-                yield index
-                yield index + (option[0] == word)
-    elif program[0] == "c":
-        yield program[1]
-    elif program[0] == "m" and re.sub(r"^-\w*m", "", words[program[1]] or "") in programs.RUN_WORDS:
-        yield from range(program[1] + 1, len(words))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_projects.project import interpreters
 from mlflow_projects.project.code_values import is_data
+from mlflow_projects.project.shell_and_python import SHELL
 from mlflow_projects.project.shell_safety import is_kept, scripts_in
 from mlflow_projects.project.shell_syntax import (
     TooComplexError,
@@ -144,7 +145,7 @@ def _codes_of_input(node: Node, mark: str) -> Iterator[tuple[str, str]]:
             name = interpreters.program_of(words)
             runs = interpreters.runs_file(words) if outer.type == "process_substitution" else False
             if interpreters.is_interpreter(name) and (runs or interpreters.runs_input(words)):
-                if not interpreters.SHELL.fullmatch(name):
+                if not SHELL.fullmatch(name):
                     yield name, text
                 elif text != mark:
                     yield from _codes(parse(text), mark)

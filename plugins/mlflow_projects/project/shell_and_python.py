@@ -6,7 +6,9 @@ A word is as it stands in the command's text, None for one that only the shell k
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from mlflow_projects.project import programs
 
 Words = Sequence[str | None]
 
@@ -65,3 +67,17 @@ def python_program(words: Words) -> tuple[str, int] | None:
             return "file", index
         index += 1 + (word == "--check-hash-based-pycs")
     return None
+
+
+def python_indexes(words: Words) -> Iterator[int]:
+    """Yield which of the words after Python's name may be code."""
+    program = python_program(words)
+    if program is None:  # an option that only the shell knows
+        for index, word in enumerate(words):
+            if option := re.match(r"-[a-zA-Z]*c|--c\b", word or "-c"):
+                yield index
+                yield index + (option[0] == word)
+    elif program[0] == "c":
+        yield program[1]
+    elif program[0] == "m" and re.sub(r"^-\w*m", "", words[program[1]] or "") in programs.RUN_WORDS:
+        yield from range(program[1] + 1, len(words))

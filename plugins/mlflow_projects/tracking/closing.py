@@ -81,8 +81,8 @@ def as_it_ended(run: Run) -> Run:
     """Return an open run as it was when it ended for the first time; the very same run if it never did."""
     noted, _, end_time = run.tags.get(ENDED_AS, "").partition(" ")
     ends = [status for status in STATUSES if status == noted and status not in OPEN_STATUSES]
-    if run.status not in OPEN_STATUSES or not ends or not end_time.isdecimal():
-        return run
+    if run.status not in OPEN_STATUSES or run.end_time is None or not ends or not end_time.isdecimal():
+        return run  # a run without an end time never ended, whatever a project wrote into its tags
     return replace(run, status=ends[0], end_time=int(end_time))
 
 

@@ -104,6 +104,8 @@ HONEST = {
     "perl, a string": ("perl -e \"f('{x}', 1)\"", ["data/train-v2.csv", "exec+a"]),
     "perl, a substitution": ("perl -pi -e 's|^x=.*$|x={x}|' a.ini", ["data/train-v2.csv", "1e-5"]),
     "perl, two substitutions": ("perl -pi -e 's/A/{x}/g; s/B/{x}/' a.ini", ["train-v2.csv"]),
+    "perl, a match": ("perl -ne 'print if /{x}/' a; perl -ne 'print unless $n and /^id: {x}/i' a", ["train-v2.csv"]),
+    "ruby, a match": ("ruby -ne 'print if /{x}/' a.csv", ["model", "train-v2.csv"]),
     "perl, a module": ("perl -Ilib -M{x} a.pl", ["List::Util"]),
     "ruby": ("ruby -e \"f({x}, 1)\"", ["10", "1e-5"]),
     "ruby, a string": ("ruby -e \"f('{x}')\"", ["data/a.csv"]),

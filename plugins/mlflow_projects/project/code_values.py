@@ -42,6 +42,7 @@ _BEGIN = r"(?:\A|(?<=[(,=\[{:+;>\s]))"
 _SINGLE, _DOUBLE = r"'[^'\\]*", r"\"[^\"\\$@#{`]*"
 _IN_STRING = re.compile(rf"(?:{_ELSEWHERE}|{_BEGIN}{_SINGLE}'|{_BEGIN}{_DOUBLE}\")*{_BEGIN}(?:{_SINGLE}|{_DOUBLE})")
 _PERLS_QUOTES = re.compile(r"(?<!\w)(q[qwxr]?|m|s|y|tr)(?!\w)|<")
+_MATCH = re.compile(r"[^/'\"`#\\]*\b(if|unless|and|or|not)\s*\(?\s*!?\s*/[^/\\@#$({]*", re.DOTALL)
 _MATLAB = re.compile(r"octave[\w.-]*|matlab|julia[\d.]*")
 _TRANSPOSED = re.compile(r"[\w)\]}.]\s+'")  # an operator, perhaps
 
@@ -118,6 +119,8 @@ def is_data(name: str, code: str, mark: str, value: str) -> bool:
         return True
     if name.startswith("perl") and _is_in_substitution(before, after, value):
         return True
+    if re.match("perl|ruby", name) and "/" not in value and _is_in_match(before, after):
+        return True
     return not _evaluates(name, code) and _is_in_string(name, before, mark, after)
 
 
@@ -156,6 +159,11 @@ def _is_in_substitution(before: str, after: str, value: str) -> bool:
         return False
     rest = _PERLS_REST.replace("END", re.escape(found["end"])) * (1 if found["end_text"] else 2)
     return re.match(rf"{rest}{_PERLS_FLAGS}(;|\Z)", after) is not None
+
+
+def _is_in_match(before: str, after: str) -> bool:
+    """Tell whether a place is in the first pattern of the code, ``print if /…/``."""
+    return bool(_MATCH.fullmatch(before)) and not _PERLS_QUOTES.search(before) and after.startswith("/")
 
 
 def _is_data_of_sed(before: str, value: str) -> bool:

@@ -364,3 +364,14 @@ def _matcher(query: str) -> Callable[[Mapping[tuple[str, str], str | int]], bool
 def statuses(client: MemoryClient, runs: Iterable[Run]) -> dict[str, str]:
     """Return what each run is now, by name."""
     return {run.name: client.get_run(run.run_id).status for run in runs}
+
+
+def opened_again(client: MemoryClient, run: Run, noted: str) -> Run:
+    """Return a run as one that had ended is when a function of another task writes into it.
+
+    :param noted: its status and end time, as its tag has them
+    """
+    client.log_batch(run.run_id, tags={"mlflow_projects.ended_as": noted})
+    client.update_run(run.run_id, "FINISHED", 77)
+    client.update_run(run.run_id, "RUNNING")
+    return client.get_run(run.run_id)

@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_projects.cli import airflow_side, main
 from mlflow_projects.tracking.client import now
-from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 
 REASON = "mlflow_projects.reason"
 
@@ -37,7 +37,7 @@ def test_it_is_closed_after_what_is_below_it(
 def test_a_run_that_a_killed_function_had_opened_again_gets_its_end_back(
     client: MemoryClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = client.create_run("0", "train", now(), {"mlflow_projects.ended_as": "FAILED 1234"})
+    run = opened_again(client, client.create_run("0", "train", now(), {}), "FAILED 1234")
     assert main(["close", run.run_id, "--reason", "why"]) == 0
     assert (client.get_run(run.run_id).status, client.get_run(run.run_id).end_time) == ("FAILED", 1234)
     assert capsys.readouterr().out == f"FAILED   {run.run_id}  train\n"

@@ -16,7 +16,7 @@ from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.tracking.client import Run
 from tests.support.attempts import SHELL, MemoryHandle, MemoryJobs
-from tests.support.memory_tracking import MemoryClient
+from tests.support.memory_tracking import MemoryClient, opened_again
 from tests.support.tracked import CONNECTION, Store, connected
 
 REASON, CAUSE = "mlflow_projects.reason", "mlflow_projects.cause"
@@ -261,7 +261,7 @@ def test_a_try_closes_the_run_of_the_one_before_it_and_names_it(
 def test_a_success_that_a_function_of_another_task_opened_again_counts_after_a_clear_only(
     task: Task, max_tries: int, expected: str
 ) -> None:
-    task.client.log_batch(left(task).run_id, tags={"mlflow_projects.ended_as": "FINISHED 77"})
+    opened_again(task.client, left(task), "FINISHED 77")
     task.run(try_number=2, max_tries=max_tries)
     assert task.runs[0].status == expected
 

@@ -14,7 +14,7 @@ from mlflow_projects import MLflowEndRunOperator, MLflowStartRunOperator, mlflow
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.closing import as_it_ended
-from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import CONNECTION, TaskInstance, at, connected, running, written
 
 REASON = "mlflow_projects.reason"
@@ -141,7 +141,7 @@ def test_a_cleared_start_reopens_its_run(client: MemoryClient) -> None:
 def test_a_reopened_run_forgets_how_it_had_ended(client: MemoryClient) -> None:
     dag, first = dag_of(), TaskInstance(START)
     answer = start(dag, first)
-    client.log_batch(answer["run_id"], tags={"mlflow_projects.ended_as": "FINISHED 1234"})
+    opened_again(client, client.get_run(answer["run_id"]), "FINISHED 1234")
     client.update_run(answer["run_id"], "FINISHED", 1234)
     start(dag, at(first, try_number=2))
     run = client.get_run(answer["run_id"])
@@ -292,9 +292,9 @@ def test_what_is_still_open_is_killed_before_its_parent_is_closed(client: Memory
 
 def test_a_run_that_a_killed_function_had_opened_again_gets_its_end_back(client: MemoryClient) -> None:
     ending = Ending(client, dag_of("a b"))
-    opened_again = ending.step("pipeline.a", **{"mlflow_projects.ended_as": "FINISHED 1234"})
+    step = opened_again(client, ending.step("pipeline.a"), "FINISHED 1234")
     ending.end({"pipeline.b": "failed"})
-    run = client.get_run(opened_again.run_id)
+    run = client.get_run(step.run_id)
     assert (run.status, run.end_time, run.tags.get(REASON)) == ("FINISHED", 1234, None)
 
 

@@ -9,7 +9,7 @@ import pytest
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.ended_dag_run import EndedDagRun, settle, why_unsuccessful
-from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import written
 
 REASON, STATE = "mlflow_projects.reason", "airflow.dag_run_state"
@@ -290,15 +290,21 @@ def test_what_failed_is_named(states: list[Any], reason: str) -> None:
 def test_a_run_that_a_killed_function_of_another_task_had_opened_again_gets_its_end_back(
     client: MemoryClient, dag_run: DagRun, failed: list[Any], noted: str, expected: tuple[str, Any]
 ) -> None:
-    run = dag_run.open("a", airflow__try_number="1", mlflow_projects__ended_as=noted)
+    run = opened_again(client, dag_run.open("a", airflow__try_number="1"), noted)
     assert dag_run.settle(failed=failed) == 1
     read = client.get_run(run.run_id)
     assert (read.status, read.tags.get(REASON)) == expected
     assert expected[0] == "KILLED" or read.end_time == 77
 
 
+def test_a_tag_that_a_project_wrote_is_no_end(client: MemoryClient, dag_run: DagRun) -> None:
+    run = dag_run.open("a", airflow__try_number="1", mlflow_projects__ended_as="FINISHED 77")
+    dag_run.settle()
+    assert client.get_run(run.run_id).status == "KILLED"
+
+
 def test_so_does_a_parent_whose_group_had_ended(client: MemoryClient, dag_run: DagRun) -> None:
-    parent = dag_run.parent(mlflow_projects__ended_as="FAILED 77")
+    parent = opened_again(client, dag_run.parent(), "FAILED 77")
     dag_run.settle(status="KILLED")
     read = client.get_run(parent.run_id)
     assert (read.status, read.end_time, read.tags[STATE]) == ("FAILED", 77, "failed")

@@ -10,7 +10,7 @@ from mlflow_projects.exceptions import TrackingRefusedError, TrackingUnavailable
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.janitor import Closed, close_leftovers
 from mlflow_projects.tracking.record import RunRecord, SourceTags, TaskIdentity, resolve_experiment
-from tests.support.memory_tracking import MemoryClient, statuses
+from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import written
 
 HERE = "http://this-airflow:8080"
@@ -103,7 +103,7 @@ def test_a_dag_run_that_is_gone_is_called_so_and_airflow_is_asked_once_for_each(
 
 def test_a_run_that_a_killed_function_had_opened_again_gets_its_end_back() -> None:
     client = MemoryClient()
-    run = step_of(client, "a", 1, **{"mlflow_projects.ended_as": "FINISHED 1234"})
+    run = opened_again(client, step_of(client, "a", 1), "FINISHED 1234")
     [closed] = close_leftovers(client, lambda *_: "failed", HERE, lambda _: None)
     assert (closed.status, client.get_run(run.run_id).end_time) == ("FINISHED", 1234)
 

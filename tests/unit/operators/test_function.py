@@ -474,6 +474,8 @@ def test_a_look_whether_mlflow_is_there_is_no_import(
     source = "started = []\nactive_run = lambda: None\nstart_run = lambda run_id: started.append(run_id)\n"
     (tmp_path / "mlflow" / "__init__.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))  # so that what is there now comes back
+    monkeypatch.delitem(sys.modules, "mlflow")
     before = [*sys.meta_path]
 
     def function() -> Any:

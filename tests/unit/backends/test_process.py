@@ -138,7 +138,7 @@ def test_a_command_that_obeys_sigterm_has_time_to_tidy_up(tmp_path: Path) -> Non
         assert next(lines) == "ready"
         command.stop()
         (tmp_path / "asked").touch()  # not before: stop() only asks
-        assert list(lines)[-1] == "tidying"  # bash says that its sleep was "Terminated"
+        assert "tidying" in list(lines)  # before or behind it, bash says that its sleep was "Terminated"
         assert command.returncode == 5
     assert (tmp_path / "tidy").exists()
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-COLUMNS, LONGEST = 120, 12.0  # characters a line; seconds, to which a longer recording is shortened
+COLUMNS, LONGEST = 150, 12.0  # characters a line; seconds, to which a longer recording is shortened
 _CONSOLE = Console(width=COLUMNS, color_system="truecolor")
 WIDTH, HEIGHT = 8.0, 18.0  # pixels of a character
 _STYLE = (

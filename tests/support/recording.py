@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -102,5 +102,6 @@ def _span(segment: Segment, column: int) -> str:
 
 if __name__ == "__main__":
     made = record(sys.argv[2:], Path.cwd(), os.environ)
-    made.write_svg(Path(sys.argv[1]), " ".join(sys.argv[2:]))
+    shown = [(seconds, line.replace(str(Path.cwd()), "/path/to/clone")) for seconds, line in made.lines]
+    replace(made, lines=tuple(shown)).write_svg(Path(sys.argv[1]), " ".join(sys.argv[2:]))
     sys.exit(made.status)

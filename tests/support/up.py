@@ -87,13 +87,17 @@ class Up:
 
 @contextlib.contextmanager
 def running_up(home: Path) -> Iterator[Up]:
-    """Run ``make up`` in a home; stop it all after. A new home shares the environments of all tests."""
+    """Run ``make up`` in a home, with a tracking server of its own; stop it all after.
+
+    A new home shares the environments of all tests.
+    """
     if not (home / "mlflow_projects_cache").exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         (home / "mlflow_projects_cache").symlink_to(CACHE)
     ports = {"AIRFLOW_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     process = subprocess.Popen(
-        [sys.executable, "tools/up.py"], cwd=ROOT, env={**os.environ, "DEMO_HOME": str(home), **ports},
+        [sys.executable, "tools/up.py"], cwd=ROOT, env={**inherited, "DEMO_HOME": str(home), **ports},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 from home import BIN, ROOT
+from packaging.utils import canonicalize_name
 
 FOLDER = ROOT / "tests" / "system" / "airflow_constraints"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -35,7 +36,7 @@ def main() -> None:
         name = f"constraints-{airflow}/constraints-{other or python}.txt"
         text = Path(copies[other or python]).read_text() if (other or python) in copies else download(name)
         pins, needed = resolved(airflow, python, re.findall(r"^([\w.-]+)(==\S+)$", text, re.MULTILINE), bool(other))
-        kept = "".join(f"{package}{pin}\n" for package, pin in pins if normal(package) in needed)
+        kept = "".join(f"{package}{pin}\n" for package, pin in pins if canonicalize_name(package) in needed)
         header = f"# Airflow's {name}" + (f", as far as Python {python} can have it" if other else "")
         (FOLDER / f"{airflow}-python{python}.txt").write_text(f"{header}\n{kept}")
 
@@ -55,17 +56,17 @@ def resolved(airflow: str, python: str, pins: Pins, may_drop: bool) -> tuple[Pin
         command = [*RESOLVE, "--python-version", python, *OURS]
         done = subprocess.run(command, cwd=ROOT, input=limits, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            return pins, {normal(package) for package in re.findall(r"^([\w.-]+)==", done.stdout, re.MULTILINE)}
-        impossible = {normal(package) for package in re.findall(r"([\w.-]+)==\S+ depends on Python", done.stderr)}
-        left = [(package, pin) for package, pin in pins if normal(package) not in impossible]
+            return pins, {
+                canonicalize_name(package) for package in re.findall(r"^([\w.-]+)==", done.stdout, re.MULTILINE)
+            }
+        impossible = {
+            canonicalize_name(package) for package in re.findall(r"([\w.-]+)==\S+ depends on Python", done.stderr)
+        }
+        left = [(package, pin) for package, pin in pins if canonicalize_name(package) not in impossible]
         if not may_drop or left == pins:
             sys.exit(done.stderr)
         print(f"Python {python} cannot have the pins of: {', '.join(sorted(impossible))}", flush=True)
         pins = left
-
-
-def normal(package: str) -> str:
-    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 if __name__ == "__main__":

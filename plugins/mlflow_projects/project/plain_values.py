@@ -18,6 +18,7 @@ from mlflow_projects.project.shell_syntax import (
     around,
     commands_in,
     parse,
+    parse_marked,
     root_of,
     static,
     statics,
@@ -29,16 +30,14 @@ from mlflow_projects.project.shell_syntax import (
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_MAX_WORK = 30_000  # marks times nodes of a command
+_OTHERS = "perl|ruby|node|lua|julia|Rscript|php|octave|gnuplot|matlab|[gmn]?awk|g?sed"  # than Python
 _INTERPRETERS = re.compile(
-    r"\b(?:(perl|ruby|node|nodejs|lua|luajit|julia|R|Rscript|php|octave|gnuplot|matlab|[gmn]?awk|g?sed)[\d.]*"
+    rf"\b(?:({_OTHERS}|nodejs|luajit|R)[\d.]*"
     r"|(?:i?python|pypy)[\d.]*(?=(?:\s[^;&]{0,500})?\s-\w*c))(?![\w-])"
 )
 _PYTHON = re.compile(r"\b(i?python|pypy)")
 _READ = re.compile(r"[|<]|timeit|pdb|python -m")  # by which code comes to Python besides "-c"
-_NAMES = re.compile(
-    r"\b(?:(perl|ruby|node|lua|julia|Rscript|php|octave|gnuplot|matlab|[gmn]?awk|g?sed)|i?python|pypy)[\d.]*(?![\w-])"
-)
+_NAMES = re.compile(rf"\b(?:({_OTHERS})|i?python|pypy)[\d.]*(?![\w-])")
 # Options with a value that is no code: a module, a setting.
 _SETTING = re.compile(r"-(?!-)\w*[FMmd]\S*|--(?!eval|expression|print|source)[\w-]+=?\S*")
 _SUBSTITUTION = re.compile(r"\$\(([^()'\"`\\]*)\)")
@@ -53,9 +52,7 @@ def refused(command: str, values: Mapping[str, str]) -> str | None:
     if not values or not (_INTERPRETERS.search(command) or (_PYTHON.search(command) and _READ.search(command))):
         return None
     try:
-        root = parse(command)
-        if root.descendant_count * len(values) > _MAX_WORK:
-            raise TooComplexError
+        root = parse_marked(command, len(values))
         codes = {mark: [*_codes(root, mark)] for mark in values}
     except TooComplexError:
         codes = {mark: [*_codes_of_lines(command, mark)] for mark in values}

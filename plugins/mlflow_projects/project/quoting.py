@@ -32,7 +32,7 @@ from mlflow_projects.project.shell_syntax import (
     is_literal,
     is_plain,
     is_read_twice,
-    parse,
+    parse_marked,
     runs_input,
     shape,
     statics,
@@ -44,7 +44,6 @@ from mlflow_projects.project.shell_syntax import (
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_MAX_WORK = 30_000  # marks times nodes of a command
 _EXPANDED = ("\\", "$", "`")  # in a here-document
 # A command that cannot be parsed is safe if there is nothing in it but words.
 _ONLY_WORDS = re.compile(r"[\w@%+=:,./\s{}-]*")
@@ -91,9 +90,7 @@ def places(command: str, marks: Sequence[str]) -> list[Place]:
     :param marks: words of letters and digits, none of them a part of another
     """
     try:
-        root, source = parse(command), command.encode("utf-8", "replace")
-        if root.descendant_count * len(marks) > _MAX_WORK:
-            raise TooComplexError
+        root, source = parse_marked(command, len(marks)), command.encode("utf-8", "replace")
     except TooComplexError as error:
         return [Place(functools.partial(_refuse, PlaceError(str(error))))] * len(marks)
     found = []

@@ -56,6 +56,7 @@ _CONTINUED_END = re.compile(r"(?<!\\)(\\\n\s*)+\Z")
 # What is judged. The grammar takes time by the square for some of what it cannot read (16 KiB of "a | ": seconds),
 # and our questions do for the words of a command and the commands of a script.
 _MAX_UNQUOTED = 16 * 1024  # characters outside of quotes
+_MAX_WORK = 30_000  # marks times nodes of a command
 _MAX_LENGTH = 256 * 1024  # characters, those in quotes too: what Linux takes, and the marks
 _MAX_NODES = 40_000  # each apostrophe of a value is five
 _MAX_DEPTH = 200
@@ -316,6 +317,17 @@ def _is_too_complex(root: Node) -> bool:
                 break
         else:
             return False
+
+
+def parse_marked(command: str, marks: int) -> Node:
+    """Return the tree of a command in which so many marks are judged, each by a look at all nodes.
+
+    :raises TooComplexError: it is beyond the limits
+    """
+    root = parse(command)
+    if root.descendant_count * marks > _MAX_WORK:
+        raise TooComplexError
+    return root
 
 
 @functools.lru_cache(maxsize=8)  # asked for again by each question

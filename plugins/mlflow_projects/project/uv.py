@@ -1,4 +1,4 @@
-"""The program uv, and what it must be told of pip's settings."""
+"""The program uv, what it must be told of pip's settings, and whether an environment that it made is whole."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def find_uv(purpose: str) -> str:
     if not found:
         raise ProjectError(f"{purpose} needs the program uv, which this worker does not have; pip install uv.")
     return found
+
+
+def has_python(environment: Path) -> bool:
+    """Tell whether an environment has its interpreter; one that was removed leaves a link to nowhere."""
+    return (environment / "bin" / "python").exists()
 
 
 def uv_settings_from_pip(environment: Mapping[str, str]) -> dict[str, str]:

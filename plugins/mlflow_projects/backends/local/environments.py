@@ -37,7 +37,7 @@ from mlflow_projects.project.paths import exists
 from mlflow_projects.project.python_environment import base_of, read_python_environment
 from mlflow_projects.project.requirements_files import local_package, top_of
 from mlflow_projects.project.spec import Project
-from mlflow_projects.project.uv import find_uv, uv_settings_from_pip
+from mlflow_projects.project.uv import find_uv, has_python, uv_settings_from_pip
 
 # Into another folder than the environment; images of Airflow have set PIP_USER.
 _ELSEWHERE = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME")
@@ -148,7 +148,7 @@ class EnvironmentBuilder:
             check_unchanged(every, hashes, project, self.cache.root)
             _describe(folder, project, manager)
 
-        with self.cache.entry("environments", key, make, _has_python) as folder:
+        with self.cache.entry("environments", key, make, has_python) as folder:
             yield folder
 
     def _python(self, wanted: str, manager: str, project: Project) -> str:
@@ -305,15 +305,7 @@ def _python_tools(manager: str, python: str, folder: Path) -> tuple[list[str], l
     :param python: an interpreter, or for uv the versions wanted
     """
     if manager == "uv":
-        return [
-            find_uv("env_manager 'uv'"),
-            "venv",
-            "--quiet",
-            "--no-project",
-            "--python",
-            python,
-            str(folder),
-        ], _uv_install(folder)
+        return [_uv(), "venv", "--quiet", "--no-project", "--python", python, str(folder)], _uv_install(folder)
     # Isolated, here and below: no module of the project's folder stands in for one of Python's.
     return [python, "-I", "-m", "venv", str(folder)], _pip_install(folder)
 
@@ -329,11 +321,6 @@ def _describe(folder: Path, project: Project, manager: str) -> None:
     """Write down for people what an environment is."""
     name = "".join(letter if letter.isprintable() else " " for letter in project.name or project.root.name)
     (folder / ABOUT).write_text(f"{manager} for {name[:200]}\n", encoding="utf-8")
-
-
-def _has_python(folder: Path) -> bool:
-    """Tell whether an environment has its interpreter; one that was removed leaves a link to nowhere."""
-    return (folder / "bin" / "python").exists()
 
 
 def _uv_install(folder: Path) -> list[str]:

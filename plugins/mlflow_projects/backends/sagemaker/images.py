@@ -17,7 +17,7 @@ from pathlib import Path
 from mlflow_projects.backends.contract import Job
 from mlflow_projects.exceptions import ProjectError, StepFailedError
 from mlflow_projects.project.cache import ABOUT, Cache
-from mlflow_projects.project.uv import find_uv, uv_settings_from_pip
+from mlflow_projects.project.uv import find_uv, has_python, uv_settings_from_pip
 
 # The part of the SDK that knows the images. What it needs does not fit beside Airflow on Python 3.12 and later.
 _SDK = "sagemaker-core>=2,<3"
@@ -94,7 +94,7 @@ def _python_with_sdk(cache: Cache, log: Callable[[str], None]) -> Iterator[str]:
         (folder / ABOUT).write_text("uv for SageMaker's image look-up\n", encoding="utf-8")
 
     key = hashlib.sha256(f"{_SDK} {sys.version} {platform.machine()}".encode()).hexdigest()[:24]
-    with cache.entry("environments", key, make, lambda folder: (folder / "bin" / "python").exists()) as folder:
+    with cache.entry("environments", key, make, has_python) as folder:
         yield str(folder / "bin" / "python")
 
 

@@ -45,6 +45,7 @@ from mlflow_projects.tracking.tags import (
     TASK_ID,
     TASK_URL,
     TRY_NUMBER,
+    dag_run_tag,
 )  # fmt: skip
 
 _MAX_TAG = 8000
@@ -102,6 +103,7 @@ class TaskIdentity:
             MAP_INDEX: str(self.map_index),
             TRY_NUMBER: str(self.try_number),
             TASK_URL: self.url,
+            dag_run_tag(self.dag_id, self.run_id): "1",
         }
 
     def tags(self) -> dict[str, str]:

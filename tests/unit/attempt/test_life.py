@@ -16,6 +16,7 @@ from mlflow_projects.attempt.stopping import AttemptKilledError
 from mlflow_projects.backends.contract import Handle, Host, JobStatus, OpenRun
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.tags import dag_run_tag
 from tests.support.attempts import SECRET, TASK, Life, MemoryHandle, MemoryJobs
 from tests.support.memory_tracking import MemoryClient
 
@@ -64,6 +65,7 @@ def test_a_success_leaves_a_whole_record_and_no_reason(life: Life) -> None:
         "airflow.map_index": "-1",
         "airflow.try_number": "2",
         "airflow.task_url": "http://airflow.test/step",
+        dag_run_tag("dag", "manual__1"): "1",
         "team": "red",
     }
     assert life.opened == [(kept.run_id, None)]

@@ -14,6 +14,7 @@ from mlflow_projects import MLflowEndRunOperator, MLflowStartRunOperator, mlflow
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.closing import as_it_ended
+from mlflow_projects.tracking.tags import dag_run_tag
 from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import CONNECTION, TaskInstance, at, connected, running, written
 
@@ -101,6 +102,7 @@ def test_the_parent_run_tells_the_dag_run(client: MemoryClient, tmp_path: Path) 
         "airflow.map_index": "-1",
         "airflow.try_number": "1",
         "airflow.task_url": ti.log_url,
+        dag_run_tag("dag", "manual__1"): "1",
         "team": "blue",
     }
     assert {key: run.tags.get(key) for key in expected} == expected
@@ -202,6 +204,7 @@ class Ending:
 
     def step(self, task_id: str, status: Any = "RUNNING", later: int = 0, **tags: str) -> Run:
         own = {"airflow.dag_id": "dag", "airflow.run_id": "manual__1", "airflow.task_id": task_id}
+        own[dag_run_tag("dag", "manual__1")] = "1"
         role = {"mlflow_projects.role": "step", "airflow.map_index": "-1", "mlflow.parentRunId": self.parent.run_id}
         run = self.client.create_run(self.parent.experiment_id, task_id, now() + later, {**own, **role, **tags})
         if status != "RUNNING":

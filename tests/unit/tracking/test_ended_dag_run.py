@@ -9,6 +9,7 @@ import pytest
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.ended_dag_run import EndedDagRun, settle, why_unsuccessful
+from mlflow_projects.tracking.tags import dag_run_tag
 from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import written
 
@@ -30,7 +31,9 @@ class DagRun:
         own = {"airflow.dag_id": "dag", "airflow.run_id": "r1", "airflow.task_id": name, "airflow.map_index": "-1"}
         own |= {"mlflow_projects.role": role, **({"mlflow.parentRunId": parent.run_id} if parent else {})}
         named = {key.replace("__", "."): value for key, value in tags.items()}
-        return self.client.create_run(place, name, self.moment, {**own, **named})
+        tags_of_run = {**own, **named}
+        tags_of_run[dag_run_tag(tags_of_run["airflow.dag_id"], tags_of_run["airflow.run_id"])] = "1"
+        return self.client.create_run(place, name, self.moment, tags_of_run)
 
     def parent(self, name: str = START, **of: Any) -> Run:
         return self.open(name, "parent", **of)

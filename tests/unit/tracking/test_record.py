@@ -23,6 +23,7 @@ from mlflow_projects.tracking.record import (
     TaskIdentity,
     resolve_experiment,
 )
+from mlflow_projects.tracking.tags import dag_run_tag
 from tests.support.memory_tracking import MemoryClient, statuses
 from tests.support.tracked import written
 
@@ -89,6 +90,7 @@ def test_a_run_says_where_it_comes_from(client: MemoryClient, monkeypatch: pytes
         "airflow.try_number": "2",
         "airflow.logical_date": "2026-01-02T00:00:00+00:00",
         "airflow.task_url": "http://airflow/t",
+        dag_run_tag("dag", "run 1"): "1",
         "team": "blue",
     }
 
@@ -111,6 +113,7 @@ def test_what_is_not_known_is_no_tag(client: MemoryClient, monkeypatch: pytest.M
         "airflow.task_id": "t",
         "airflow.map_index": "-1",
         "airflow.try_number": "1",
+        dag_run_tag("d", "r"): "1",
         "count": "3",
         "long": "x" * 8000,
     }
@@ -331,9 +334,10 @@ def test_the_newest_parent_of_the_start_task_is_found_and_no_other(client: Memor
     client.create_run("0", "older", 10, tags)
     client.create_run("0", "newest", 20, tags)
     client.create_run("0", "oldest", 5, tags)
-    keys = ["airflow.dag_id", "airflow.run_id", "airflow.task_id", "airflow.map_index", "mlflow_projects.role"]
-    for key in keys:
+    for key in ("airflow.task_id", "airflow.map_index", "mlflow_projects.role"):
         client.create_run("0", f"another {key}", 30, {**tags, key: "step"})
+    for others in (replace(TASK, dag_id="another"), replace(TASK, run_id="another")):
+        client.create_run("0", "of others", 30, {**others.tags(), "mlflow_projects.role": "parent"})
     client.create_run(client.create_experiment("another"), "elsewhere", 30, tags)
     for task in (TASK, replace(TASK, try_number=3, attempt_id="another try")):
         everywhere, there = parents_of_task(client, task.tags()), parents_of_task(client, task.tags(), ["0"])

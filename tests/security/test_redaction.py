@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from mlflow_projects.backends.local.output import MAX_LINE, LineReader
 from mlflow_projects.backends.sagemaker.runner.output import Output
-from mlflow_projects.hooks.masking import mask, mask_connection, masked, shown
-from mlflow_projects.spellings import hidden, lines_of, spellings
+from mlflow_projects.hooks.masking import _spelled, mask, mask_connection, masked, shown
+from mlflow_projects.spellings import _pattern, hidden, lines_of, spellings
 
 SECRETS = ["simpleSecret123", "p@ss:w?rd#1/x", "quo'te\"d \\back", "pläin😀&<gr+ößer>", "5five", "$(cmd)`x`{y}!~*()"]
 
@@ -104,6 +104,54 @@ def test_any_mixture_of_spellings_is_found(secret: str, data: Any) -> None:
     ways = [lambda c: c, lambda c: quote(c, safe=""), lambda c: json.dumps(c)[1:-1]]
     text = "".join(data.draw(st.sampled_from(ways))(c) if not (c.isascii() and c.isalnum()) else c for c in secret)
     assert hidden(f"<{text}>", [secret]) == "<***>"
+
+
+_PLAIN = st.text(alphabet=st.sampled_from("aZ09 '+/-_=%&\\;#\"<é日"), min_size=3, max_size=14)
+_WAYS = (
+    lambda c: c, lambda c: quote(c, safe=""), lambda c: json.dumps(c)[1:-1], lambda c: f"&#{ord(c)};",
+    lambda c: {" ": "+", "'": "'\"'\"'"}.get(c, c), lambda c: f"\\{c}", lambda c: f"\\x{ord(c) % 256:02x}",
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(_PLAIN, _PLAIN, st.data())
+def test_the_fast_look_finds_what_the_patterns_find(secret: str, other: str, data: Any) -> None:
+    as_it_may_stand = [
+        "".join(data.draw(st.sampled_from(_WAYS))(c) for c in secret),
+        base64.b64encode(f"{other}:{secret}".encode()).decode(),
+        base64.urlsafe_b64encode(f"{other}{secret}".encode()).decode(),
+        shlex.quote(secret),
+        data.draw(_PLAIN),
+    ]
+    text = data.draw(_PLAIN).join(data.draw(st.permutations(as_it_may_stand))[:3])
+    secrets = sorted({secret, other}, key=len, reverse=True)
+    slow = text
+    for one in secrets:
+        slow = _pattern(one).sub("***", slow)
+    assert hidden(text, secrets) == slow
+    reset_secrets_masker()
+    _spelled.clear()
+    mask(*secrets)
+    assert redact(masked(text)) == masked(text), "Airflow's own masker would have hidden more"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("two words", "two+words"),
+        ("two words more", "two words+more"),
+        ("it's so", "it'\"'\"'s so"),
+        ("né-word", quote("né-word")),
+        ("a/b-word", "a%2fb-word"),
+        ("a<b-word", "a&lt;b-word"),
+        ("a<b-word", "a&#60;b-word"),
+        ("a/b-word", "a\\/b-word"),
+        ("     ", "a     b"),
+    ],
+)
+def test_one_odd_character_is_enough_to_look_closely(secret: str, text: str) -> None:
+    assert "***" in hidden(text, [secret])
+    assert hidden(text[1:], [secret]) == text[1:] or secret.isspace()
 
 
 def test_a_text_that_is_quoted_four_times_is_known_and_a_run_of_backslashes_is_bounded() -> None:

@@ -620,7 +620,8 @@ def test_an_evil_value_runs_nothing(case, tmp_path):
         except ProjectError as error:
             refused += not is_plain(value) and "write {x} as a word of its own" in str(error)
         else:
-            shown(line, tmp_path)
+            if "EVIL" in value:  # a value without it can make no such file: half of the time of this test
+                shown(line, tmp_path)
     assert not (tmp_path / "EVIL").exists()
     assert refused
 

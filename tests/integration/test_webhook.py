@@ -18,14 +18,13 @@ import pytest
 import uvicorn
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.utils.session import create_session
-from cryptography.fernet import Fernet
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, select
 
 from mlflow_projects.ui import webhook
 from mlflow_projects.ui.app import build_app
 from tests.conftest import ROOT
-from tests.support.servers import free_port, running_mlflow_server
+from tests.support.servers import free_port
 from tests.support.waiting import wait
 from tests.support.webhooks import SECRET, body, headers
 
@@ -33,23 +32,10 @@ EXAMPLE = ROOT / "docs" / "examples" / "model_events.py"
 
 
 @pytest.fixture(scope="module")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a server that sends webhooks to this machine, without https."""
-    environment = {
-        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
-        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-        "MLFLOW_WEBHOOK_CACHE_TTL": "0",
-    }
-    with running_mlflow_server(tmp_path_factory.mktemp("mlflow"), environment=environment) as uri:
-        yield uri
-
-
-@pytest.fixture(scope="module")
-def mlflow(mlflow_uri: str) -> Any:
+def mlflow(mlflow_server: str) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(mlflow_uri)
+    return MlflowClient(mlflow_server)
 
 
 @pytest.fixture
@@ -63,13 +49,13 @@ def name(mlflow: Any) -> str:
 
 
 @pytest.fixture
-def on(airflow_db: None, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def on(airflow_db: None, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__MLFLOW_PROJECTS__WEBHOOK_CONN_IDS", "hook_of_others mlflow_hook")
     others = {"conn_type": "generic", "password": "another secret"}
     monkeypatch.setenv("AIRFLOW_CONN_HOOK_OF_OTHERS", json.dumps(others))
     own = {"conn_type": "generic", "password": SECRET, "extra": {"mlflow_conn_id": "mlflow_hooked"}}
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_HOOK", json.dumps(own))
-    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_HOOKED", json.dumps({"conn_type": "mlflow", "host": mlflow_uri}))
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_HOOKED", json.dumps({"conn_type": "mlflow", "host": mlflow_server}))
 
 
 def parse(file: Path) -> None:
@@ -247,7 +233,7 @@ def test_another_servers_model_of_that_name_makes_no_event(client: TestClient, a
 
 
 def test_a_registry_that_is_away_is_told_by_webhook_again(
-    client: TestClient, asset: str, name: str, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, asset: str, name: str, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = body(name)
     sent = headers(content)

@@ -13,6 +13,14 @@ from pathlib import Path
 from mlflow_projects.file_lock import file_lock
 from tests.support.logs import show_on_failures
 
+# The server sends webhooks to this machine, without https.
+_WEBHOOKS = {
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "dGhlIGtleSBvZiBhIHNlcnZlciBmb3IgdGVzdHMgISE=",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "0",
+}
+
 
 def shared_mlflow_server(run: Path) -> str:
     """Return the URI of the run's tracking server; whoever asks first starts it.
@@ -27,7 +35,7 @@ def shared_mlflow_server(run: Path) -> str:
     with file_lock(run / "mlflow-server.lock"):
         known = folder / "uri"
         if not known.exists():
-            process, uri = start_mlflow_server(folder)
+            process, uri = start_mlflow_server(folder, environment=_WEBHOOKS)
             _end_with(os.environ["TESTS_RUN_OWNER"], process.pid)
             (folder / "pid").write_text(str(process.pid))
             known.write_text(uri)
@@ -36,7 +44,7 @@ def shared_mlflow_server(run: Path) -> str:
 
 def _end_with(owner: str, group: int) -> None:
     """End a process group when the run's first process is gone, however that ended."""
-    script = 'while kill -0 "$0" && kill -0 "$1"; do sleep 1; done; kill -9 -- "-$1"'
+    script = 'while kill -0 "$0" && kill -0 "$1"; do sleep 1; done; kill -9 "-$1"'
     subprocess.Popen(["sh", "-c", script, owner, str(group)], start_new_session=True, stderr=subprocess.DEVNULL)
 
 

@@ -56,7 +56,7 @@ def answer(activation: Activation) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+@pytest.mark.parametrize("manager", ["uv", pytest.param("virtualenv", marks=pytest.mark.nightly)])
 def test_two_projects_with_a_package_of_one_name_share_no_environment(
     manager: str, tmp_path: Path, wheel: Path
 ) -> None:
@@ -234,13 +234,18 @@ def test_a_project_cannot_say_beside_its_definition_whence_packages_come(tmp_pat
         pass
 
 
-def test_no_module_of_the_project_runs_while_an_environment_is_built(tmp_path: Path, wheel: Path) -> None:
+def test_pips_packages_go_nowhere_else_and_no_module_of_the_project_runs_meanwhile(
+    tmp_path: Path, wheel: Path
+) -> None:
+    elsewhere = {"PIP_USER": "true", "PIP_TARGET": str(tmp_path / "target"), "PIP_DRY_RUN": "1"}
     wanted = project(tmp_path / "project", f"dependencies: [--no-index, '{wheel}']")
     for module in ("venv", "pip", "colorsys"):
         (wanted.root / f"{module}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\n")
-    with builder(tmp_path, []).activation(wanted, "virtualenv") as activation:
+    making = EnvironmentBuilder(Cache(tmp_path / "cache"), {**os.environ, **elsewhere}, print)
+    with making.activation(wanted, "virtualenv") as activation:
         assert answer(activation).startswith("42")
     assert not (tmp_path / "was-run").exists()
+    assert not (tmp_path / "target").exists()
 
 
 def test_a_package_is_copied_as_far_as_it_counts(tmp_path: Path) -> None:
@@ -313,14 +318,6 @@ def test_a_folder_of_archives_is_found_from_its_file_and_counts_alone(tmp_path: 
             assert answer(activation).startswith("42")
             folders.append(activation.folder)
     assert folders[0] == folders[1] != folders[2]
-
-
-def test_packages_go_nowhere_else(tmp_path: Path, wheel: Path) -> None:
-    elsewhere = {"PIP_USER": "true", "PIP_TARGET": str(tmp_path / "target"), "PIP_DRY_RUN": "1"}
-    wanted = project(tmp_path / "project", f"dependencies: [--no-index, '{wheel}']")
-    making = EnvironmentBuilder(Cache(tmp_path / "cache"), {**os.environ, **elsewhere}, print)
-    with making.activation(wanted, "virtualenv") as activation:
-        assert answer(activation).startswith("42")
 
 
 def test_a_cache_inside_of_a_package_is_no_change_of_it(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from tests.support.dagruns import DagRunResult, run_dag
 from tests.support.waiting import wait
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
+# The other tests have both nightly: what a client answers with either store is in tests/contract.
+with_both_stores = pytest.mark.parametrize("store_uri", ["http", "sqlite"], indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module", params=["http", "sqlite"])
+@pytest.fixture(scope="module", params=["http", pytest.param("sqlite", marks=pytest.mark.nightly)])
 def store_uri(request: pytest.FixtureRequest, mlflow_server: str) -> str:
     return mlflow_server if request.param == "http" else f"sqlite:///{HOME}/models.db"
 
@@ -74,6 +76,7 @@ def best_of(**conf: Any) -> dict[str, Any]:
     return dict(result.tasks["best"].xcom)
 
 
+@with_both_stores
 def test_the_best_child_of_this_parent_is_found(mlflow: Any, experiment: str) -> None:
     nan, inf = float("nan"), float("inf")
     parent, stranger = make_run(mlflow, experiment), make_run(mlflow, experiment)
@@ -131,10 +134,10 @@ def test_a_sweep_finds_its_own_best_run_and_survives_nan(tracking_uri: str) -> N
     runs = result.runs(tracking_uri)
     best = result.tasks["search.best"]
     assert result.state == "success"
-    assert best.xcom["run_id"] == runs["train[2]"].info.run_id
+    assert best.xcom["run_id"] == runs["train[1]"].info.run_id
     assert best.xcom["value"] == 0.1
     assert best.link == f"{tracking_uri}/#/experiments/{best.xcom['experiment_id']}/runs/{best.xcom['run_id']}"
-    assert result.tasks["search.train[1]"].xcom["metrics"] == {"loss": None}
+    assert result.tasks["search.train[0]"].xcom["metrics"] == {"loss": None}
 
 
 def chain(name: str, run_id: str, **conf: Any) -> DagRunResult:
@@ -161,6 +164,7 @@ def champion(mlflow: Any, name: str) -> int:
     return int(mlflow.get_model_version_by_alias(name, "champion").version)
 
 
+@with_both_stores
 def test_a_model_is_registered_promoted_and_announced(
     mlflow: Any, experiment: str, name: str, store_uri: str
 ) -> None:
@@ -262,6 +266,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
+@with_both_stores
 @pytest.mark.parametrize("dag_id", ["wait_in_worker", "wait_in_triggerer"])
 def test_a_version_is_waited_for(
     mlflow: Any, experiment: str, name: str, dag_id: str, store_uri: str, looks: list[Any]

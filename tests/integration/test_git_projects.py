@@ -43,7 +43,7 @@ def samples(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     second = git(work, "rev-parse", "HEAD")
     git(work, "checkout", "--quiet", "trunk")
     git(tmp_path, "clone", "--quiet", "--bare", str(work), str(bare))
-    return bare, {"v1": first, "v2": second, first: first}
+    return bare, {"v1": first, "v2": second}
 
 
 def test_both_sample_projects_run_from_branch_tag_and_commit_and_without_the_remote(
@@ -65,7 +65,9 @@ def test_both_sample_projects_run_from_branch_tag_and_commit_and_without_the_rem
     conf = {"uri": f"{bare.as_uri()}#projects/zip", "version": commits["v1"], "parameters": {"upstream": upstream}}
     result = run_dag("one_step", conf)
     assert result.state == "success", result.log[-3000:]
-    assert result.runs(tracking_uri)["step"].data.metrics["files"] == 1
+    run = result.runs(tracking_uri)["step"]
+    assert run.data.tags["mlflow.source.git.commit"] == commits["v1"]
+    assert run.data.metrics["files"] == 1
 
 
 @pytest.fixture

@@ -37,10 +37,10 @@ def drivers(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
-        ("four_steps", 4),
+        ("local_or_aws", 2),
+        pytest.param("four_steps", 4, marks=pytest.mark.nightly),
         pytest.param("random_search", 11, marks=pytest.mark.nightly),
         pytest.param("cached_steps", 3, marks=pytest.mark.nightly),
-        pytest.param("local_or_aws", 2, marks=pytest.mark.nightly),
         pytest.param("commands", 2, marks=pytest.mark.nightly),
         pytest.param("listed_steps", 3, marks=pytest.mark.nightly),
     ],

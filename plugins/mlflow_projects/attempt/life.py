@@ -129,7 +129,10 @@ class Attempt(Stoppable):
             if isinstance(launch, DurableLaunch) and not (original or waits):  # else nothing of the job is true yet
                 record.more_tags = {**_job_tags(launch), **record.more_tags}
             run = record.open()
-            self.on_open(run, None if original or waits else handle)
+            # To tell of the run takes requests, during which a command on this machine can already begin.
+            starts_first = launch.starts_at_once and not (original or waits)
+            if not starts_first:
+                self.on_open(run, None if original or waits else handle)
             with self._closing(record):
                 if self.reuse and waits and not original:
                     original = self.reuse.settle(record, self.interruptible)
@@ -141,8 +144,12 @@ class Attempt(Stoppable):
                 if self.reuse and original:
                     self.reuse.take_over(record, original)
                 else:
-                    with self.interruptible():
-                        self._running = launch.start(self._open_run(run, folder), self._begun)
+                    try:
+                        with self.interruptible():
+                            self._running = launch.start(self._open_run(run, folder), self._begun)
+                    finally:
+                        if starts_first:
+                            self.on_open(run, None)
                     if self.is_stopped:  # before the job was there
                         self._running.cancel()
             yield record, Result(run, original, None if original else handle)

@@ -183,9 +183,11 @@ class Launch(ABC):
     """A job, all decided, that can be started.
 
     :param tags: what the record says of where the command runs
+    :param starts_at_once: whether :meth:`start` takes no time, as it neither builds nor fetches anything
     """
 
     tags: Mapping[str, str]
+    starts_at_once: bool = False
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ def remember(context: Context, run: Run, handle: Handle | None) -> None:
         "max_tries": ti.max_tries,
         "handle": handle.as_json() if handle else {},
     }
-    if kills := memory_kills(context):
+    if ti.try_number > 1 and (kills := memory_kills(context)):  # a first try need not ask
         state[MEMORY_KILLS] = kills
     context["task_state_store"].set(_STATE_KEY, state)
 

@@ -17,8 +17,9 @@ from mlflow_projects.backends.contract import Handle, Host, JobStatus, OpenRun
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.tags import dag_run_tag
-from tests.support.attempts import SECRET, TASK, Life, MemoryHandle, MemoryJobs
+from tests.support.attempts import SECRET, TASK, Life, MemoryHandle, MemoryJobs, wait_until_gone
 from tests.support.memory_tracking import MemoryClient
+from tests.support.waiting import wait
 
 REASON, TAIL, EXIT_CODE = "mlflow_projects.reason", "mlflow_projects.output_tail", "mlflow_projects.exit_code"
 HANDLE = MemoryHandle("memory", "job-1")
@@ -123,11 +124,43 @@ def test_mlflow_in_the_command_measures_the_machine_if_that_is_wanted(
     assert [line.removeprefix(name) for line in life.log if line.startswith(name)] == seen
 
 
-def test_the_run_is_open_and_announced_before_the_command_starts(life: Life) -> None:
+def test_the_run_is_open_and_announced_before_the_first_line(life: Life) -> None:
     seen = []
     life.on_line = lambda line: seen.append((line, life.only_run.status, len(life.opened)))
     life.attempt("echo begun").run()
     assert seen[-1] == ("begun", "RUNNING", 1)
+
+
+def test_a_command_that_needs_nothing_begins_while_the_run_is_announced(life: Life) -> None:
+    attempt = life.attempt("touch begun")
+    attempt.on_open = lambda run, handle: wait((life.project / "begun").exists, "the command", 60)
+    attempt.run()
+
+
+def test_what_may_take_time_before_the_command_comes_after_the_announcement(life: Life) -> None:
+    """A person who waits for an environment or a download finds the run, and so does the next try."""
+    (life.project / "MLproject").write_text(
+        "name: p\nentry_points:\n  main:\n    parameters: {file: path}\n    command: test -e {file}\n"
+    )
+    seen = []
+    life.on_line = lambda line: seen.append(len(life.opened))
+    life.attempt(parameters={"file": "MLproject"}).run()
+    assert seen[0] == 1  # "Running: …"
+
+
+def test_a_command_whose_run_cannot_be_announced_is_stopped(life: Life) -> None:
+    attempt = life.attempt("echo $$ > number; sleep 600", backend_config={"grace_seconds": 0.2})
+
+    def refuse(*_: object) -> None:
+        wait(lambda: (life.project / "number").exists() and (life.project / "number").read_text(), "the command")
+        raise RuntimeError("Airflow is away")
+
+    attempt.on_open = refuse
+    with pytest.raises(RuntimeError, match="Airflow is away"):
+        attempt.run()
+    assert life.only_run.status == "KILLED"
+    assert life.only_run.tags["mlflow_projects.reason"] == "stopped: RuntimeError Airflow is away"
+    wait_until_gone(int((life.project / "number").read_text()))
 
 
 def test_a_failure_says_why_with_the_exit_status_and_the_last_lines(life: Life) -> None:

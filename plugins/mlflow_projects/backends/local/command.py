@@ -28,6 +28,8 @@ class ProcessLaunch(Launch):
 
     def __post_init__(self) -> None:
         self.tags = {"mlflow.project.env": self.manager}  # MLflow's own
+        types = {parameter.type for parameter in self.job.entry_point.parameters.values()}
+        self.starts_at_once = self.manager == "local" and "path" not in types  # which may have to be downloaded
 
     def identity(self) -> Mapping[str, Any]:
         """Return what the Python environment is made from."""

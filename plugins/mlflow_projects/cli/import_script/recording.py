@@ -210,7 +210,7 @@ class Recorder:
             raise CutShortError(
                 f"{script.name} ends its own process, or needs more than {script.seconds:g} s ({self._last_line()})."
             )
-        if error := answer.get("error"):
+        if error := _without(answer.get("error"), str(root), str(script.root)):
             remedy = "; install it there, or name another --python" if error.get("missing") else ""
             raise ScriptError(f"{script.said(error)}{remedy}. Nothing was written.")
         return Recorded(**_without(answer, str(root), str(script.root)), database=left)

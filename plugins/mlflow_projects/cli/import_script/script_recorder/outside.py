@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 import re
 import shlex
@@ -19,6 +21,27 @@ from .state import Recording, recording
 
 _LIBRARY = sysconfig.get_paths()["stdlib"]
 _WRITES = ("w", "a", "x", "+")
+# What Python tells before it changes files other than by opening them.
+_CHANGES = ("os.rename", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime")
+_OF_TWO_PATHS = ("os.rename", "os.link")
+_FORKS = ("os.fork", "os.forkpty", "os.posix_spawn")
+_CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
+_LOOK_UPS = ("socket.gethostbyname", "socket.gethostbyaddr")
+_INPUTS = (0, "/dev/stdin", "/dev/tty")
+_READS_INPUT = "reads from its standard input, which is empty here"
+
+
+class NoInput(io.RawIOBase):
+    """The standard input: whoever reads it ends the script."""
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 0
+
+    def readinto(self, _: Any) -> int:
+        recording().stop(_READS_INPUT)
 
 
 def install() -> None:
@@ -34,10 +57,20 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
     if (current := state.current) is None or current.stopped:
         return
-    if event in ("socket.connect", "socket.sendto") and args and getattr(args[0], "family", None) != socket.AF_UNIX:
-        current.stop(f"opens a connection to {_shown(args[1])}, and an import has no network")
-    elif event == "socket.getaddrinfo":
+    if event in _CONNECTIONS and args[1] is not None:
+        if getattr(args[0], "family", None) != socket.AF_UNIX or not _is_own_socket(current, args[1]):
+            current.stop(f"opens a connection to {_shown(args[1])}, and an import has no network")
+    elif event == "socket.getaddrinfo" or (
+        event in _LOOK_UPS and args[0] not in ("localhost", "127.0.0.1", socket.gethostname())
+    ):
         current.stop(f"opens a connection to {_shown(args[0])}, and an import has no network")
+    elif event in _FORKS and _is_asked_by_the_script():
+        current.stop(f"calls {event}, and an import does not follow what runs there; call subprocess instead")
+    elif event in _CHANGES and current.frames():
+        # Of a symbolic link only the second path: what it points to stays as it is.
+        _changed(current, args[:2] if event in _OF_TWO_PATHS else args[1:2] if event == "os.symlink" else args[:1])
+    elif event == "open" and args[0] in _INPUTS and current.frames():
+        current.stop(_READS_INPUT)
     elif event == "open" and isinstance(args[0], str | bytes):
         _opened(current, os.fsdecode(args[0]), args[1] or "", args[2])
 
@@ -57,6 +90,19 @@ def _opened(current: Recording, path: str, mode: str, flags: int) -> None:
         current.stop(f"writes {path}, which is outside of its folder")
 
 
+def _changed(current: Recording, paths: Sequence[Any]) -> None:
+    for path in paths:
+        full = _folder_resolved(path) if isinstance(path, str | bytes) else ""
+        if full and not _is_below(full, current.scratch):
+            current.stop(f"changes {full}, which is outside of its folder")
+
+
+def _folder_resolved(path: Any) -> str:
+    """Return an absolute path in which only the last part may be a symbolic link."""
+    full = os.path.abspath(os.fsdecode(path))
+    return os.path.join(os.path.realpath(os.path.dirname(full)), os.path.basename(full))
+
+
 def _caller(frame: Any) -> str:
     return str(frame.f_code.co_filename)
 
@@ -71,6 +117,11 @@ def _is_below(path: str, folder: str) -> bool:
     return real == folder or real.startswith(folder + os.sep)
 
 
+def _is_own_socket(current: Recording, address: Any) -> bool:
+    path = os.fsdecode(address)
+    return bool(path) and "\0" not in path and _is_below(path, current.scratch)
+
+
 def _shown(address: Any) -> str:
     if isinstance(address, tuple):
         address = address[0]
@@ -83,7 +134,7 @@ def _shown(address: Any) -> str:
 def _is_asked_by_the_script() -> bool:
     """Tell whether its own code starts a program, rather than a library that it uses."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith((_LIBRARY, __file__)):
+    while frame is not None and frame.f_code.co_filename.startswith((_LIBRARY, "<frozen ", __file__)):
         frame = frame.f_back
     return frame is not None and recording().is_own(frame.f_code.co_filename)
 
@@ -138,6 +189,12 @@ def _install_commands() -> None:
 
     setattr(os, "system", system)  # noqa: B010
     setattr(os, "popen", popen)  # noqa: B010
+
+    async def create_subprocess(*words: Any, **kwargs: Any) -> Any:
+        return _Awaited(Popen(words[0] if len(words) == 1 else list(words), **kwargs))
+
+    setattr(asyncio, "create_subprocess_exec", create_subprocess)  # noqa: B010
+    setattr(asyncio, "create_subprocess_shell", create_subprocess)  # noqa: B010
     for name in ("execv", "execve", "execvp", "execvpe", "execl", "execlp"):
         setattr(os, name, lambda path, *_: recording().stop(f"becomes another program, {path!r}"))
 
@@ -159,6 +216,36 @@ class _Output:
 
     def __iter__(self) -> Any:
         return iter(self.unknown())
+
+
+class _Awaited:
+    """A noted command, as asyncio has it."""
+
+    def __init__(self, noted: Any) -> None:
+        self._noted = noted
+        self.pid, self.returncode = noted.pid, 0
+        self.stdin = noted.stdin
+        self.stdout, self.stderr = (stream and _Stream(stream) for stream in (noted.stdout, noted.stderr))
+
+    async def wait(self) -> int:
+        return 0
+
+    async def communicate(self, input: Any = None) -> Any:
+        return self._noted.communicate(input)
+
+
+class _Stream:
+    def __init__(self, output: _Output) -> None:
+        self._output = output
+
+    async def read(self, *_: Any) -> Any:
+        return self._output.unknown()
+
+    readline = readexactly = readuntil = read
+
+    async def __aiter__(self) -> Any:
+        for line in self._output:
+            yield line
 
 
 class _Input:
@@ -254,16 +341,28 @@ def _install_removal() -> None:
         for name in names:
             setattr(module, name, _only_in_scratch(getattr(module, name)))
 
+    real_mkdir = os.mkdir
+
+    def mkdir(path: Any, *args: Any, **kwargs: Any) -> None:
+        full = os.path.realpath(os.fsdecode(path))
+        if "dir_fd" in kwargs or _is_below(full, recording().scratch) or os.path.lexists(full):
+            real_mkdir(path, *args, **kwargs)
+        else:
+            recording().add("own", does="makes", what=full)
+
+    setattr(os, "mkdir", mkdir)  # noqa: B010
+
 
 def _only_in_scratch(real: Callable[..., Any]) -> Callable[..., Any]:
     def remove(path: Any, *args: Any, **kwargs: Any) -> Any:
         current = recording()
-        full = os.path.join(
-            os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(path)))), os.path.basename(path)
-        )
-        if kwargs.get("dir_fd") is not None or _is_below(full, current.scratch):
+        full = _folder_resolved(path)
+        # A step may make it, which did not run.
+        is_there = _is_below(full, current.scratch) and (not current.steps or os.path.lexists(full))
+        if kwargs.get("dir_fd") is not None or is_there:
             return real(path, *args, **kwargs)
-        current.add("own", does="removes", what=full)
+        is_own = _is_below(full, current.root)
+        current.add("own", does="removes", what=os.path.relpath(full, current.root) if is_own else full)
         return None
 
     return remove

@@ -11,7 +11,9 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.pool
 import multiprocessing.process
+import queue
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process, thread
 from typing import Any
@@ -67,7 +69,12 @@ class Pool:
     """Stands for every kind of pool, of both libraries."""
 
     def __init__(
-        self, *_: Any, initializer: Callable[..., Any] | None = None, initargs: Iterable[Any] = (), **__: Any
+        self,
+        workers: Any = None,
+        prefix_or_context: Any = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+        **_: Any,
     ):
         self._futures: list[_Done] = []
         if initializer:
@@ -117,6 +124,11 @@ class Pool:
 
 class Workers(Pool):
     """``multiprocessing.Pool``, whose ``map`` waits."""
+
+    def __init__(
+        self, processes: Any = None, initializer: Any = None, initargs: Iterable[Any] = (), *_: Any, **__: Any
+    ):
+        super().__init__(processes, None, initializer, initargs)
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any], **_: Any) -> _Results:
         results = super().map(function, *iterables)
@@ -172,6 +184,30 @@ class _Branch:
 
     def _merge(self) -> None:
         self._branch._join()
+
+
+class Manager:
+    """``multiprocessing.Manager``: all is done in this process, so plain objects are shared."""
+
+    dict, list, Namespace = dict, list, types.SimpleNamespace
+    Queue = JoinableQueue = queue.Queue
+
+    def Value(self, _: Any, value: Any, *__: Any) -> Any:
+        return types.SimpleNamespace(value=value)
+
+    def Array(self, _: Any, values: Iterable[Any], *__: Any) -> Any:
+        return [*values]
+
+    def __getattr__(self, name: str) -> Any:  # locks, events …
+        return getattr(threading, name)
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def shutdown(self, *_: object) -> None:
+        pass
+
+    start = __exit__ = shutdown
 
 
 def _is_of_the_script(thread: Any) -> bool:
@@ -248,5 +284,9 @@ def install() -> None:
 
         terminate = kill = close = is_alive
 
-    for module in (multiprocessing, multiprocessing.context):
-        setattr(module, "Process", Process)  # noqa: B010
+    context = multiprocessing.context
+    contexts = (context.DefaultContext, context.ForkContext, context.SpawnContext, context.ForkServerContext)
+    for owner in (multiprocessing, context, *contexts):
+        setattr(owner, "Process", Process)  # noqa: B010
+    multiprocessing.Manager = Manager  # type: ignore[assignment]
+    context.BaseContext.Manager = lambda _: Manager()  # type: ignore[method-assign,assignment,return-value]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import os
 import random
@@ -139,8 +140,8 @@ def _run(request: dict[str, Any], database: str, result: str, begins: int) -> No
         return {str(number): name for number, name in rows}
 
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)
-    sys.stdin = open(os.devnull)
-    os.dup2(sys.stdin.fileno(), 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(outside.NoInput()))
     sys.argv = [request["script"], *request["args"]]
     sys.path[0:0] = [os.path.dirname(request["script"])]
     sys.dont_write_bytecode = True
@@ -200,7 +201,10 @@ def _in_words(error: BaseException, current: Recording) -> dict[str, Any]:
     elif isinstance(error, EOFError):
         said = "reads from its standard input, which is empty here"
     else:
-        text = " ".join(str(error).split())[:300]
+        try:
+            text = " ".join(str(error).split())[:300]
+        except Exception:  # of the script's own class
+            text = ""
         said = f"raises {type(error).__name__}: {text}" if text else f"raises {type(error).__name__}"
     return {
         "sentence": said,

@@ -33,6 +33,7 @@ def inspect_environment(declared: Collection[EnvironmentKind | None]) -> Iterato
     if not any(result.level is Level.ERROR for result in versions):
         yield _provider()
         yield _plugin()
+        yield from _scheduler_pause()
     yield _program("git", "projects in git need it", needed=False)
     yield _program("uv", "python_env needs it", needed="python_env" in declared)
     yield _conda_library(needed="conda_env" in declared)
@@ -125,6 +126,25 @@ def _plugin() -> CheckResult:
             Level.ERROR, f"Airflow finds the plugin {_PLUGIN} {len(sources)} times ({', '.join(sources)})."
         )
     return CheckResult(Level.OK, f"plugin {_PLUGIN} from {sources[0].partition(': EntryPoint')[0]}")
+
+
+def _scheduler_pause() -> Iterator[CheckResult]:
+    """Yield a note if the scheduler sleeps as long as Airflow's own default between two looks."""
+    from airflow.configuration import conf
+    from airflow.exceptions import AirflowConfigException
+
+    section, option = "scheduler", "scheduler_idle_sleep_time"
+    try:
+        seconds = conf.getfloat(section, option)
+    except AirflowConfigException as error:
+        yield CheckResult(Level.ERROR, f"Airflow's configuration: {error}")
+        return
+    if seconds >= float(conf.get_default_value(section, option)):
+        yield CheckResult(
+            Level.NOTE,
+            f"[{section}] {option} is {seconds:g} s here: each task waits up to that long for its start, on average "
+            f"{seconds / 2:g} s; for the scheduler, set AIRFLOW__{section.upper()}__{option.upper()}=0.2.",
+        )
 
 
 def _program(name: str, why: str, *, needed: bool) -> CheckResult:

@@ -23,6 +23,8 @@ _OF_A_STEP = (
     "mlflow_projects.hooks.closing_queue",
     "mlflow_projects.listeners.dag_parts",
 )
+# With it, all patterns are compiled that the addresses of a step need: its task's page, its project, its server.
+_ADDRESSES = "https://me:secret@host:1/a%2Bb?c=d http://host/ ssh://git@host/a"
 
 
 @hookimpl
@@ -35,3 +37,14 @@ def on_starting(component: Any) -> None:
         from mlflow_projects.backends.registry import backend_names
 
         backend_names()  # a look at all packages: 35 ms for each file with a DAG whose backend is a template
+        _compile()
+
+
+def _compile() -> None:
+    """Compile what else each task process would compile anew, which takes 0.02 s: our patterns, Jinja's lexer."""
+    from jinja2 import Environment
+
+    from mlflow_projects.public_uri import public_text
+
+    public_text(_ADDRESSES)
+    Environment(extensions=["jinja2.ext.do"]).from_string("{{ value }}")  # noqa: S701  # as Airflow has it; never rendered

@@ -20,6 +20,7 @@ from mlflow_projects.operators.base import (
     own_tags,
 )
 from mlflow_projects.operators.enclosing import RunGroup, enclosing_parent, parent_on
+from mlflow_projects.operators.supervision import let_supervisor_notice_the_end
 from mlflow_projects.operators.task_states import task_state
 from mlflow_projects.operators.templates import text_or_none
 from mlflow_projects.project.command import is_recordable
@@ -81,6 +82,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Find this DAG run's parent run, or create it."""
+        let_supervisor_notice_the_end()
         task = identify(context)
         with self.tracking() as client:
             parent = parent_on(client, self, context, levels_up=1)
@@ -144,6 +146,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the task states and close the run accordingly."""
+        let_supervisor_notice_the_end()
         reason = self._why_unsuccessful(context)
         status: RunStatus = "FAILED" if reason else "FINISHED"
         with self.tracking() as client:
@@ -170,7 +173,7 @@ class MLflowEndRunOperator(MLflowRunOperator):
     def _run_to_close(self, context: Context, client: TrackingClient, own: Sequence[Run]) -> Run:
         """Return the parent run: by its id, or by its tags where the start task's XCom is lost."""
         if run_id := as_run_id(self.run_id) or as_run_id(enclosing_parent(self, context, client)):
-            return client.get_run(run_id)
+            return next((run for run in own if run.run_id == run_id), None) or client.get_run(run_id)
         parents = [run for run in own if run.tags.get(ROLE) == "parent"]
         if not parents:
             raise AirflowFailException(

@@ -66,3 +66,29 @@ def test_the_entry_point_is_a_plugin_unless_the_plugins_folder_holds_our_file(
     assert plugin_entry.plugin is None
     with pytest.raises(AttributeError, match="has no attribute 'other'"):
         _ = plugin_entry.other
+
+
+PAUSE = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(None, "is 1 s here"), ("1", "average 0.5 s"), ("4", "average 2 s")])
+def test_a_scheduler_that_sleeps_as_long_as_airflow_has_it_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, seconds: str | None, words: str
+) -> None:
+    monkeypatch.delenv(PAUSE, raising=False)
+    if seconds:
+        monkeypatch.setenv(PAUSE, seconds)
+    note = about(list(inspect_environment(())), "[scheduler] scheduler_idle_sleep_time")
+    assert note.level is Level.NOTE
+    assert words in note.text
+    name, _, value = note.text.rpartition(" ")[2].rstrip(".").partition("=")
+    assert name == PAUSE
+    monkeypatch.setenv(name, value)
+    assert "scheduler_idle_sleep_time" not in str(list(inspect_environment(()))), "what the note says helps"
+
+
+def test_a_pause_that_is_no_number_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PAUSE, "soon")
+    error = about(list(inspect_environment(())), "Airflow's configuration")
+    assert error.level is Level.ERROR
+    assert '"scheduler_idle_sleep_time" key in "scheduler"' in error.text

@@ -40,6 +40,17 @@ def test_airflow_knows_each_option() -> None:
         assert set(options) <= set(known[section]["options"]), section
 
 
+def test_the_scheduler_s_pause_is_that_of_the_other_ways_to_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from home import PAUSES
+
+    pause = VALUES["config"]["scheduler"]["scheduler_idle_sleep_time"]
+    assert pause == PAUSES["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]
+    page = (ROOT / "docs" / "operating.md").read_text()
+    copied = dict(re.findall(r"^export (AIRFLOW__\w+)=(\S+)", page, re.MULTILINE))
+    assert copied == PAUSES
+
+
 def test_the_image_is_of_the_version_that_is_tested() -> None:
     lock = (ROOT / "requirements.txt").read_text()  # make matrix LOWEST=1 runs with another one
     assert f"\napache-airflow=={VALUES['airflowVersion']} " in lock
@@ -87,3 +98,9 @@ def test_the_page_s_python_is_python_and_its_arguments_exist() -> None:
         if language == "python":
             compile(text, "docs/deploying.md", "exec")
     assert "start_end_args" in inspect.signature(mlflow_run).parameters
+
+
+def test_the_executor_that_the_page_gives_start_and_end_is_one_that_it_has_the_chart_start() -> None:
+    [named] = re.findall(r'start_end_args={"executor": "(\w+)"}', PAGE)
+    [started] = re.findall(r'^executor: "?([\w,]+)"?$', PAGE, re.MULTILINE)
+    assert named in started.split(",")[1:], "the first one is for all other tasks"

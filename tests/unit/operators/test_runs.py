@@ -240,6 +240,23 @@ def test_a_group_that_did_its_work_is_finished(client: MemoryClient) -> None:
     assert ending.ti.pushed == {"_link_MLflowRunLink": page}
 
 
+def test_an_end_asks_the_server_no_more_than_it_must(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of("a b"))
+    client.calls.clear()
+    ending.end({"pipeline.a": "success", "pipeline.b": "success"})
+    assert client.calls == ["experiment_ids", "search_runs", "search_runs", "update_run", "close"]
+
+
+def test_start_and_end_give_their_slots_back_at_once(client: MemoryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("mlflow_projects.operators.runs.let_supervisor_notice_the_end", lambda: told.append("end"))
+    client.before = lambda method, arguments: told.append("asked") if told[-1:] != ["asked"] else None
+    ending = Ending(client, dag_of())
+    assert told == ["end", "asked"], "also where the server fails"
+    ending.end({"pipeline.a": "success"})
+    assert told == ["end", "asked"] * 2
+
+
 @pytest.mark.parametrize(
     ("states", "reason"),
     [

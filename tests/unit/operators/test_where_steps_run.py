@@ -1,4 +1,4 @@
-"""Airflow's own arguments that say where a task runs reach the scheduler: queue, pool, executor_config."""
+"""Airflow's own arguments that say where a task runs reach the scheduler: queue, pool, executor, executor_config."""
 
 from __future__ import annotations
 
@@ -54,3 +54,11 @@ def test_the_groups_default_args_count_for_all_its_tasks_unless_start_and_end_ha
         "plain.start_run": there, "plain.step": there, "plain.end_run": there,
         "light.start_run": light, "light.step": there, "light.inner.step": there, "light.end_run": light,
     }  # fmt: skip
+
+
+def test_start_and_end_may_have_an_executor_of_their_own() -> None:
+    with dag() as made:
+        with mlflow_run("pods", start_end_args={"executor": "LocalExecutor"}):
+            MLflowProjectOperator(task_id="step", uri="/p")
+    executors = {name: task.executor for name, task in as_the_scheduler_has_it(made).items()}
+    assert executors == {"pods.start_run": "LocalExecutor", "pods.step": None, "pods.end_run": "LocalExecutor"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.configuration import conf
 
 from tests.conftest import ROOT
 
@@ -95,3 +96,28 @@ def test_images_are_pinned() -> None:
     for name, service in SERVICES.items():
         if "build" not in service:
             assert re.fullmatch(r"[a-z/]+:\d+\.\d+.*", service["image"]), name
+
+
+def test_airflows_pauses_are_as_make_up_has_them_unless_the_environment_says_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from home import PAUSES
+
+    for name, seconds in PAUSES.items():
+        assert conf.get_default_value(*name.removeprefix("AIRFLOW__").lower().split("__")), "Airflow knows it"
+        for service in ("scheduler", "worker"):
+            assert SERVICES[service]["environment"][name] == f"${{{name}:-{seconds}}}"
+
+
+def test_make_up_takes_a_pause_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from home import PAUSES, environment
+
+    own, other = PAUSES
+    monkeypatch.setenv(own, "7")
+    monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", "/their/own")
+    made = environment()
+    assert (made[own], made[other]) == ("7", PAUSES[other])
+    assert made["AIRFLOW__CORE__DAGS_FOLDER"] == str(ROOT / "dags"), "their own Airflow stays untouched"

@@ -84,7 +84,7 @@ def test_a_time_out_that_is_obeyed_interrupts_nothing() -> None:
 
 @pytest.mark.usefixtures("airflows_alarm")
 def test_a_time_out_that_never_came_is_sent_until_something_comes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "_STRIKE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(supervision, "_STRIKE_AGAIN_SECONDS", 0.2)  # long enough to come back into the block below
     heard: list[bool] = []
     is_enough = threading.Event()
 

@@ -713,6 +713,103 @@ raise SystemExit(3)
     return dag_id, run_id
 
 
+# Takes off its own run and its parent all that tells whose they are; then their ids are in the file "told".
+FORGET = """
+import os, pathlib
+from mlflow import MlflowClient
+client, own = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
+parent = client.get_run(own).data.tags.get("mlflow.parentRunId")
+runs = [run for run in (own, parent) if run]
+for run in runs:
+    for key in client.get_run(run).data.tags:
+        if key.startswith(("airflow.", "mlflow_projects.", "mlflow.parentRunId")):
+            client.delete_tag(run, key)
+pathlib.Path("{told}.new").write_text(" ".join(runs))
+os.rename("{told}.new", "{told}")
+"""
+END_PARENT = """
+import os, pathlib
+from mlflow import MlflowClient
+client, own = MlflowClient(), os.environ["MLFLOW_RUN_ID"]
+client.set_terminated(client.get_run(own).data.tags["mlflow.parentRunId"])
+pathlib.Path("{told}").touch()
+"""
+
+
+def run_script_and_hang(stack: Stack, dag_id: str, script: str) -> tuple[str, Path]:
+    """Start a DAG run whose command does in its first try what a script says, then hangs.
+
+    Return its id when it has done so, and the file "told".
+    """
+    told = new_signal(stack)
+    script = f"python -c '{script.format(told=told)}'"
+    _, run_id = run(stack, dag_id, f"test $AIRFLOW_CTX_TRY_NUMBER != 1 || {{ {script}; {HANGING}; }}")
+    stack.wait(told.exists, "the end of the script")
+    return run_id, told
+
+
+def wait_known_again(stack: Stack, dag_id: str, run_id: str, told: Path) -> tuple[str, str]:
+    """Wait until the runs that a script took the tags off have those again, and an end."""
+    ids = set(told.read_text().split())
+    stack.wait_end(dag_id, run_id)
+
+    def are_known() -> bool:
+        ended = {found.info.run_id for found in stack.runs(run_id) if found.info.status != "RUNNING"}
+        return ids <= ended
+
+    stack.wait(are_known, "the tags of the runs")
+    return dag_id, run_id
+
+
+@fault("a step of its own takes all tags off its run and is killed, and no retry", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, told = run_script_and_hang(stack, "lone", FORGET)
+    stack.task_process(run_id).kill()
+    return wait_known_again(stack, "lone", run_id, told)
+
+
+@fault("a project takes all tags off its run and its parent, then dagrun_timeout", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, told = run_script_and_hang(stack, "short_run", FORGET)
+    stack.let_time_out(run_id)
+    return wait_known_again(stack, "short_run", run_id, told)
+
+
+@fault("a project takes all tags off its run and its parent and is killed, then a retry", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, told = run_script_and_hang(stack, "again", FORGET)
+    stack.task_process(run_id).kill()
+    return wait_known_again(stack, "again", run_id, told)
+
+
+@fault("a project ends its parent run, then dagrun_timeout", "failed")
+def _(stack: Stack) -> tuple[str, str]:
+    run_id, _ = run_script_and_hang(stack, "short_run", END_PARENT)
+    stack.let_time_out(run_id)
+    return "short_run", run_id
+
+
+@fault("a DAG run times out, is cleared and fails, while the tracking server is away", "failed", own_way=True)
+def _(stack: Stack, way: Way) -> tuple[str, str]:
+    from mlflow import MlflowClient
+
+    run_id, _ = run_script_and_hang(stack, way.dag_id, 'open("{told}", "w")')
+    with proxy_down(way.proxy):
+        stack.let_time_out(run_id)
+        stack.wait_end(way.dag_id, run_id)
+        stack.clear(way.dag_id, run_id)
+        stack.wait_task(way.dag_id, run_id, "running", "parent.start_run", tries=2)
+        start_task(stack, way.dag_id, run_id).kill()
+        stack.wait_end(way.dag_id, run_id)
+    parent = next(found for found in stack.runs(run_id) if found.data.tags["mlflow_projects.role"] == "parent")
+
+    def reason() -> str:
+        return str(MlflowClient(stack.mlflow_uri).get_run(parent.info.run_id).data.tags.get("mlflow_projects.reason"))
+
+    stack.wait(lambda: "start_run failed" in reason(), "the reason of the end that counts")
+    return way.dag_id, run_id
+
+
 # --- survivors
 
 

@@ -25,7 +25,7 @@ class DagParts:
         self.openers = [task for task in self._tasks if _CONN_ID in task.template_fields]
         self.ends = [task for task in self.openers if "run_id" in task.template_fields]
         self._steps = [task for task in self.openers if {"uri", "op_kwargs"} & set(task.template_fields)]
-        self._starts = [task for task in self.openers if task not in self.ends and task not in self._steps]
+        self.starts = [task for task in self.openers if task not in self.ends and task not in self._steps]
 
     def conn_ids(self, rendered: Callable[[str, bool], Iterable[str]]) -> list[str]:
         """Return the connections that the tasks use, the default one first if it is among them.
@@ -50,16 +50,27 @@ class DagParts:
         """Tell whether every run of a successful DAG run was closed by its end task, which saw what was below it."""
         ends = {end.task_id for end in self.ends}
         ended = [state == "success" for task_id, _, state in states if task_id in ends]
-        groups = {id(start.task_group) for start in self._starts}
+        groups = {id(start.task_group) for start in self.starts}
         # Those of an mlflow_run; another end task closes only what is below its own parent.
         closed = {id(end.task_group) for end in self.ends if end.is_teardown and not end.task_group.is_root}
         covered = all(any(id(group) in groups for group in _around(step)) for step in self._steps)
         return all(ended) and covered and groups <= closed
 
+    def told_by_end_tasks(self, states: Iterable[TaskState]) -> dict[str, list[int]]:
+        """Return by the start task of each group with an end task the map indexes for which that ended well."""
+        good = [(task_id, index) for task_id, index, state in states if state == "success"]
+        found = {}
+        for start in self.starts:
+            ends = {end.task_id for end in self.ends if end.task_group is start.task_group}
+            is_mapped = start.get_closest_mapped_task_group() is not None
+            if ends:
+                found[start.task_id] = sorted({index if is_mapped else -1 for name, index in good if name in ends})
+        return found
+
     def why_unsuccessful(self, states: Sequence[TaskState]) -> dict[str, dict[str, list[int]]]:
         """Return by each group's start task the map indexes for which it was not successful, by the reason why."""
         found: dict[str, dict[str, list[int]]] = {}
-        for start in self._starts:
+        for start in self.starts:
             reasons = found.setdefault(start.task_id, {})
             work, last = work_of(task for task in self._tasks if start.task_group in _around(task))
             own = [one for one in states if one[0] in {*work, start.task_id}]

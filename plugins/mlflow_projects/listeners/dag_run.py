@@ -77,7 +77,7 @@ def _hand_over(dag_run: DagRun, state: str, message: str, parts: DagParts, sessi
     is_plain = message == "success" and not failed and not dag_run.clear_number
     if is_plain and parts.is_told_by_end_tasks([one[:3] for one in tries]):
         return
-    ended = _told(dag_run, state, message, parts, tries, failed)
+    ended = _told(dag_run, state, message, parts, tries, failed, session)
     conn_ids = parts.conn_ids(lambda task_id, many: _rendered_conn_ids(dag_run, task_id, many, session))
     # None: nobody scheduled it, this is `airflow dags test`, whose process may be the only one of this Airflow.
     known, lives = (False, False) if dag_run.scheduled_by_job_id is None else _triggerers(session)
@@ -95,8 +95,10 @@ def _told(
     parts: DagParts,
     tries: Sequence[_Try],
     failed: Sequence[tuple[str, int, int]],
+    session: Session,
 ) -> EndedDagRun:
     from mlflow_projects.config import airflow_url
+    from mlflow_projects.hooks.opened_runs import opened_runs
     from mlflow_projects.tracking.ended_dag_run import EndedDagRun
 
     is_marked = _MARKED in message or not message
@@ -111,7 +113,19 @@ def _told(
     for task_id, number, index in failed:
         by_try.setdefault((task_id, number), []).append(index)
     rows = [[task_id, number, indexes] for (task_id, number), indexes in by_try.items()]
-    return EndedDagRun(dag_run.dag_id, dag_run.run_id, state, status, reason, groups, rows, airflow_url=airflow_url())
+    return EndedDagRun(
+        dag_id=dag_run.dag_id,
+        run_id=dag_run.run_id,
+        state=state,
+        status=status,
+        reason=reason,
+        groups=groups,
+        failed=rows,
+        airflow_url=airflow_url(),
+        opened=opened_runs(dag_run, [start.task_id for start in parts.starts], session),
+        told=parts.told_by_end_tasks([one[:3] for one in tries]),
+        clears=dag_run.clear_number or 0,
+    )
 
 
 def _tries(dag_run: DagRun, parts: DagParts, session: Session) -> list[_Try]:

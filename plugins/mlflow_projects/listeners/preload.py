@@ -21,6 +21,7 @@ _OF_A_STEP = (
     "mlflow_projects.tracking.rest",
     # What the scheduler itself needs when a DAG run ends.
     "mlflow_projects.hooks.closing_queue",
+    "mlflow_projects.hooks.opened_runs",
     "mlflow_projects.listeners.dag_parts",
 )
 # With it, all patterns are compiled that the addresses of a step need: its task's page, its project, its server.

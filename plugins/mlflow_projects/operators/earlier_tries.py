@@ -6,9 +6,11 @@ It stands in Airflow's task state store, as XComs are wiped before each try.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow_projects.backends.registry import handle_from
+from mlflow_projects.hooks.opened_runs import STATE_KEY, state_of
 from mlflow_projects.operators.base import identify, is_retry
 from mlflow_projects.tracking.client import OPEN_STATUSES
 from mlflow_projects.tracking.closing import close_abandoned
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow_projects.backends.contract import DurableBackend, Handle
     from mlflow_projects.tracking.client import Run, TrackingClient
 
-_STATE_KEY = "mlflow_run"
 MEMORY_KILLS = "memory_kills"
 
 
@@ -28,14 +29,14 @@ def remember(context: Context, run: Run, handle: Handle | None) -> None:
     """Leave the run of this try, and the handle of its job, to the next."""
     ti = context["ti"]
     state: dict[str, Any] = {
-        "run_id": run.run_id,
+        **state_of(run),
         "try_number": ti.try_number,
         "max_tries": ti.max_tries,
         "handle": handle.as_json() if handle else {},
     }
     if ti.try_number > 1 and (kills := memory_kills(context)):  # a first try need not ask
         state[MEMORY_KILLS] = kills
-    context["task_state_store"].set(_STATE_KEY, state)
+    context["task_state_store"].set(STATE_KEY, state)
 
 
 def memory_kills(context: Context) -> int:
@@ -46,12 +47,12 @@ def memory_kills(context: Context) -> int:
 
 def count_memory_kill(context: Context) -> None:
     """Leave to the next try that this one was killed for want of memory."""
-    context["task_state_store"].set(_STATE_KEY, {**(last(context) or {}), MEMORY_KILLS: memory_kills(context) + 1})
+    context["task_state_store"].set(STATE_KEY, {**(last(context) or {}), MEMORY_KILLS: memory_kills(context) + 1})
 
 
 def last(context: Context) -> Mapping[str, Any] | None:
     """Return what the last try left."""
-    left = context["task_state_store"].get(_STATE_KEY)
+    left = context["task_state_store"].get(STATE_KEY)
     return left if isinstance(left, Mapping) else None
 
 
@@ -73,10 +74,10 @@ def going_on(
     run = client.get_run(str(previous["run_id"]))
     if run.status not in OPEN_STATUSES or not backend_of(handle).exists(handle):
         return None
-    own = identify(context).identity_tags()
+    own = {**previous.get("tags", {}), **identify(context).identity_tags()}
     tries = run.tags.get(TRIES, run.tags.get(TRY_NUMBER, ""))
     client.log_batch(run.run_id, tags={**own, TRIES: f"{tries},{own[TRY_NUMBER]}"})
-    return run, handle
+    return replace(run, tags={**run.tags, **own}), handle
 
 
 def close(
@@ -88,4 +89,5 @@ def close(
     """
     reason = f"its worker was lost; superseded by try {context['ti'].try_number}"
     also_finished = is_retry(previous, context["ti"])
-    return bool(close_abandoned(client, str(previous["run_id"]), reason, stop_job, also_finished=also_finished))
+    run_id, tags = str(previous["run_id"]), previous.get("tags")
+    return bool(close_abandoned(client, run_id, reason, stop_job, also_finished=also_finished, tags=tags))

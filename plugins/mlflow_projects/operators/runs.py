@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from mlflow_projects.config import airflow_url
 from mlflow_projects.hooks.masking import shown
+from mlflow_projects.operators import earlier_tries
 from mlflow_projects.operators.base import (
     DEFAULT_CONN_ID,
     MLflowRunOperator,
@@ -32,11 +34,12 @@ from mlflow_projects.tracking.lookup import (
     of_parent,
     open_below,
     parents_of_task,
+    runs_by_id,
     runs_of_dag_run,
     task_of,
 )
 from mlflow_projects.tracking.record import MAX_PARAM, RunRecord, TaskIdentity, indexed_name
-from mlflow_projects.tracking.tags import ENDED_AS, REASON, ROLE, TASK_ID
+from mlflow_projects.tracking.tags import DAG_ID, DAG_RUN_ID, ENDED_AS, MAP_INDEX, REASON, ROLE, TASK_ID, changed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -88,6 +91,7 @@ class MLflowStartRunOperator(MLflowRunOperator):
             parent = parent_on(client, self, context, levels_up=1)
             experiment_id = experiment_id_for(client, self.experiment_name, parent)
             run = next(iter(parents_of_task(client, task.tags(), [experiment_id], airflow_url=airflow_url())), None)
+            run = run or self._opened_before(context, client)
             params = _recordable(context["params"])
             if run is None:
                 record = RunRecord(
@@ -109,10 +113,21 @@ class MLflowStartRunOperator(MLflowRunOperator):
                 client.update_run(run.run_id, "RUNNING")
             if missing := {key: value for key, value in params.items() if key not in run.params}:
                 client.log_batch(run.run_id, params=missing)
+            earlier_tries.remember(context, run, None)
             if task.try_number > 1:
                 self._close_others(client, task, run)
             self.publish(context, client, run)
             return self.xcom_of(run, "RUNNING")
+
+    def _opened_before(self, context: Context, client: TrackingClient) -> Run | None:
+        """Return the run of an earlier try that a project took its tags off, with those tags again."""
+        left = earlier_tries.last(context) if context["ti"].try_number > 1 else None
+        if left is None:
+            return None
+        for run in runs_by_id(client, [left["run_id"]]):
+            client.log_batch(run.run_id, tags=left["tags"])
+            return replace(run, tags={**run.tags, **left["tags"]})
+        return None
 
     def _close_others(self, client: TrackingClient, task: TaskIdentity, run: Run) -> None:
         """Close what an earlier try of this task opened, whose answer was lost or late."""
@@ -154,7 +169,8 @@ class MLflowEndRunOperator(MLflowRunOperator):
             run = self._run_to_close(context, client, own)
             self._close_stragglers(context, client, run, own)
             is_told = reason or run.tags.get(REASON)  # a reopened run must lose its old reason
-            if end_if_there(client, run, status, reason if is_told else None):
+            tags = self._changed_tags(context, run)
+            if end_if_there(client, run, status, reason if is_told else None, tags=tags):
                 self.log.info("Parent run %s is %s. %s", run.run_id, status, reason)
             else:
                 self.log.warning("Parent run %s was deleted in MLflow; it stays as it is.", run.run_id)
@@ -180,6 +196,16 @@ class MLflowEndRunOperator(MLflowRunOperator):
                 "MLflowEndRunOperator has no run to close; pass the start task's output as run_id."
             )
         return parents[0]
+
+    def _changed_tags(self, context: Context, run: Run) -> dict[str, str]:
+        """Return the tags by which the parent run of this group is known, as far as a project changed them."""
+        group: Any = self.task_group
+        if not isinstance(group, RunGroup):
+            return {}
+        ti: Any = context["ti"]
+        index = ti.map_index if self.get_closest_mapped_task_group() is not None else -1
+        own = {DAG_ID: ti.dag_id, DAG_RUN_ID: ti.run_id, TASK_ID: group.start_run.task_id, MAP_INDEX: str(index)}
+        return changed(run.tags, {**own, ROLE: "parent"})
 
     def _close_stragglers(self, context: Context, client: TrackingClient, parent: Run, own: Sequence[Run]) -> None:
         if not isinstance(self.task_group, RunGroup):  # beside this pair of start and end there may be others

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mlflow_projects.exceptions import TrackingError
 from mlflow_projects.tracking.client import OPEN_STATUSES, STATUSES, Run, RunStatus, TrackingClient, now
 from mlflow_projects.tracking.lookup import open_below
-from mlflow_projects.tracking.tags import ENDED_AS, REASON
+from mlflow_projects.tracking.tags import ENDED_AS, REASON, changed
 
 StopJob = Callable[[Run], None]
 
@@ -86,15 +86,23 @@ def as_it_ended(run: Run) -> Run:
     return replace(run, status=ends[0], end_time=int(end_time))
 
 
-def abandon(client: TrackingClient, run: Run, reason: str, status: RunStatus = "KILLED") -> RunStatus | None:
+def abandon(
+    client: TrackingClient,
+    run: Run,
+    reason: str,
+    status: RunStatus = "KILLED",
+    *,
+    tags: Mapping[str, str] | None = None,
+) -> RunStatus | None:
     """End an open run on which nobody works any more; return how, None if a person deleted it.
 
     :param status: which it gets, with the reason; but one that had ended before gets that end back
     """
     ended = as_it_ended(run)
     if ended is run:
-        return status if end_if_there(client, run, status, reason) else None
-    return ended.status if end_if_there(client, run, ended.status, None, end_time=ended.end_time) else None
+        return status if end_if_there(client, run, status, reason, tags=tags) else None
+    is_there = end_if_there(client, run, ended.status, None, tags=tags, end_time=ended.end_time)
+    return ended.status if is_there else None
 
 
 def is_gone(error: TrackingError) -> bool:
@@ -103,7 +111,13 @@ def is_gone(error: TrackingError) -> bool:
 
 
 def close_abandoned(
-    client: TrackingClient, run_id: str, reason: str, stop: StopJob, *, also_finished: bool = False
+    client: TrackingClient,
+    run_id: str,
+    reason: str,
+    stop: StopJob,
+    *,
+    also_finished: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> bool:
     """Set a run that nobody works on any more to KILLED, and before it what is open below it.
 
@@ -111,6 +125,7 @@ def close_abandoned(
 
     :param stop: called with each run before it is closed, to stop its job outside
     :param also_finished: withdraw success too
+    :param tags: of its own, which its project may have changed; they are put right
     :return: True if the run was changed
     """
     try:
@@ -119,15 +134,27 @@ def close_abandoned(
         if error.code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
+    wrong = changed(run.tags, tags or {})
     if run.status == "FINISHED" and also_finished:
-        return withdraw(client, run, reason)
+        return end_if_there(client, run, "KILLED", reason, tags=wrong, end_time=run.end_time)
     if run.status not in OPEN_STATUSES:
+        put_right(client, run, wrong)
         return False
     close_open_descendants(client, run, reason, stop)
     stop(run)
     if also_finished:  # it was no success, whatever its tags say
-        return end_if_there(client, run, "KILLED", reason)
-    return abandon(client, run, reason) is not None
+        return end_if_there(client, run, "KILLED", reason, tags=wrong)
+    return abandon(client, run, reason, tags=wrong) is not None
+
+
+def put_right(client: TrackingClient, run: Run, tags: Mapping[str, str]) -> None:
+    """Write tags on a run that keeps its status, unless a person deleted it."""
+    try:
+        if tags:
+            client.log_batch(run.run_id, tags=tags)
+    except TrackingError as error:
+        if not is_gone(error):
+            raise
 
 
 def withdraw(client: TrackingClient, run: Run, reason: str) -> bool:

@@ -1,8 +1,9 @@
 """What becomes of the runs of a DAG run that has ended.
 
 A parent run says what its own group did. One that is still open gets its group's verdict; where a person or a
-time-out ended the DAG run before the group could end, theirs. One that its end task closed keeps that. Beside it, a
-tag says how the DAG run ended. Whatever else is open is KILLED: nobody works on it any more.
+time-out ended the DAG run before the group could end, theirs. One that its end task closed keeps that; one that a
+project closed does not. Beside it, a tag says how the DAG run ended. Whatever else is open is KILLED: nobody works on
+it any more.
 """
 
 from __future__ import annotations
@@ -12,10 +13,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_projects.exceptions import ProjectError, StepFailedError, TrackingError, TrackingUnavailableError
-from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient
+from mlflow_projects.tracking.client import OPEN_STATUSES, Run, RunStatus, TrackingClient, now
 from mlflow_projects.tracking.closing import StopJob, as_it_ended, end_if_there, is_gone
-from mlflow_projects.tracking.lookup import open_below, runs_of_dag_run
-from mlflow_projects.tracking.tags import DAG_RUN_STATE, MAP_INDEX, PARENT_RUN_ID, ROLE, TASK_ID, TRY_NUMBER
+from mlflow_projects.tracking.lookup import open_below, runs_by_id, runs_of_dag_run
+from mlflow_projects.tracking.tags import (
+    DAG_RUN_CLEARS,
+    DAG_RUN_STATE,
+    MAP_INDEX,
+    PARENT_RUN_ID,
+    ROLE,
+    TASK_ID,
+    TRY_NUMBER,
+    changed,
+)
 
 # (task id, map index, Airflow's state)
 TaskState = tuple[str, int, "str | None"]
@@ -34,6 +44,9 @@ class EndedDagRun:
         reason why; None: the groups had not ended
     :param failed: [task id, number of its try, map indexes] of the tries that failed, earlier ones too
     :param airflow_url: of this Airflow; another one may have a DAG and a run of the same names on the same server
+    :param opened: by the id of a run that a task opened, the tags that it then had: a project may have changed them
+    :param told: by the start task's id of each group with an end task, the map indexes for which that ended well
+    :param clears: how often the DAG run had been cleared before this end
     """
 
     dag_id: str
@@ -44,6 +57,9 @@ class EndedDagRun:
     groups: Mapping[str, Mapping[str, Sequence[int]]] | None
     failed: Sequence[Sequence[Any]] = ()
     airflow_url: str = ""
+    opened: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    told: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    clears: int = 0
 
 
 def work_of(tasks: Iterable[Any]) -> tuple[set[str], set[str]]:
@@ -89,12 +105,13 @@ def settle(
     """
     changed, trouble, unanswered = 0, None, 0
     found = runs_of_dag_run(client, ended.dag_id, ended.run_id, airflow_url=ended.airflow_url)
+    found += runs_by_id(client, ended.opened.keys() - {run.run_id for run in found})
     if not found:
         log(
             f"DAG run {ended.run_id} of {ended.dag_id} has no MLflow run to close: none was opened, or a person "
             "deleted its experiment."
         )
-    for run, end in _ends(client, ended, found):
+    for run, end in _with_own_tags(_ends(client, ended, _as_opened(found, ended)), found, ended, log):
         if not is_over():
             log(f"DAG run {ended.run_id} of {ended.dag_id} runs again; its runs are left alone.")
             return changed
@@ -129,11 +146,13 @@ def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> l
 
     :param found: the runs of the DAG run
     """
-    runs = found[::-1]  # an inner parent starts after the outer one
+    # An inner parent starts after the outer one.
+    runs = sorted(found, key=lambda run: run.start_time or 0)[::-1]
     parents = [run for run in runs if run.tags.get(ROLE) == "parent"]
     others = [run for run in runs if run.tags.get(ROLE) != "parent"]
     chosen = _chosen(parents, {run.tags.get(PARENT_RUN_ID) for run in runs})
     told = {DAG_RUN_STATE: ended.state}
+    closed_here = {**told, DAG_RUN_CLEARS: str(ended.clears)}
     left = _End("KILLED", ended.reason)
     still_open = [run for run in (*open_below(client, runs), *others) if run.status in OPEN_STATUSES]
     ends = [(run, left if _is_of_failed_try(run, ended) else _earlier_end(run) or left) for run in still_open]
@@ -146,10 +165,42 @@ def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> l
             lost = "another try of its start task opened a run in its place"
             ends.append((run, _End("KILLED", lost)))
         elif run.status in OPEN_STATUSES:
-            ends.append((run, replace(_earlier_end(run) or _verdict(run, ended), tags=told)))
+            ends.append((run, replace(_earlier_end(run) or _verdict(run, ended), tags=closed_here)))
+        elif run in chosen and _is_closed_too_early(run, ended):
+            ends.append((run, replace(_verdict(run, ended), tags=closed_here, end_time=now())))
         elif run in chosen and run.tags.get(DAG_RUN_STATE) != ended.state:
             ends.append((run, _End(None, tags=told)))
     return ends
+
+
+def _as_opened(found: Sequence[Run], ended: EndedDagRun) -> list[Run]:
+    """Return the runs with the tags that they had when they were opened, as far as those tell whose they are."""
+    return [replace(run, tags={**run.tags, **ended.opened.get(run.run_id, {})}) for run in found]
+
+
+def _with_own_tags(
+    ends: Sequence[tuple[Run, _End]], found: Sequence[Run], ended: EndedDagRun, log: Callable[[str], None]
+) -> list[tuple[Run, _End]]:
+    """Return what is to be written, with the tags that a project had changed."""
+    wrong = {run.run_id: tags for run in found if (tags := changed(run.tags, ended.opened.get(run.run_id, {})))}
+    for run_id, tags in wrong.items():
+        log(f"The tags of run {run_id} had been changed, which are put right: {', '.join(sorted(tags))}.")
+    done = {run.run_id for run, _ in ends}
+    put_right = [(run, _End(None)) for run in found if run.run_id in wrong.keys() - done]
+    return [(run, replace(end, tags={**end.tags, **wrong.get(run.run_id, {})})) for run, end in [*ends, *put_right]]
+
+
+def _is_closed_too_early(parent: Run, ended: EndedDagRun) -> bool:
+    """Tell whether a closed parent run has no end that counts.
+
+    A project closed it, before its end task could; or it was closed after an earlier end of the DAG run, which was
+    cleared then, and whose closing waited as long as this one.
+    """
+    told = ended.told.get(parent.tags.get(TASK_ID, ""))
+    if told is None or {"-1", parent.tags.get(MAP_INDEX, "-1")} & {*map(str, told)}:
+        return False  # who closes it is the DAG's author, or its end task did
+    noted = parent.tags.get(DAG_RUN_CLEARS, "")
+    return not noted.isdecimal() or int(noted) < ended.clears
 
 
 def _chosen(parents: Sequence[Run], used: Collection[str | None]) -> list[Run]:
@@ -206,7 +257,7 @@ def _write(client: TrackingClient, run: Run, end: _End, stop: StopJob, log: Call
             if not is_gone(error):
                 raise
             return False
-    end_time = end.end_time if run.status in OPEN_STATUSES else run.end_time
+    end_time = end.end_time or (None if run.status in OPEN_STATUSES else run.end_time)
     if end_if_there(client, run, end.status, end.reason, tags=end.tags, end_time=end_time):
         return True
     log(f"Run {run.run_id} ({run.name}) was deleted in MLflow; it stays as it is.")

@@ -25,7 +25,7 @@ from mlflow_projects.tracking.client import (
     now,
     quoted,
 )
-from mlflow_projects.tracking.closing import end_in_words, end_run, is_gone
+from mlflow_projects.tracking.closing import end_in_words, end_run, is_gone, put_right
 from mlflow_projects.tracking.tags import (
     ATTEMPT_ID,
     CAUSE,
@@ -46,6 +46,7 @@ from mlflow_projects.tracking.tags import (
     TASK_URL,
     TRY_NUMBER,
     dag_run_tag,
+    changed,
 )  # fmt: skip
 
 _MAX_TAG = 8000
@@ -269,13 +270,14 @@ class RunRecord:
         """
         assert self.run is not None, "open() comes first"
         logged = self.client.get_run(self.run.run_id)
-        if logged.status == "KILLED" and REASON in logged.tags:
-            return logged
-        missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
         # A project may have changed what tells its run from others: that is put right.
-        ours = {key: value for key, value in self._own_tags().items() if logged.tags.get(key) != value}
+        ours = changed(logged.tags, self._own_tags())
         if ours:
             self.log(f"The project had changed tags of its run, which are put right: {', '.join(sorted(ours))}.")
+        if logged.status == "KILLED" and REASON in logged.tags:
+            put_right(self.client, logged, ours)
+            return logged
+        missing = {key: value[:MAX_PARAM] for key, value in self.parameters.items() if key not in logged.params}
         moment = now()
         tags = {**ours, **_present(outcome.tags())}
         if outcome.status == "FINISHED" and not outcome.reason and self.success_tags:

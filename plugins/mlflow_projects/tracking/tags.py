@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 # MLflow's own tags (mlflow.utils.mlflow_tags); an unset one is left out.
 PARENT_RUN_ID = "mlflow.parentRunId"
@@ -17,6 +18,8 @@ LOGICAL_DATE = "airflow.logical_date"
 TASK_URL = "airflow.task_url"
 # … how its DAG run ended, on a parent run, unless its end task had said all …
 DAG_RUN_STATE = "airflow.dag_run_state"
+# … with which of its ends that was, told by how often it had been cleared …
+DAG_RUN_CLEARS = "airflow.dag_run_clears"
 # … and what else there is to know about the attempt.
 ATTEMPT_ID = "mlflow_projects.attempt_id"
 ROLE = "mlflow_projects.role"
@@ -31,6 +34,9 @@ SUPERSEDES = "mlflow_projects.supersedes"
 JOB = "mlflow_projects.job"
 # … and the tries that watched it in turn, if a worker was lost meanwhile.
 TRIES = "mlflow_projects.tries"
+_DAG_RUN = "mlflow_projects.dag_run."
+# By these a run is found and judged, and its job stopped.
+_OWN = (ROLE, PARENT_RUN_ID, DAG_ID, DAG_RUN_ID, TASK_ID, MAP_INDEX, TRY_NUMBER, TASK_URL, ATTEMPT_ID, JOB)
 # How and when (ms since 1970) the run ended: MLflow opens it again for a later task that writes into it.
 ENDED_AS = "mlflow_projects.ended_as"
 # The run whose result this one is, if nothing was started.
@@ -44,4 +50,14 @@ def dag_run_tag(dag_id: str, run_id: str) -> str:
     runs, ``airflow.run_id`` took a second.
     """
     digest = hashlib.sha256(json.dumps([dag_id, run_id]).encode()).hexdigest()
-    return f"mlflow_projects.dag_run.{digest[:32]}"
+    return f"{_DAG_RUN}{digest[:32]}"
+
+
+def own_tags_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return those of a run's tags by which it is found and judged."""
+    return {key: value for key, value in tags.items() if key in _OWN or key.startswith(_DAG_RUN)}
+
+
+def changed(tags: Mapping[str, str], right: Mapping[str, str]) -> dict[str, str]:
+    """Return which tags a run should have and has not, because its project changed them."""
+    return {key: value for key, value in right.items() if tags.get(key) != value}

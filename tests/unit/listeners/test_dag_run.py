@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import uuid
@@ -17,6 +18,7 @@ from airflow.jobs.job import Job
 from airflow.models.callback import Callback, TriggererCallback
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.task_state_store import TaskStateStoreModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.trigger import Trigger
@@ -34,7 +36,10 @@ from mlflow_projects.triggers.closing import close_runs_of_dag_run
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, connected
 
-TABLES = (TaskInstance, TaskInstanceHistory, RenderedTaskInstanceFields, Job, Callback, Trigger, DagRun)
+TABLES = (
+    TaskInstance, TaskInstanceHistory, TaskStateStoreModel, RenderedTaskInstanceFields, Job, Callback, Trigger,
+    DagRun,
+)  # fmt: skip
 SUCCESS, FAILURE, BY_HAND = "success", "task_failure", "Dag Run's state was manually set to `failed`."
 
 
@@ -67,6 +72,12 @@ class Airflow:
     def task(self, task_id: str, state: str, map_index: int = -1) -> None:
         own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index}
         self.add(TaskInstance, id=uuid.uuid4(), task_id=task_id, state=state, try_number=1, **own)
+
+    def left(self, task_id: str, value: Any, map_index: int = -1, **of: Any) -> None:
+        """Leave what a task keeps of its run in Airflow's task state store."""
+        own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index, "dag_run_id": 1, "key": "mlflow_run", **of}
+        row = {"task_id": task_id, "value": json.dumps(value), "updated_at": timezone.utcnow()}
+        self.add(TaskStateStoreModel, **row, **own)
 
     def earlier_try(self, task_id: str, state: str, number: int, map_index: int = -1) -> None:
         own = {"dag_id": "dag", "run_id": "r1", "map_index": map_index, "try_number": number, "state": state}
@@ -255,6 +266,50 @@ def test_a_connection_that_only_the_run_knows_is_read_from_it(airflow: Airflow) 
         airflow.add(RenderedTaskInstanceFields, rendered_fields={"mlflow_conn_id": conn_id}, **own)
     airflow.end(dag, "failed", FAILURE)
     assert airflow.rows()[0]["conn_ids"] == ["mlflow_default", "one", "rendered", "two"]
+
+
+def test_the_row_names_the_runs_that_may_be_open_and_how_they_were_opened(airflow: Airflow) -> None:
+    airflow.triggerer()
+    tags = {"airflow.task_id": "g.a"}
+    for number, (task_id, state) in enumerate([("g.start_run", "success"), ("g.a", "failed"), ("g.b", "success")]):
+        airflow.task(task_id, state)
+        airflow.left(task_id, {"run_id": f"id {number}", "tags": tags, "handle": {}})
+    airflow.task("lone", "skipped", 3)
+    airflow.left("lone", {"run_id": "of a map", "tags": {}}, 3)
+    airflow.left("lone", {"run_id": "of nobody", "tags": {}}, 4)
+    airflow.left("g.a", {"run_id": "of another run", "tags": {}}, dag_run_id=2)
+    airflow.left("g.a", {"run_id": "of somebody else", "tags": {}}, key="other")
+    for map_index, kept in enumerate(["an address", {"run_id": "of an earlier release"}]):
+        airflow.task("g.a", "failed", map_index)
+        airflow.left("g.a", kept, map_index)
+    airflow.end(dag_of(lone=True), "failed", "timed_out")
+    assert airflow.rows()[0]["ended"]["opened"] == {"id 0": tags, "id 1": tags, "of a map": {}}
+
+
+@pytest.mark.parametrize(("end", "told"), [("success", [-1]), ("failed", []), ("skipped", [])])
+def test_the_row_says_whose_end_task_has_spoken_and_which_end_it_is(airflow: Airflow, end: str, told: Any) -> None:
+    airflow.triggerer()
+    airflow.task("g.end_run", end)
+    airflow.end(dag_of(), "failed", "timed_out", cleared=2)
+    ended = airflow.rows()[0]["ended"]
+    assert (ended["told"], ended["clears"]) == ({"g.start_run": told}, 2)
+
+
+def test_each_index_of_a_mapped_group_has_its_end_task(airflow: Airflow) -> None:
+    with DAG("dag", schedule=None) as dag:
+
+        @task_group
+        def each(number: int) -> None:
+            with mlflow_run("g", mlflow_conn_id=CONNECTION):
+                MLflowProjectOperator(task_id="a", uri="/project")
+
+        each.expand(number=[1, 2])
+        MLflowStartRunOperator(task_id="without_end", mlflow_conn_id=CONNECTION)
+    airflow.triggerer()
+    for index, state in enumerate(["success", "skipped", "success"]):
+        airflow.task("each.g.end_run", state, index)
+    airflow.end(dag, "failed", "timed_out")
+    assert airflow.rows()[0]["ended"]["told"] == {"each.g.start_run": [0, 2]}
 
 
 # --- where no triggerer lives ---

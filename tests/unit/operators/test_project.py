@@ -15,6 +15,7 @@ from mlflow_projects import MLflowProjectOperator, MLflowRetryPolicy
 from mlflow_projects.backends.contract import JobStatus
 from mlflow_projects.exceptions import ProjectError
 from mlflow_projects.tracking.client import Run
+from mlflow_projects.tracking.tags import own_tags_of
 from tests.support.attempts import SHELL, MemoryHandle, MemoryJobs
 from tests.support.memory_tracking import MemoryClient, opened_again
 from tests.support.tracked import CONNECTION, Store, connected
@@ -72,9 +73,11 @@ def test_a_success_is_an_xcom_a_link_and_a_word_for_the_next_try(task: Task) -> 
         "run_id": run.run_id, "experiment_id": "0", "artifact_uri": run.artifact_uri, "status": "FINISHED",
         "run_name": "step", "metrics": {}, "params": {"command": "true"}, "mlflow_conn_id": CONNECTION, "models": {},
     }  # fmt: skip
+    tags = own_tags_of(run.tags)
     assert task.store == {
-        "mlflow_run": {"run_id": run.run_id, "try_number": 1, "max_tries": 3, "handle": {}}
-    }  # fmt: skip
+        "mlflow_run": {"run_id": run.run_id, "tags": tags, "try_number": 1, "max_tries": 3, "handle": {}}
+    }
+    assert {"mlflow_projects.role", "airflow.run_id", "airflow.try_number"} <= tags.keys()
     assert list(task.links.values()) == [f"http://tracking.test/#/experiments/0/runs/{run.run_id}"]
     assert run.tags["team"] == "red"
     assert "mlflow.parentRunId" not in run.tags
@@ -257,6 +260,29 @@ def test_a_try_closes_the_run_of_the_one_before_it_and_names_it(
     assert mine.tags["mlflow_projects.supersedes"] == run.run_id
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "FINISHED", "FAILED"])
+def test_a_try_puts_the_tags_of_the_one_before_it_right(status: str, task: Task) -> None:
+    """Its project may have taken them off before its worker was lost."""
+    run = left(task, status)
+    tags = {"airflow.run_id": "manual__1", "mlflow_projects.role": "step"}
+    task.store["mlflow_run"]["tags"] = tags
+    task.client.log_batch(run.run_id, tags={"airflow.run_id": "mine"})
+    task.run(try_number=2)
+    read = task.runs[0]
+    assert {key: read.tags[key] for key in tags} == tags
+    assert read.status == ("FAILED" if status == "FAILED" else "KILLED")
+
+
+def test_who_takes_over_a_job_puts_the_tags_right(task: Task, jobs: MemoryJobs) -> None:
+    left(task, handle=JOB_HANDLE)
+    task.store["mlflow_run"]["tags"] = {"mlflow.parentRunId": "ab", "airflow.try_number": "1"}
+    jobs.jobs["job-1"] = JobStatus("running")
+    task.run(try_number=2, backend="memory")
+    tags = task.runs[0].tags
+    assert (tags["mlflow.parentRunId"], tags["airflow.try_number"]) == ("ab", "2")
+    assert task.store["mlflow_run"]["tags"]["mlflow.parentRunId"] == "ab"
+
+
 @pytest.mark.parametrize(("max_tries", "expected"), [(3, "KILLED"), (4, "FINISHED")], ids=["a retry", "a Clear"])
 def test_a_success_that_a_function_of_another_task_opened_again_counts_after_a_clear_only(
     task: Task, max_tries: int, expected: str
@@ -285,9 +311,9 @@ def test_a_retry_takes_over_the_job_of_a_lost_worker(task: Task, jobs: MemoryJob
         "FINISHED", "2", "1,2",
     )  # fmt: skip
     assert jobs.calls == ["lines", "status", "clear_checkpoint job-1"]
-    assert task.store["mlflow_run"] == {
-        "run_id": run.run_id, "try_number": 2, "max_tries": 3, "handle": JOB_HANDLE,
-    }  # fmt: skip
+    left_now = task.store["mlflow_run"]
+    assert left_now.pop("tags")["airflow.try_number"] == "2"
+    assert left_now == {"run_id": run.run_id, "try_number": 2, "max_tries": 3, "handle": JOB_HANDLE}
     assert task.links["_link_Memory_job"] == "http://memory.test/job-1"
 
 

@@ -14,7 +14,7 @@ from mlflow_projects import MLflowEndRunOperator, MLflowStartRunOperator, mlflow
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.closing import as_it_ended
-from mlflow_projects.tracking.tags import dag_run_tag
+from mlflow_projects.tracking.tags import dag_run_tag, own_tags_of
 from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import CONNECTION, TaskInstance, at, connected, running, written
 
@@ -148,6 +148,28 @@ def test_a_reopened_run_forgets_how_it_had_ended(client: MemoryClient) -> None:
     start(dag, at(first, try_number=2))
     run = client.get_run(answer["run_id"])
     assert as_it_ended(run) is run
+
+
+def test_a_cleared_start_reopens_its_run_although_a_project_took_its_tags_off(client: MemoryClient) -> None:
+    dag, first = dag_of(), TaskInstance(START)
+    answer = start(dag, first)
+    before = client.get_run(answer["run_id"])
+    client.log_batch(before.run_id, tags=dict.fromkeys(own_tags_of(before.tags), "mine"))
+    client.update_run(before.run_id, "KILLED", 1234)
+    assert start(dag, at(first, try_number=2)) == {**answer, "status": "RUNNING"}
+    assert own_tags_of(client.get_run(before.run_id).tags) == own_tags_of(before.tags)
+    client.log_batch(before.run_id, tags={"airflow.run_id": "mine"})
+    client.delete_run(before.run_id)
+    assert start(dag, at(first, try_number=3))["run_id"] != before.run_id
+
+
+def test_the_end_puts_the_parents_tags_right(client: MemoryClient) -> None:
+    ending = Ending(client, dag_of())
+    own = {key: ending.parent.tags[key] for key in ("airflow.run_id", "airflow.task_id", "mlflow_projects.role")}
+    client.log_batch(ending.parent.run_id, tags=dict.fromkeys(own, "mine"))
+    ending.end({"pipeline.a": "success"})
+    tags = client.get_run(ending.parent.run_id).tags
+    assert {key: tags[key] for key in own} == own
 
 
 def test_nothing_is_logged_twice(client: MemoryClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mlflow_projects.exceptions import TrackingError, TrackingUnavailableError
 from mlflow_projects.tracking.client import Run
 from mlflow_projects.tracking.ended_dag_run import EndedDagRun, settle, why_unsuccessful
-from mlflow_projects.tracking.tags import dag_run_tag
+from mlflow_projects.tracking.tags import dag_run_tag, own_tags_of
 from tests.support.memory_tracking import MemoryClient, opened_again, statuses
 from tests.support.tracked import written
 
@@ -304,6 +304,90 @@ def test_a_tag_that_a_project_wrote_is_no_end(client: MemoryClient, dag_run: Dag
     run = dag_run.open("a", airflow__try_number="1", mlflow_projects__ended_as="FINISHED 77")
     dag_run.settle()
     assert client.get_run(run.run_id).status == "KILLED"
+
+
+def without_tags(client: MemoryClient, *runs: Run) -> dict[str, dict[str, str]]:
+    """Take the tags off some runs, as their project can; return what they were opened with, by run id."""
+    opened = {run.run_id: own_tags_of(run.tags) for run in runs}
+    for run in runs:
+        client.log_batch(run.run_id, tags={**dict.fromkeys(opened[run.run_id], "mine"), REASON: "mine"})
+    return opened
+
+
+def test_a_run_whose_project_changed_all_tags_is_found_and_known_again(client: MemoryClient, dag_run: DagRun) -> None:
+    parent = dag_run.parent()
+    step = dag_run.open("g.a", parent=parent, place=client.create_experiment("another"))
+    opened = without_tags(client, parent, step)
+    others = client.create_run("0", "of nobody", dag_run.moment, {})
+    calls = len(client.calls)
+    assert dag_run.settle(opened=opened, groups={START: {"g.a failed": [-1]}}) == 2
+    assert len(client.calls) - calls < 10
+    assert now_of(client, step)[:2] == ("KILLED", "why")
+    assert now_of(client, parent) == ("FAILED", "g.a failed", "failed")
+    for run in (parent, step):
+        assert own_tags_of(client.get_run(run.run_id).tags) == opened[run.run_id]
+        assert any(run.run_id in line and "airflow.run_id" in line for line in dag_run.log)
+    assert now_of(client, others)[0] == "RUNNING"
+
+
+def test_no_changed_tag_saves_the_success_of_a_failed_try(client: MemoryClient, dag_run: DagRun) -> None:
+    run = dag_run.open("a", airflow__try_number="1")
+    opened = {run.run_id: own_tags_of(run.tags)}
+    client.log_batch(run.run_id, tags={"airflow.try_number": "7"})
+    client.update_run(run.run_id, "FINISHED", 77)
+    assert dag_run.settle(opened=opened, failed=[["a", 1, [-1]]]) == 1
+    read = client.get_run(run.run_id)
+    assert (read.status, read.end_time, read.tags["airflow.try_number"]) == ("KILLED", 77, "1")
+
+
+def test_a_run_that_needs_nothing_else_gets_its_tags_back(client: MemoryClient, dag_run: DagRun) -> None:
+    run = dag_run.open("a")
+    opened = without_tags(client, run)
+    client.update_run(run.run_id, "FAILED", 77)
+    assert dag_run.settle(opened=opened) == 0
+    read = client.get_run(run.run_id)
+    assert (read.status, read.end_time, own_tags_of(read.tags)) == ("FAILED", 77, opened[run.run_id])
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({START: []}, ("KILLED", "out of time", "failed")),
+        ({START: [3]}, ("KILLED", "out of time", "failed")),  # of another index
+        ({START: [-1]}, ("FINISHED", None, "failed")),  # its end task closed it
+        ({}, ("FINISHED", None, "failed")),  # it has no end task
+    ],
+)
+def test_a_parent_that_a_project_closed_has_no_end_of_its_own(
+    client: MemoryClient, dag_run: DagRun, told: dict[str, list[int]], expected: tuple[str, ...]
+) -> None:
+    parent = dag_run.parent()
+    client.update_run(parent.run_id, "FINISHED", 77)
+    dag_run.settle(status="KILLED", reason="out of time", told=told)
+    assert now_of(client, parent) == expected
+    assert (client.get_run(parent.run_id).end_time == 77) == (expected[0] == "FINISHED")
+    assert dag_run.settle(status="KILLED", reason="out of time", told=told) == 0
+
+
+FIRST_END = {"status": "KILLED", "reason": "out of time", "told": {START: []}, "clears": 0}
+SECOND_END = {"reason": "a person failed it", "told": {START: []}, "clears": 1}
+
+
+@pytest.mark.parametrize("ends", [(FIRST_END, SECOND_END), (SECOND_END, FIRST_END)], ids=["in order", "turned"])
+def test_of_two_ends_that_waited_for_the_server_the_last_counts(
+    client: MemoryClient, dag_run: DagRun, ends: Any
+) -> None:
+    parent = dag_run.parent()
+    for end in ends:
+        dag_run.settle(**end)
+    assert now_of(client, parent) == ("FAILED", "a person failed it", "failed")
+
+
+def test_who_marks_a_failed_dag_run_failed_changes_nothing(client: MemoryClient, dag_run: DagRun) -> None:
+    parent = dag_run.parent()
+    dag_run.settle(groups={START: {"g.a failed": [-1]}}, told={START: []})
+    assert dag_run.settle(reason="a person marked the DAG run failed", told={START: []}) == 0
+    assert now_of(client, parent) == ("FAILED", "g.a failed", "failed")
 
 
 def test_so_does_a_parent_whose_group_had_ended(client: MemoryClient, dag_run: DagRun) -> None:

@@ -249,6 +249,15 @@ def test_nothing_is_logged_where_there_is_nothing_to_say(client: MemoryClient) -
     assert writes == [("train", "FINISHED")]
 
 
+def test_a_project_that_gave_its_own_run_up_is_known_by_its_tags_all_the_same(client: MemoryClient) -> None:
+    opened = record(client)
+    run = opened.open()
+    client.log_batch(run.run_id, tags={REASON: "mine", "airflow.run_id": "mine"})
+    client.update_run(run.run_id, "KILLED", 1)
+    assert opened.close(Outcome("FINISHED")).status == "KILLED"
+    assert client.get_run(run.run_id).tags["airflow.run_id"] == run.tags["airflow.run_id"]
+
+
 @pytest.mark.parametrize("outcome", [Outcome("FINISHED"), Outcome("FAILED", "later", metrics={"a": 1})])
 def test_a_run_that_was_given_up_stays_as_it_is(client: MemoryClient, outcome: Outcome) -> None:
     opened = record(client, parameters={"lr": "1"})

@@ -27,7 +27,6 @@ _LOOK_AGAIN_AFTER_SECONDS = (20.0, 60.0)
 # Airflow may have been off for longer than its patience with this, and be back before the tracking server is.
 _LEAST_PATIENCE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
-_newest: dict[tuple[str, str], float] = {}  # ``until`` of the last end of each DAG run that waits here
 
 
 async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str], until: float) -> str:
@@ -39,13 +38,6 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
     :raises Exception: the last error, when it is given up
     """
     told = EndedDagRun(**ended)
-    asked, key = until, (told.dag_id, told.run_id)
-    _newest[key] = max(asked, _newest.get(key, asked))
-
-    def counts() -> bool:
-        """Tell whether this is the DAG run's last end: it may have been cleared and have failed again meanwhile."""
-        return _newest.get(key, asked) <= asked and _is_over(told)
-
     until = max(until, time.time() + _LEAST_PATIENCE_SECONDS)
     # In threads of its own: a server that hangs must not keep the triggerer's others waiting.
     work = sync_to_async(settle_on_servers, thread_sensitive=False, executor=_threads())
@@ -53,16 +45,13 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
     changed, pause = 0, 1.0
     while True:
         try:
-            changed += await work(told, conn_ids, counts, teller(log))
+            changed += await work(told, conn_ids, lambda: _is_over(told), teller(log))
             if not late_looks:
-                if _newest.get(key) == asked:
-                    del _newest[key]
                 return f"{changed} run(s) of {told.dag_id} {told.run_id} closed"
             await asyncio.sleep(late_looks.pop(0))
             continue
         except Exception as error:
             if time.time() > until:
-                _newest.pop(key, None)
                 raise
             log.warning(
                 "The runs of %s %s cannot be closed yet, next try in %.0f s: %s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ import pytest
 from mlflow_projects.exceptions import TrackingUnavailableError
 from mlflow_projects.tracking.client import Run, now
 from mlflow_projects.tracking.ended_dag_run import EndedDagRun
-from mlflow_projects.tracking.tags import REASON
 from mlflow_projects.triggers import closing
 from tests.support.memory_tracking import MemoryClient
 from tests.support.tracked import CONNECTION, connected
@@ -122,38 +121,6 @@ def test_an_airflow_that_was_off_for_days_waits_for_its_server_too(client: Memor
     close(until=time.time() - 48 * 3600)
     assert pauses == [1, 2, 4, *LATE]
     assert client.get_run(run.run_id).status == "KILLED"
-
-
-@pytest.mark.usefixtures("dag_run")
-@pytest.mark.parametrize("first", ["older", "newer"])
-def test_of_two_ends_that_waited_for_the_server_the_last_one_counts(
-    client: MemoryClient, monkeypatch: pytest.MonkeyPatch, first: str
-) -> None:
-    run, away, looks, real_sleep = parent(client), [True], 0, asyncio.sleep
-
-    async def pause(_: float) -> None:
-        nonlocal looks
-        looks += 1
-        away[0] = looks < 4
-        await real_sleep(0)  # the other one's turn
-
-    def answer(*_: Any) -> None:
-        if away[0]:
-            raise TrackingUnavailableError("not yet")
-
-    monkeypatch.setattr(closing.asyncio, "sleep", pause)
-    client.before = answer
-    older = asdict(ENDED), [CONNECTION], 4e9
-    newer = asdict(replace(ENDED, status="FAILED", reason="a person marked the DAG run failed")), [CONNECTION], 5e9
-
-    async def both() -> None:
-        ends = [older, newer] if first == "older" else [newer, older]
-        await asyncio.gather(*(closing.close_runs_of_dag_run(*end) for end in ends))
-
-    asyncio.run(both())
-    closed = client.get_run(run.run_id)
-    assert (closed.status, closed.tags[REASON]) == ("FAILED", "a person marked the DAG run failed")
-    assert not closing._newest
 
 
 @pytest.mark.usefixtures("dag_run", "pauses", "no_patience")

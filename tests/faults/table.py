@@ -256,6 +256,31 @@ def _(stack: Stack) -> tuple[str, str]:
     return dag_id, run_id
 
 
+@fault("a person clears the DAG run and marks it failed in the same second", "")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", STUBBORN)
+    stack.wait_output(run_id)
+    stack.clear(dag_id, run_id)
+    patch_dag_run(stack, dag_id, run_id, "failed")
+    return dag_id, run_id
+
+
+@fault("a person marks the DAG run failed while a step runs, and deletes it at once", "success")
+def _(stack: Stack) -> tuple[str, str]:
+    dag_id, run_id = run(stack, "once", STUBBORN)
+    stack.wait_output(run_id)
+    patch_dag_run(stack, dag_id, run_id, "failed")
+    path = f"/dags/{dag_id}/dagRuns/{run_id}"
+    stack.wait(lambda: stack.ask("DELETE", path, None).status_code in (204, 404), "the end of the DAG run")
+
+    def nothing_is_left() -> bool:
+        statuses = {found.info.status for found in stack.runs(run_id)}
+        return bool(statuses) and "RUNNING" not in statuses and not stack.processes(run_id)
+
+    stack.wait(nothing_is_left, "the end of its runs and processes")
+    return run(stack, "once")  # another one, which Airflow still has
+
+
 # --- time-outs
 
 
@@ -803,10 +828,12 @@ def _(stack: Stack, way: Way) -> tuple[str, str]:
         stack.wait_end(way.dag_id, run_id)
     parent = next(found for found in stack.runs(run_id) if found.data.tags["mlflow_projects.role"] == "parent")
 
-    def reason() -> str:
-        return str(MlflowClient(stack.mlflow_uri).get_run(parent.info.run_id).data.tags.get("mlflow_projects.reason"))
+    def says_the_last_end() -> bool:
+        found = MlflowClient(stack.mlflow_uri).get_run(parent.info.run_id)
+        reason = found.data.tags.get("mlflow_projects.reason", "")
+        return found.info.status == "FAILED" and "start_run failed" in reason
 
-    stack.wait(lambda: "start_run failed" in reason(), "the reason of the end that counts")
+    stack.wait(says_the_last_end, "status and reason of the end that counts")
     return way.dag_id, run_id
 
 

@@ -135,6 +135,7 @@ def close_abandoned(
             return False
         raise
     wrong = changed(run.tags, tags or {})
+    run = replace(run, tags={**run.tags, **wrong})  # its job is among them
     if run.status == "FINISHED" and also_finished:
         return end_if_there(client, run, "KILLED", reason, tags=wrong, end_time=run.end_time)
     if run.status not in OPEN_STATUSES:

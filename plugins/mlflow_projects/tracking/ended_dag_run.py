@@ -19,6 +19,7 @@ from mlflow_projects.tracking.lookup import open_below, runs_by_id, runs_of_dag_
 from mlflow_projects.tracking.tags import (
     DAG_RUN_CLEARS,
     DAG_RUN_STATE,
+    JOB,
     MAP_INDEX,
     PARENT_RUN_ID,
     ROLE,
@@ -111,7 +112,7 @@ def settle(
             f"DAG run {ended.run_id} of {ended.dag_id} has no MLflow run to close: none was opened, or a person "
             "deleted its experiment."
         )
-    for run, end in _with_own_tags(_ends(client, ended, _as_opened(found, ended)), found, ended, log):
+    for run, end in _with_own_tags(client, ended, found, log):
         if not is_over():
             log(f"DAG run {ended.run_id} of {ended.dag_id} runs again; its runs are left alone.")
             return changed
@@ -173,20 +174,17 @@ def _ends(client: TrackingClient, ended: EndedDagRun, found: Sequence[Run]) -> l
     return ends
 
 
-def _as_opened(found: Sequence[Run], ended: EndedDagRun) -> list[Run]:
-    """Return the runs with the tags that they had when they were opened, as far as those tell whose they are."""
-    return [replace(run, tags={**run.tags, **ended.opened.get(run.run_id, {})}) for run in found]
-
-
 def _with_own_tags(
-    ends: Sequence[tuple[Run, _End]], found: Sequence[Run], ended: EndedDagRun, log: Callable[[str], None]
+    client: TrackingClient, ended: EndedDagRun, found: Sequence[Run], log: Callable[[str], None]
 ) -> list[tuple[Run, _End]]:
-    """Return what is to be written, with the tags that a project had changed."""
+    """Return what is to be written, with the tags that a project had changed; it counts as if they were right."""
+    right = [replace(run, tags={**run.tags, **ended.opened.get(run.run_id, {})}) for run in found]
+    ends = _ends(client, ended, right)
     wrong = {run.run_id: tags for run in found if (tags := changed(run.tags, ended.opened.get(run.run_id, {})))}
     for run_id, tags in wrong.items():
         log(f"The tags of run {run_id} had been changed, which are put right: {', '.join(sorted(tags))}.")
     done = {run.run_id for run, _ in ends}
-    put_right = [(run, _End(None)) for run in found if run.run_id in wrong.keys() - done]
+    put_right = [(run, _End(None)) for run in right if run.run_id in wrong.keys() - done]
     return [(run, replace(end, tags={**end.tags, **wrong.get(run.run_id, {})})) for run, end in [*ends, *put_right]]
 
 
@@ -247,7 +245,7 @@ def _verdict(parent: Run, ended: EndedDagRun) -> _End:
 
 
 def _write(client: TrackingClient, run: Run, end: _End, stop: StopJob, log: Callable[[str], None]) -> bool:
-    if run.status in OPEN_STATUSES:
+    if run.status in OPEN_STATUSES or JOB in end.tags:  # a job that nobody could find may go on, and cost
         stop(run)
     if end.status is None:
         try:

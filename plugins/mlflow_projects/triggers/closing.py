@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from asgiref.sync import sync_to_async
 
@@ -27,6 +28,7 @@ _LOOK_AGAIN_AFTER_SECONDS = (20.0, 60.0)
 # Airflow may have been off for longer than its patience with this, and be back before the tracking server is.
 _LEAST_PATIENCE_SECONDS = 3600.0
 log = logging.getLogger(__name__)
+_turns: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str, str], asyncio.Lock] = WeakValueDictionary()
 
 
 async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str], until: float) -> str:
@@ -45,7 +47,8 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
     changed, pause = 0, 1.0
     while True:
         try:
-            changed += await work(told, conn_ids, lambda: _is_over(told), teller(log))
+            async with _turn(told):
+                changed += await work(told, conn_ids, lambda: _is_over(told), teller(log))
             if not late_looks:
                 return f"{changed} run(s) of {told.dag_id} {told.run_id} closed"
             await asyncio.sleep(late_looks.pop(0))
@@ -62,6 +65,15 @@ async def close_runs_of_dag_run(ended: Mapping[str, Any], conn_ids: Sequence[str
             )
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # not all that wait at once
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+def _turn(ended: EndedDagRun) -> asyncio.Lock:
+    """Return what only one closing of a DAG run holds: two of its ends may have waited for the same server.
+
+    Each reads what the other wrote, and knows by that which end is the last.
+    """
+    key = asyncio.get_running_loop(), ended.dag_id, ended.run_id
+    return _turns.setdefault(key, asyncio.Lock())
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -271,6 +272,14 @@ def test_a_try_puts_the_tags_of_the_one_before_it_right(status: str, task: Task)
     read = task.runs[0]
     assert {key: read.tags[key] for key in tags} == tags
     assert read.status == ("FAILED" if status == "FAILED" else "KILLED")
+
+
+def test_a_try_stops_the_job_of_the_one_before_it_that_its_project_hid(task: Task, jobs: MemoryJobs) -> None:
+    left(task)
+    task.store["mlflow_run"]["tags"] = {"mlflow_projects.job": json.dumps(JOB_HANDLE)}
+    jobs.jobs["job-1"] = JobStatus("running")
+    task.run(try_number=2)
+    assert "stop job-1" in jobs.calls
 
 
 def test_who_takes_over_a_job_puts_the_tags_right(task: Task, jobs: MemoryJobs) -> None:

@@ -349,6 +349,19 @@ def test_a_run_that_needs_nothing_else_gets_its_tags_back(client: MemoryClient, 
     assert (read.status, read.end_time, own_tags_of(read.tags)) == ("FAILED", 77, opened[run.run_id])
 
 
+def test_a_job_that_was_hidden_from_the_end_task_is_stopped(client: MemoryClient, dag_run: DagRun) -> None:
+    hidden, other = (dag_run.open(name, mlflow_projects__job='{"backend": "b"}') for name in ("hidden", "other"))
+    opened = without_tags(client, hidden)
+    opened[other.run_id] = own_tags_of(other.tags)
+    jobs: list[str] = []
+    for run in (hidden, other):
+        client.update_run(run.run_id, "KILLED", 77)
+    ended = EndedDagRun("dag", "r1", "failed", "FAILED", "why", None, opened=opened)
+    for _ in range(2):
+        settle(client, ended, lambda: True, lambda run: jobs.append(run.tags["mlflow_projects.job"]), print)
+    assert jobs == ['{"backend": "b"}'], "once, of the one whose tags were changed"
+
+
 @pytest.mark.parametrize(
     ("told", "expected"),
     [

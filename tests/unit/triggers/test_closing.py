@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,35 @@ def test_a_server_that_is_not_there_does_not_keep_anothers_runs_open(client: Mem
     with pytest.raises(Exception, match="no_such_connection"):
         close("no_such_connection", CONNECTION, until=0.0)
     assert client.get_run(run.run_id).status == "KILLED"
+
+
+class _OthersFirst:
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.usefixtures("pauses")
+def test_two_ends_of_a_dag_run_are_closed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have waited for the same server, and mix a reason and a status."""
+    at_work: list[str] = []
+    most: dict[str, int] = {}
+
+    async def work(ended: EndedDagRun, *_: Any) -> int:
+        at_work.append(ended.run_id)
+        most[ended.run_id] = max(most.get(ended.run_id, 0), at_work.count(ended.run_id))
+        most["all"] = max(most.get("all", 0), len(at_work))
+        for _ in range(5):
+            await _OthersFirst()
+        at_work.remove(ended.run_id)
+        return 1
+
+    async def all_at_once() -> None:
+        ends = [asdict(replace(ENDED, run_id=run_id)) for run_id in ("r1", "r1", "r2")]
+        await asyncio.gather(*(closing.close_runs_of_dag_run(end, [CONNECTION], time.time()) for end in ends))
+
+    monkeypatch.setattr(closing, "sync_to_async", lambda *_, **__: work)
+    asyncio.run(all_at_once())
+    assert most == {"r1": 1, "r2": 1, "all": 2}
 
 
 @pytest.mark.usefixtures("dag_run")

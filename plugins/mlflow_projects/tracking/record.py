@@ -45,8 +45,8 @@ from mlflow_projects.tracking.tags import (
     TASK_ID,
     TASK_URL,
     TRY_NUMBER,
-    dag_run_tag,
     changed,
+    dag_run_tag,
 )  # fmt: skip
 
 _MAX_TAG = 8000

@@ -606,23 +606,6 @@ def _(stack: Stack) -> tuple[str, str]:
     return dag_id, run_id
 
 
-@fault("a step of its own tells that its run is another DAG run's, then SIGKILL, and no retry", "failed")
-def _(stack: Stack) -> tuple[str, str]:
-    from mlflow import MlflowClient
-
-    dag_id, run_id = run(stack, "lone", STUBBORN)
-    process, client = stack.task_process(run_id), MlflowClient(tracking_uri=stack.mlflow_uri)
-    (found,) = stack.runs(run_id)
-    told = {key: found.data.tags[key] for key in ("airflow.dag_id", "airflow.run_id")}
-    for key in told:
-        client.set_tag(found.info.run_id, key, "mine")  # as its project may
-    process.kill()
-    stack.wait(lambda: client.get_run(found.info.run_id).info.status == "KILLED", "the run's end")
-    for key, value in told.items():
-        client.set_tag(found.info.run_id, key, value)  # what looks at the records goes by them
-    return dag_id, run_id
-
-
 @fault("dagrun_timeout of a step of its own", "failed")
 def _(stack: Stack) -> tuple[str, str]:
     dag_id, run_id = run(stack, "lone", STUBBORN)

@@ -45,11 +45,11 @@ def runs_of_dag_run(
     :param limit: how many at most
     """
     index = {} if map_index is None else {MAP_INDEX: str(map_index)}
-    found = _search(client, dag_id, dag_run_id, index, None, limit)
+    found = _search(client, index, None, limit, named=dag_run_tag(dag_id, dag_run_id))
     above = {run.tags.get(PARENT_RUN_ID) for run in found} - {run.run_id for run in found} - {None}
     if not found or (above and not index):  # some are of an earlier version, which had no such tag
         known = {run.run_id: run for run in found}
-        older = _search_older(client, {DAG_ID: dag_id, DAG_RUN_ID: dag_run_id, **index}, None, limit)
+        older = _search(client, {DAG_ID: dag_id, DAG_RUN_ID: dag_run_id, **index}, None, limit)
         found = [*{**known, **{run.run_id: run for run in older}}.values()]
     return sorted(_of_airflow(found, airflow_url), key=lambda run: run.start_time or 0)[:limit]
 
@@ -71,10 +71,10 @@ def parents_of_task(
     """
     own = {TASK_ID: task[TASK_ID], MAP_INDEX: task[MAP_INDEX], ROLE: "parent"}
     dag_id, dag_run_id = task[DAG_ID], task[DAG_RUN_ID]
-    found = _search(client, dag_id, dag_run_id, own, experiment_ids, _MOST_RUNS)
+    found = _search(client, own, experiment_ids, _MOST_RUNS, named=dag_run_tag(dag_id, dag_run_id))
     if not found and task.get(TRY_NUMBER) != "1":  # an earlier version may have opened it
         older = {DAG_ID: dag_id, DAG_RUN_ID: dag_run_id, **own}
-        found = _search_older(client, older, experiment_ids, _MOST_RUNS)
+        found = _search(client, older, experiment_ids, _MOST_RUNS)
     return sorted(_of_airflow(found, airflow_url), key=lambda run: -(run.start_time or 0))
 
 
@@ -90,24 +90,16 @@ def _of_airflow(runs: list[Run], airflow_url: str) -> list[Run]:
 
 def _search(
     client: TrackingClient,
-    dag_id: str,
-    dag_run_id: str,
     tags: Mapping[str, str],
     experiment_ids: Sequence[str] | None,
     limit: int,
+    *,
+    named: str = "",
 ) -> list[Run]:
-    query = " and ".join([f"tags.`{dag_run_tag(dag_id, dag_run_id)}` != ''", *_conditions(tags)])
-    return search_experiments(client, query, experiment_ids, limit)
-
-
-def _search_older(
-    client: TrackingClient, tags: Mapping[str, str], experiment_ids: Sequence[str] | None, limit: int
-) -> list[Run]:
-    return search_experiments(client, " and ".join(_conditions(tags)), experiment_ids, limit)
-
-
-def _conditions(tags: Mapping[str, str]) -> list[str]:
-    return [f"tags.`{key}` = {quoted(value)}" for key, value in tags.items()]
+    """Return the runs with these tags, and with one of that name, whatever it holds."""
+    conditions = [f"tags.`{named}` != ''"] if named else []
+    conditions += [f"tags.`{key}` = {quoted(value)}" for key, value in tags.items()]
+    return search_experiments(client, " and ".join(conditions), experiment_ids, limit)
 
 
 def search_experiments(
